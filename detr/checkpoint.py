@@ -1,0 +1,232 @@
+"""Weights and checkpoints: read, strip, describe, adapt, and gather what continuing a run needs.
+
+A file holds tensors and plain values only and is always read with `weights_only=True`. Its `model` has exactly the
+keys and shapes of the public DETR files; its `config` says which architecture they belong to.
+"""
+
+import argparse
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor
+
+from detr.backbone import RESNETS
+from detr.errors import UserError
+from detr.model import Detr, DetrConfig
+
+CLASS_HEAD = ("class_embed.weight", "class_embed.bias")
+
+
+class PublicWeights(NamedTuple):
+    """One of the files that the authors of DETR published; the hex in its name begins its SHA-256."""
+
+    file_name: str
+    dilation: bool  # the one thing about them that shapes cannot tell
+
+
+PUBLIC_WEIGHTS = {
+    "detr-r50": PublicWeights("detr-r50-e632da11.pth", dilation=False),
+    "detr-r50-dc5": PublicWeights("detr-r50-dc5-f0fb7ef5.pth", dilation=True),
+    "detr-r101": PublicWeights("detr-r101-2c7b67e5.pth", dilation=False),
+    "detr-r101-dc5": PublicWeights("detr-r101-dc5-a2e86def.pth", dilation=True),
+}
+
+
+def read_checkpoint(path: Path) -> dict:
+    """Read a file that holds a DETR's `model` state dict, and whatever lies beside it.
+
+    Raises UserError with the file's name and the reason: missing, truncated, holding code, not a DETR.
+    """
+    checkpoint = _read_tensors(path)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
+        raise UserError(f"{path}: not a DETR checkpoint; expected a dict with the weights under 'model'")
+    not_tensors = [key for key, value in checkpoint["model"].items() if not isinstance(value, Tensor)]
+    if not_tensors:
+        raise UserError(f"{path}: 'model' holds something that is not a tensor: {not_tensors[0]}")
+    return checkpoint
+
+
+def _read_tensors(path: Path) -> object:
+    """`torch.load` with tensors and plain values only, plus the Namespace of the reference's own checkpoints."""
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except pickle.UnpicklingError as error:
+        if "WeightsUnpickler" in str(error) or "GLOBAL" in str(error):
+            reason = "it holds Python objects other than tensors and plain values, which could run code when read"
+        else:
+            reason = "it is not a PyTorch file, or it is damaged"
+        raise UserError(f"{path}: refused, {reason}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as a PyTorch file; it is truncated or damaged") from error
+
+
+def strip_class_head(checkpoint: dict, config: dict) -> dict:
+    """What a fine-tuning starts from: the weights without the class head, and the architecture without its classes."""
+    model = {key: value for key, value in checkpoint["model"].items() if key not in CLASS_HEAD}
+    return {"model": model, "config": {key: value for key, value in config.items() if key != "num_classes"}}
+
+
+def read_config(path: Path, checkpoint: dict) -> dict:
+    """The architecture of a checkpoint as keywords of `DetrConfig`; without `num_classes` where the head is stripped.
+
+    Files without `config` (the public ones) are read from their shapes; what shapes cannot tell (heads, dropout,
+    dilation) is left out unless the file's name is that of a public file.
+    Raises UserError when the file's weights are not a DETR.
+    """
+    known = {field.name for field in dataclasses.fields(DetrConfig)}
+    config = checkpoint.get("config")
+    if config is None:
+        config = _config_from_shapes(path, checkpoint["model"])
+        dilation_of = {weights.file_name: weights.dilation for weights in PUBLIC_WEIGHTS.values()}
+        if path.name in dilation_of:
+            config["dilation"] = dilation_of[path.name]
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise UserError(f"{path}: its config has {', '.join(unknown)}, unknown here; it is from another version")
+    return dict(config)
+
+
+def _config_from_shapes(path: Path, model: dict[str, Tensor]) -> dict:
+    needed = ("input_proj.weight", "query_embed.weight", "transformer.decoder.layers.0.linear1.weight")
+    missing = [key for key in needed if key not in model]
+    if missing:
+        raise UserError(f"{path}: not the weights of a DETR, {missing[0]} is missing")
+    dim = model["input_proj.weight"].shape[0]
+    config = {
+        "backbone": _backbone_from_shapes(path, model),
+        "position_embedding": "learned" if "backbone.1.row_embed.weight" in model else "sine",
+        "hidden_dim": dim,
+        "enc_layers": _count_layers(model, "transformer.encoder.layers."),
+        "dec_layers": _count_layers(model, "transformer.decoder.layers."),
+        "dim_feedforward": model["transformer.decoder.layers.0.linear1.weight"].shape[0],
+        "num_queries": model["query_embed.weight"].shape[0],
+        "pre_norm": "transformer.encoder.norm.weight" in model,
+    }
+    if "class_embed.bias" in model:
+        config["num_classes"] = model["class_embed.bias"].shape[0] - 1
+    return config
+
+
+def _count_layers(model: dict[str, Tensor], prefix: str) -> int:
+    return len({key[len(prefix) :].split(".")[0] for key in model if key.startswith(prefix)})
+
+
+def _backbone_from_shapes(path: Path, model: dict[str, Tensor]) -> str:
+    """The torchvision ResNet whose parameters have the shapes of `backbone.0.body.*`."""
+    prefix = "backbone.0.body."
+    found = {key[len(prefix) :]: value.shape for key, value in model.items() if key.startswith(prefix)}
+    for name in RESNETS:
+        with torch.device("meta"):
+            body = torchvision.models.get_model(name, weights=None).state_dict()
+        wanted = {
+            key: value.shape for key, value in body.items() if not key.startswith("fc.") and "num_batches" not in key
+        }
+        if found == wanted:
+            return name
+    raise UserError(f"{path}: its backbone has the shapes of no torchvision ResNet; accepted: {', '.join(RESNETS)}")
+
+
+class LoadReport(NamedTuple):
+    """What became of a file's weights."""
+
+    loaded: int  # tensors
+    fresh: list[str]  # parameters that stay as initialised: the class head, or nothing
+    skipped: list[str]  # tensors of the file that were not used: its class head, or nothing
+
+    def __str__(self) -> str:
+        text = f"{self.loaded} tensors loaded"
+        if self.skipped:
+            text += f"; not used: {', '.join(self.skipped)}"
+        return text + (f"; starting fresh: {', '.join(self.fresh)}" if self.fresh else "")
+
+
+def load_weights(detr: Detr, model: dict[str, Tensor], path: Path, keep_head: bool = True) -> LoadReport:
+    """Load a state dict into the network; only the class head may be missing or of another size.
+
+    `keep_head=False` leaves the file's class head out although it would fit: its classes are others.
+    Raises UserError naming the keys when anything else is missing, unexpected or of another shape.
+    """
+    own = detr.state_dict()
+    missing = [key for key in own if key not in model and key not in CLASS_HEAD]
+    unexpected = [key for key in model if key not in own]
+    reshaped = [
+        f"{key} {tuple(model[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in model and key not in CLASS_HEAD and model[key].shape != own[key].shape
+    ]
+    for what, keys in (("is missing", missing), ("is not part of this model", unexpected), ("has shape", reshaped)):
+        if keys:
+            first = f"{what} {keys[0]}" if what == "has shape" else f"{keys[0]} {what}"
+            more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+            raise UserError(f"{path}: the weights do not fit a DETR with {detr.config.backbone}: {first}{more}")
+    head_fits = keep_head and all(key in model and model[key].shape == own[key].shape for key in CLASS_HEAD)
+    usable = {key: value for key, value in model.items() if head_fits or key not in CLASS_HEAD}
+    detr.load_state_dict(own | usable)
+    describe = [f"{key} {tuple(model[key].shape)}" for key in CLASS_HEAD if key in model and not head_fits]
+    return LoadReport(len(usable), [] if head_fits else list(CLASS_HEAD), describe)
+
+
+def load_detector(path: Path) -> tuple[Detr, list[dict]]:
+    """Rebuild a fine-tuned detector from its file alone: the network in evaluation mode, and its categories.
+
+    Raises UserError where the file has no class head or does not say what its classes are.
+    """
+    checkpoint = read_checkpoint(path)
+    config = read_config(path, checkpoint)
+    if "num_classes" not in config or CLASS_HEAD[0] not in checkpoint["model"]:
+        raise UserError(f"{path}: has no class head; fine-tune it with main.py first")
+    if "categories" not in checkpoint:
+        raise UserError(f"{path}: does not say what its classes are called; use a checkpoint that main.py wrote")
+    detr = Detr(DetrConfig(**config))
+    load_weights(detr, checkpoint["model"], path)
+    return detr.eval(), checkpoint["categories"]
+
+
+def random_state() -> dict:
+    """The random numbers' state on every device, as tensors."""
+    state = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_random_state(state: dict) -> None:
+    """Set the random numbers to where `random_state` found them; other numbers of GPUs are left as seeded."""
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state.get("cuda", ())) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def load_backbone_weights(detr: Detr, source: str) -> str:
+    """Start the backbone from a classifier's weights: `imagenet` (torchvision's, downloaded once) or a file of them.
+
+    Returns what was loaded, in words. Raises UserError where the weights cannot be had or do not fit.
+    """
+    body = detr.backbone[0].body
+    name = detr.config.backbone
+    if source == "imagenet":
+        weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+        try:
+            state = weights.get_state_dict(check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"the ImageNet weights of {name} could not be downloaded ({error}): fetch {weights.url} by hand and "
+                f"give its path as --backbone_weights, or start from a DETR with --resume"
+            ) from error
+    else:
+        state = _read_tensors(Path(source))
+        if not isinstance(state, dict):
+            raise UserError(f"{source}: not a state dict of a torchvision {name}")
+    state = {key: value for key, value in state.items() if not key.startswith("fc.") and "num_batches" not in key}
+    own = body.state_dict()
+    if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in own.items()}:
+        raise UserError(f"{source}: these are not the weights of a torchvision {name}")
+    body.load_state_dict(state)
+    return f"backbone started from {source}"

@@ -1,0 +1,271 @@
+"""COCO folder -> padded batches. The mapping from category ids to the network's labels lives here and in evaluation.
+
+What happens to image i in epoch e is a function of (seed, e, i) alone: the sampler hands out (epoch, index) keys, and
+the random numbers are drawn from them, whatever worker or process does the work.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from detr.boxes import normalise_cxcywh, xywh_to_xyxy
+from detr.errors import UserError
+from detr.images import read_rgb, read_size_hw
+from detr.structures import Batch, Targets
+from detr.transforms import View, apply_to_boxes, apply_to_image
+
+# dataset_file -> (training file, validation file, training images, validation images), below --coco_path
+LAYOUTS = {
+    "custom": ("annotations/custom_train.json", "annotations/custom_val.json", "train2017", "val2017"),
+    "coco": ("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017"),
+}
+COCO_LABELS = 91  # the public weights use COCO's raw category ids, 1..90 with holes, as labels
+
+Key = tuple[int, int]  # (epoch, index of the image)
+
+
+class LabelMap:
+    """Category ids of the annotation file <-> labels 0..K-1 of the network.
+
+    Args:
+        categories: the file's categories, each with `id` and `name`.
+        raw_ids: labels are the ids themselves (the official COCO weights) instead of positions of the sorted ids.
+    """
+
+    def __init__(self, categories: list[dict], raw_ids: bool = False) -> None:
+        self.categories = sorted(
+            ({"id": int(c["id"]), "name": str(c["name"])} for c in categories), key=lambda category: category["id"]
+        )
+        ids = [category["id"] for category in self.categories]
+        self.num_classes = COCO_LABELS if raw_ids else len(ids)
+        self._label_of_id = {i: i for i in ids} if raw_ids else {i: label for label, i in enumerate(ids)}
+        self._id_of_label = {label: i for i, label in self._label_of_id.items()}
+
+    def to_labels(self, category_ids: list[int]) -> list[int]:
+        """Category ids of a file -> labels. Raises KeyError for an id that no category has."""
+        return [self._label_of_id[i] for i in category_ids]
+
+    def to_category_id(self, label: int) -> int | None:
+        """Label -> category id; None for a label that stands for no category (a hole, or a spare class)."""
+        return self._id_of_label.get(label)
+
+    def names(self) -> dict[int, str]:
+        """Label -> category name."""
+        return {self._label_of_id[category["id"]]: category["name"] for category in self.categories}
+
+
+def read_coco(path: Path) -> dict:
+    """Read a COCO annotation file and check the parts we rely on. Raises UserError naming what is missing or wrong."""
+    try:
+        coco = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; python prep.py writes it, or set --coco_path") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+    parts = ("images", "annotations", "categories")
+    if not isinstance(coco, dict) or not all(isinstance(coco.get(part), list) for part in parts):
+        raise UserError(f"{path}: not COCO; expected an object with the lists {', '.join(parts)}")
+    for part, fields in (
+        ("images", ("id", "file_name")),
+        ("annotations", ("id", "image_id", "category_id", "bbox")),
+        ("categories", ("id", "name")),
+    ):
+        _check_entries(path, part, coco[part], fields)
+    if not coco["categories"]:
+        raise UserError(f"{path}: no categories; at least one class is needed")
+    _check_references(path, coco)
+    return coco
+
+
+def _check_entries(path: Path, part: str, entries: list, fields: tuple[str, ...]) -> None:
+    seen = set()
+    for number, entry in enumerate(entries):
+        missing = [field for field in fields if not isinstance(entry, dict) or field not in entry]
+        if missing:
+            raise UserError(f"{path}: {part}[{number}] has no {' and no '.join(missing)}")
+        if not isinstance(entry["id"], int):
+            raise UserError(f"{path}: {part}[{number}] has id {entry['id']!r}; a whole number is needed")
+        if entry["id"] in seen:
+            raise UserError(f"{path}: {part}[{number}] repeats id {entry['id']}")
+        seen.add(entry["id"])
+
+
+def _check_references(path: Path, coco: dict) -> None:
+    image_ids = {image["id"] for image in coco["images"]}
+    category_ids = {category["id"] for category in coco["categories"]}
+    for annotation in coco["annotations"]:
+        where = f"{path}: annotation {annotation['id']}"
+        if annotation["image_id"] not in image_ids:
+            raise UserError(f"{where} belongs to image {annotation['image_id']}, which is not listed")
+        if annotation["category_id"] not in category_ids:
+            raise UserError(f"{where} has category {annotation['category_id']}; listed are {sorted(category_ids)}")
+        box = annotation["bbox"]
+        if not (isinstance(box, list) and len(box) == 4 and all(_is_finite(value) for value in box)):
+            raise UserError(f"{where} has bbox {box!r}; four finite numbers x, y, width, height are needed")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and bool(np.isfinite(value))
+
+
+class Sample(NamedTuple):
+    """One image as a view shows it, with its objects."""
+
+    image: Tensor  # (3, H, W) float32, ImageNet-normalised
+    labels: Tensor  # (T,) int64
+    boxes_cxcywh: Tensor  # (T, 4) in [0, 1]
+    image_id: int
+    original_size_hw: tuple[int, int]
+
+
+class CocoImages(Dataset):
+    """The images of one split with their boxes, held in packed arrays: workers share them without copying.
+
+    Args:
+        coco: a checked COCO dict (`read_coco`).
+        folder: where its images lie.
+        label_map: category ids -> labels.
+        choose_view: (original size_hw, random numbers) -> View.
+        seed: first part of every image's random numbers.
+
+    Crowd regions are skipped; boxes are clipped to the image and dropped where nothing is left.
+    """
+
+    def __init__(
+        self,
+        coco: dict,
+        folder: Path,
+        label_map: LabelMap,
+        choose_view: Callable[[tuple[int, int], np.random.Generator], View],
+        seed: int,
+    ) -> None:
+        self.folder = folder
+        self.choose_view = choose_view
+        self.seed = seed
+        self.image_ids = np.array([image["id"] for image in coco["images"]], dtype=np.int64)
+        self._file_names = np.array([image["file_name"] for image in coco["images"]], dtype=np.str_)
+        index_of_id = {int(image_id): index for index, image_id in enumerate(self.image_ids)}
+        kept = [a for a in coco["annotations"] if not a.get("iscrowd", 0)]
+        owner = np.array([index_of_id[a["image_id"]] for a in kept], dtype=np.int64)
+        order = np.argsort(owner, kind="stable")
+        self._starts = np.searchsorted(owner[order], np.arange(len(self.image_ids) + 1))
+        self._labels = np.array(label_map.to_labels([a["category_id"] for a in kept]), dtype=np.int64)[order]
+        self._boxes_xywh = np.array([a["bbox"] for a in kept], dtype=np.float32).reshape(-1, 4)[order]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def path(self, index: int) -> Path:
+        """Where the image lies."""
+        return self.folder / str(self._file_names[index])
+
+    def objects(self, index: int) -> tuple[Tensor, Tensor]:
+        """Labels (T,) and boxes_xyxy (T, 4) in pixels, as annotated."""
+        mine = slice(self._starts[index], self._starts[index + 1])
+        return torch.from_numpy(self._labels[mine]), xywh_to_xyxy(torch.from_numpy(self._boxes_xywh[mine]))
+
+    def __getitem__(self, key: Key) -> Sample:
+        epoch, index = key
+        image = read_rgb(self.path(index))
+        size_hw = (image.height, image.width)
+        view = self.choose_view(size_hw, np.random.default_rng([self.seed, epoch, index]))
+        labels, boxes_xyxy = self.objects(index)
+        boxes_xyxy, remains = apply_to_boxes(boxes_xyxy, view)
+        boxes_cxcywh = normalise_cxcywh(boxes_xyxy[remains], view.size_hw)
+        return Sample(apply_to_image(image, view), labels[remains], boxes_cxcywh, int(self.image_ids[index]), size_hw)
+
+
+class KeyBatches(Sampler[list[Key]]):
+    """Batches of (epoch, index) keys; the order of an epoch is a function of (seed, epoch) alone.
+
+    Args:
+        length: number of images.
+        batch_size: images per batch.
+        seed: of the shuffling; None keeps the file's order and every image (evaluation). When shuffling, an
+            incomplete last batch is left out, as in the reference, unless it is the only one.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int | None = None) -> None:
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        if self.seed is None or self.length < self.batch_size:
+            return -(-self.length // self.batch_size)
+        return self.length // self.batch_size
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = np.arange(self.length)
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Pad images to the largest height and width of the batch, and objects to the fullest image."""
+    height = max(sample.image.shape[1] for sample in samples)
+    width = max(sample.image.shape[2] for sample in samples)
+    most = max(len(sample.labels) for sample in samples)
+    images = torch.zeros(len(samples), 3, height, width)
+    padding_mask = torch.ones(len(samples), height, width, dtype=torch.bool)
+    labels = torch.zeros(len(samples), most, dtype=torch.int64)
+    boxes_cxcywh = torch.full((len(samples), most, 4), 0.5)
+    for row, sample in enumerate(samples):
+        _, h, w = sample.image.shape
+        images[row, :, :h, :w] = sample.image
+        padding_mask[row, :h, :w] = False
+        labels[row, : len(sample.labels)] = sample.labels
+        boxes_cxcywh[row, : len(sample.labels)] = sample.boxes_cxcywh
+    targets = Targets(
+        labels,
+        boxes_cxcywh,
+        counts=[len(sample.labels) for sample in samples],
+        image_ids=[sample.image_id for sample in samples],
+        original_sizes_hw=[sample.original_size_hw for sample in samples],
+    )
+    return Batch(images, padding_mask, targets)
+
+
+def make_loader(images: CocoImages, batches: KeyBatches, num_workers: int, pin_memory: bool) -> DataLoader:
+    """A loader of padded batches; `batches.epoch` says which epoch's random numbers they are made with."""
+    return DataLoader(
+        images,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+        generator=torch.Generator(),  # of its own: starting an epoch must not move the model's random numbers
+    )
+
+
+def check_images(coco: dict, folder: Path) -> None:
+    """Compare every image file's header with the annotation file, before any time is spent on training.
+
+    Raises UserError that lists the missing, unreadable and resized images (the first ten).
+    """
+    problems = []
+    for image in coco["images"]:
+        path = folder / image["file_name"]
+        try:
+            height, width = read_size_hw(path)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        listed = (image.get("width", width), image.get("height", height))
+        if listed != (width, height):
+            problems.append(
+                f"{path}: the file has {width}x{height} pixels, the annotations say {listed[0]}x{listed[1]}"
+            )
+    if problems:
+        shown = problems[:10] + ([f"... and {len(problems) - 10} more"] if len(problems) > 10 else [])
+        raise UserError(f"{len(problems)} of {len(coco['images'])} images do not fit:\n  " + "\n  ".join(shown))

@@ -1,0 +1,61 @@
+"""Read any photograph upright, as 8-bit RGB. No torch."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from detr.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+_EXIF_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+def read_size_hw(path: Path) -> tuple[int, int]:
+    """Upright height and width in pixels, from the file's header. Raises UserError for what is not an image."""
+    with _opened(path) as image:
+        width, height = image.size
+        return (width, height) if image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS else (height, width)
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """The whole photograph, turned upright as a viewer shows it, in 8-bit RGB.
+
+    Grayscale, palette, CMYK and 16-bit files are converted; transparent pixels become white.
+    Raises UserError for missing, truncated or unreadable files.
+    """
+    with _opened(path) as image:
+        try:
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"{path}: the image is damaged ({error})") from error
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such image") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: not an image that Pillow can read") from error
+    except OSError as error:
+        raise UserError(f"{path}: the image cannot be read ({error.strerror or error})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(gray: np.ndarray) -> np.ndarray:
+    """(H, W) of 16 or 32 bits -> uint8. Files of more than 8 bits are taken as 16-bit unless they go beyond."""
+    gray = gray.astype(np.float64)
+    top = gray.max(initial=0)
+    full_scale = 255 if top <= 255 else 65535 if top <= 65535 else top
+    return (gray.clip(0) * (255 / full_scale)).round().astype(np.uint8)

@@ -1,0 +1,71 @@
+"""Bipartite matching of predictions to objects (DETR, section 3.1, equation 1).
+
+Shapes: L decoder layers, B images, Q queries, T objects of the fullest image, K classes, M matched pairs.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from detr.boxes import cxcywh_to_xyxy, generalized_iou
+from detr.structures import DetrOutput, Targets
+
+
+class Match(NamedTuple):
+    """M matched pairs over all layers and images, as index vectors (M,) on the outputs' device."""
+
+    layer: Tensor
+    image: Tensor
+    query: Tensor
+    target: Tensor  # position among the image's own objects
+
+
+def matching_cost(
+    outputs: DetrOutput, targets: Targets, cost_class: float, cost_bbox: float, cost_giou: float
+) -> Tensor:
+    """What pairing each query with each object would cost, in float32 at least: (L, B, Q, T).
+
+    Minus the class probability, the L1 distance and minus the GIoU of the boxes, weighted. Columns beyond an image's
+    own number of objects are meaningless.
+    """
+    outputs = outputs.in_full_precision()
+    probability = outputs.logits.softmax(-1)  # (L, B, Q, K + 1)
+    layers, _, queries, _ = probability.shape
+    labels = targets.labels[None, :, None, :].expand(layers, -1, queries, -1)  # (L, B, Q, T)
+    predicted = outputs.boxes_cxcywh[..., None, :]  # (L, B, Q, 1, 4)
+    wanted = targets.boxes_cxcywh[None, :, None, :, :]  # (1, B, 1, T, 4)
+    giou = generalized_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(wanted))
+    distance = (predicted - wanted).abs().sum(-1)
+    return cost_bbox * distance - cost_class * probability.gather(-1, labels) - cost_giou * giou
+
+
+class HungarianMatcher:
+    """Finds the cheapest one-to-one pairing for every layer and image at once, with a single copy to the host.
+
+    Args: weights of the class, L1 and GIoU costs. With more objects than queries, every query is matched.
+    """
+
+    def __init__(self, cost_class: float = 1.0, cost_bbox: float = 5.0, cost_giou: float = 2.0) -> None:
+        if not (cost_class or cost_bbox or cost_giou):
+            raise ValueError("at least one matching cost must be different from 0")
+        self.costs = (cost_class, cost_bbox, cost_giou)
+
+    @torch.no_grad()
+    def __call__(self, outputs: DetrOutput, targets: Targets) -> Match:
+        """Match the outputs (L, B, Q, ...) with the targets of the B images.
+
+        Raises FloatingPointError when a cost is not finite: the network's outputs hold NaN or infinity.
+        """
+        cost = matching_cost(outputs, targets, *self.costs).cpu().numpy()
+        if not np.isfinite(cost).all():
+            raise FloatingPointError("the matching cost")
+        pairs = [
+            np.stack(np.broadcast_arrays(layer, image, *linear_sum_assignment(cost[layer, image, :, :count])))
+            for layer in range(cost.shape[0])
+            for image, count in enumerate(targets.counts)
+        ]
+        indices = torch.from_numpy(np.concatenate(pairs, axis=1)).to(outputs.logits.device, torch.int64)
+        return Match(*indices)

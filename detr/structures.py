@@ -1,0 +1,48 @@
+"""What the rooms hand each other: a padded batch with its targets, and the network's outputs.
+
+Shapes: B images, H and W size of the largest image, T objects of the fullest image, Q queries, K classes, L layers.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Targets(NamedTuple):
+    """The objects of a batch, padded to the fullest image so that they travel to the device in two copies."""
+
+    labels: Tensor  # (B, T) int64 in 0..K-1, padded with 0
+    boxes_cxcywh: Tensor  # (B, T, 4) in [0, 1], relative to each image's own size; padded with a harmless box
+    counts: list[int]  # objects of each image
+    image_ids: list[int]
+    original_sizes_hw: list[tuple[int, int]]  # upright pixels of the file, what detections are scaled to
+
+
+class Batch(NamedTuple):
+    """Images padded to a common size, their padding, and their objects."""
+
+    images: Tensor  # (B, 3, H, W) float32, ImageNet-normalised, 0 on padding
+    padding_mask: Tensor  # (B, H, W) bool, True on padding
+    targets: Targets
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device; copies overlap with computation where the memory is pinned."""
+        targets = self.targets._replace(
+            labels=self.targets.labels.to(device, non_blocking=True),
+            boxes_cxcywh=self.targets.boxes_cxcywh.to(device, non_blocking=True),
+        )
+        images = self.images.to(device, non_blocking=True)
+        return Batch(images, self.padding_mask.to(device, non_blocking=True), targets)
+
+
+class DetrOutput(NamedTuple):
+    """What the heads say after every decoder layer; index -1 is the prediction, the others are auxiliary."""
+
+    logits: Tensor  # (L, B, Q, K + 1)
+    boxes_cxcywh: Tensor  # (L, B, Q, 4) in [0, 1], relative to each image's own size, without its padding
+
+    def in_full_precision(self) -> "DetrOutput":
+        """The same in float32 at least: matching and losses must not round to 16 bits."""
+        dtype = torch.promote_types(self.logits.dtype, torch.float32)
+        return DetrOutput(self.logits.to(dtype), self.boxes_cxcywh.to(dtype))

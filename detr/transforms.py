@@ -1,0 +1,105 @@
+"""Augmentation and resizing (DETR, section 4 and appendix A.4): decide a view of the image first, then cut it once.
+
+A `View` is the region of the original image that is seen, the size it is scaled to, and whether it is mirrored.
+The paper's resize, crop, resize chain is such a view too, so that every pixel is resampled only once.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+PAPER_SCALES = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
+PAPER_MAX_SIZE = 1333
+# Before a crop the shorter side is scaled to one of these, then 384 to 600 pixels are cut: shares of the largest scale.
+_CROP_RESIZE_SHARES = (400 / 800, 500 / 800, 600 / 800)
+_CROP_MIN_SHARE, _CROP_MAX_SHARE = 384 / 800, 600 / 800
+
+
+class View(NamedTuple):
+    """What of an image the network sees, and how large."""
+
+    region_xyxy: tuple[float, float, float, float]  # in pixels of the original image
+    size_hw: tuple[int, int]  # of the result
+    mirrored: bool
+
+
+def fitted_size_hw(size_hw: tuple[int, int], shorter: int, longest: int | None = None) -> tuple[int, int]:
+    """Size with the shorter side at `shorter` pixels, or less where the longer side would exceed `longest`."""
+    low, high = min(size_hw), max(size_hw)
+    if longest is not None and high / low * shorter > longest:
+        shorter = max(1, round(longest * low / high))
+    longer = max(1, int(shorter * high / low))
+    return (shorter, longer) if size_hw[0] <= size_hw[1] else (longer, shorter)
+
+
+def evaluation_view(size_hw: tuple[int, int], scale: int, max_size: int) -> View:
+    """The whole image, its shorter side at `scale` pixels."""
+    height, width = size_hw
+    return View((0, 0, width, height), fitted_size_hw(size_hw, scale, max_size), mirrored=False)
+
+
+def plain_training_view(size_hw: tuple[int, int], rng: np.random.Generator, scales: list[int], max_size: int) -> View:
+    """The whole image at a random scale, for training without augmentation beyond `--scales`."""
+    return evaluation_view(size_hw, int(rng.choice(scales)), max_size)
+
+
+def augmented_view(size_hw: tuple[int, int], rng: np.random.Generator, scales: list[int], max_size: int) -> View:
+    """A random view as in the paper: mirrored half the time, cropped half the time, at a random scale.
+
+    The crop sizes of the paper (384 to 600 pixels at 800) follow the largest of `scales`.
+    """
+    mirrored = bool(rng.random() < 0.5)
+    height, width = size_hw
+    region_xyxy = (0.0, 0.0, float(width), float(height))
+    if rng.random() < 0.5:
+        region_xyxy = _random_region(size_hw, rng, max(scales))
+    left, top, right, bottom = region_xyxy
+    cut_hw = (max(1, round(bottom - top)), max(1, round(right - left)))
+    return View(region_xyxy, fitted_size_hw(cut_hw, int(rng.choice(scales)), max_size), mirrored)
+
+
+def _random_region(size_hw: tuple[int, int], rng: np.random.Generator, scale: int) -> tuple[float, float, float, float]:
+    """The crop of the paper, in pixels of the original image: resize, then cut a random rectangle."""
+    resized_hw = fitted_size_hw(size_hw, max(1, round(scale * rng.choice(_CROP_RESIZE_SHARES))))
+    least, most = max(1, round(scale * _CROP_MIN_SHARE)), max(1, round(scale * _CROP_MAX_SHARE))
+    cut_hw = [int(rng.integers(min(least, side), min(most, side) + 1)) for side in resized_hw]
+    top, left = (int(rng.integers(0, side - cut + 1)) for side, cut in zip(resized_hw, cut_hw, strict=True))
+    to_y, to_x = (original / resized for original, resized in zip(size_hw, resized_hw, strict=True))
+    return (left * to_x, top * to_y, (left + cut_hw[1]) * to_x, (top + cut_hw[0]) * to_y)
+
+
+def apply_to_image(image: Image.Image, view: View) -> Tensor:
+    """The view of an RGB image as the network takes it: (3, H, W) float32, ImageNet-normalised."""
+    height, width = view.size_hw
+    seen = image.resize((width, height), Image.Resampling.BILINEAR, box=view.region_xyxy)
+    if view.mirrored:
+        seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous().float()
+    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
+    return pixels.div_(255).sub_(mean).div_(std)
+
+
+def apply_to_boxes(boxes_xyxy: Tensor, view: View) -> tuple[Tensor, Tensor]:
+    """Boxes (T, 4) of the original image as the view shows them, in its pixels, and which remain.
+
+    Returns (T, 4) clipped to the view and (T,) bool, False where nothing of the box is left.
+    """
+    left, top, right, bottom = view.region_xyxy
+    height, width = view.size_hw
+    scale_x, scale_y = width / (right - left), height / (bottom - top)
+    boxes_xyxy = (boxes_xyxy - boxes_xyxy.new_tensor([left, top, left, top])) * boxes_xyxy.new_tensor(
+        [scale_x, scale_y, scale_x, scale_y]
+    )
+    limit = boxes_xyxy.new_tensor([width, height, width, height])
+    boxes_xyxy = torch.minimum(boxes_xyxy.clamp(min=0), limit)
+    if view.mirrored:
+        mirrored_left, mirrored_right = width - boxes_xyxy[:, 2], width - boxes_xyxy[:, 0]
+        boxes_xyxy = torch.stack((mirrored_left, boxes_xyxy[:, 1], mirrored_right, boxes_xyxy[:, 3]), dim=1)
+    remains = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(1)
+    return boxes_xyxy, remains

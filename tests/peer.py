@@ -1,0 +1,115 @@
+"""The `transformers` DETR carrying our weights: the independent reference of the parity tests and benchmarks."""
+
+import torch
+from torch import Tensor
+
+from detr.model import Detr
+from detr.structures import Batch, DetrOutput, Targets
+
+_ATTENTION = {"self_attn": "self_attn", "multihead_attn": "encoder_attn"}
+_NORMS = {
+    "encoder": {"norm1": "self_attn_layer_norm", "norm2": "final_layer_norm"},
+    "decoder": {"norm1": "self_attn_layer_norm", "norm2": "encoder_attn_layer_norm", "norm3": "final_layer_norm"},
+}
+_PREFIXES = (
+    ("backbone.0.body.", "model.backbone.model."),
+    ("backbone.1.row_embed", "model.position_embedding.row_embeddings"),
+    ("backbone.1.col_embed", "model.position_embedding.column_embeddings"),
+    ("input_proj", "model.input_projection"),
+    ("query_embed", "model.query_position_embeddings"),
+    ("transformer.decoder.norm", "model.decoder.layernorm"),
+    ("class_embed", "class_labels_classifier"),
+    ("bbox_embed", "bbox_predictor"),
+)
+
+
+def to_peer_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict (values or gradients) under the peer's names; packed projections are split in three."""
+    peer = {}
+    for key, value in state.items():
+        for ours, theirs in _PREFIXES:
+            if key.startswith(ours):
+                peer[theirs + key[len(ours) :]] = value
+                break
+        else:
+            _, stack, _, layer, *rest = key.split(".")
+            peer |= _layer_entry(f"model.{stack}.layers.{layer}", stack, rest, value)
+    return peer
+
+
+def _layer_entry(prefix: str, stack: str, rest: list[str], value: Tensor) -> dict[str, Tensor]:
+    part, kind = rest[0], rest[-1]
+    if part in _ATTENTION:
+        attention = f"{prefix}.{_ATTENTION[part]}"
+        if rest[1] == "out_proj":
+            return {f"{attention}.o_proj.{kind}": value}
+        suffix = kind.removeprefix("in_proj_")
+        return {f"{attention}.{p}_proj.{suffix}": piece for p, piece in zip("qkv", value.chunk(3), strict=True)}
+    if part in _NORMS[stack]:
+        return {f"{prefix}.{_NORMS[stack][part]}.{kind}": value}
+    return {f"{prefix}.mlp.{part.replace('linear', 'fc')}.{kind}": value}
+
+
+def make_peer(detr: Detr) -> torch.nn.Module:
+    """A `transformers` DetrForObjectDetection of the same architecture, with the same weights and frozen parts.
+
+    Raises KeyError or RuntimeError when any of our weights has no place in it.
+    """
+    from transformers import DetrConfig, DetrForObjectDetection  # seconds to import; only parity needs it
+
+    ours = detr.config
+    config = DetrConfig(
+        use_pretrained_backbone=False,
+        backbone=ours.backbone,
+        dilation=ours.dilation,
+        position_embedding_type=ours.position_embedding,
+        d_model=ours.hidden_dim,
+        encoder_layers=ours.enc_layers,
+        decoder_layers=ours.dec_layers,
+        encoder_attention_heads=ours.nheads,
+        decoder_attention_heads=ours.nheads,
+        encoder_ffn_dim=ours.dim_feedforward,
+        decoder_ffn_dim=ours.dim_feedforward,
+        dropout=ours.dropout,
+        num_queries=ours.num_queries,
+        num_labels=ours.num_classes,
+    )
+    peer = DetrForObjectDetection(config)
+    peer.load_state_dict(to_peer_state(detr.state_dict()), strict=True)
+    # Three flags each, so that packed projections split in three like their weights.
+    trained = to_peer_state({name: torch.full((3,), p.requires_grad) for name, p in detr.named_parameters()})
+    for name, parameter in peer.named_parameters():
+        parameter.requires_grad_(bool(trained[name].all()))
+    return peer
+
+
+def peer_labels(targets: Targets) -> list[dict]:
+    """Our padded targets in the peer's form."""
+    return [
+        {"class_labels": targets.labels[i, :n], "boxes": targets.boxes_cxcywh[i, :n]}
+        for i, n in enumerate(targets.counts)
+    ]
+
+
+def run_peer(peer: torch.nn.Module, batch: Batch) -> tuple[DetrOutput, Tensor, dict[str, Tensor]]:
+    """The peer's outputs of every decoder layer, its total loss with auxiliary terms, and the unweighted terms.
+
+    With its own `auxiliary_loss` switch the peer hands the *normalised* output of a decoder layer to the next layer,
+    which the paper and the reference code do not. So the layers are collected here, and its own heads and loss follow.
+    """
+    layers: list[Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda module, inputs, output: layers.append(output))
+        for layer in peer.model.decoder.layers
+    ]
+    peer.config.auxiliary_loss = False
+    peer.model(batch.images, pixel_mask=~batch.padding_mask)
+    for hook in hooks:
+        hook.remove()
+    decoded = peer.model.decoder.layernorm(torch.stack(layers))
+    logits, boxes = peer.class_labels_classifier(decoded), peer.bbox_predictor(decoded).sigmoid()
+    peer.config.auxiliary_loss = True
+    loss, terms, _ = peer.loss_function(
+        logits[-1], peer_labels(batch.targets), logits.device, boxes[-1], peer.config, logits, boxes
+    )
+    return DetrOutput(logits, boxes), loss, terms
