@@ -17,23 +17,9 @@ from torch import Tensor
 from detr.backbone import RESNETS
 from detr.errors import UserError
 from detr.model import Detr, DetrConfig
+from detr.public_weights import PUBLIC_WEIGHTS
 
 CLASS_HEAD = ("class_embed.weight", "class_embed.bias")
-
-
-class PublicWeights(NamedTuple):
-    """One of the files that the authors of DETR published; the hex in its name begins its SHA-256."""
-
-    file_name: str
-    dilation: bool  # the one thing about them that shapes cannot tell
-
-
-PUBLIC_WEIGHTS = {
-    "detr-r50": PublicWeights("detr-r50-e632da11.pth", dilation=False),
-    "detr-r50-dc5": PublicWeights("detr-r50-dc5-f0fb7ef5.pth", dilation=True),
-    "detr-r101": PublicWeights("detr-r101-2c7b67e5.pth", dilation=False),
-    "detr-r101-dc5": PublicWeights("detr-r101-dc5-a2e86def.pth", dilation=True),
-}
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -187,6 +173,17 @@ def load_detector(path: Path) -> tuple[Detr, list[dict]]:
     detr = Detr(DetrConfig(**config))
     load_weights(detr, checkpoint["model"], path)
     return detr.eval(), checkpoint["categories"]
+
+
+def weights_state(detr: Detr, categories: list[dict], best: dict) -> dict:
+    """A detector as it is saved: weights, architecture, what its classes are called, and the best AP and its epoch."""
+    return {
+        "model": detr.state_dict(),
+        "config": dataclasses.asdict(detr.config),
+        "categories": categories,
+        "best": best,
+        "epoch": best["epoch"],
+    }
 
 
 def random_state() -> dict:

@@ -28,6 +28,7 @@ LAYOUTS = {
 COCO_LABELS = 91  # the public weights use COCO's raw category ids, 1..90 with holes, as labels
 
 Key = tuple[int, int]  # (epoch, index of the image)
+ChooseView = Callable[[tuple[int, int], np.random.Generator], View]  # (original size_hw, random numbers) -> View
 
 
 class LabelMap:
@@ -55,9 +56,18 @@ class LabelMap:
         """Label -> category id; None for a label that stands for no category (a hole, or a spare class)."""
         return self._id_of_label.get(label)
 
-    def names(self) -> dict[int, str]:
-        """Label -> category name."""
-        return {self._label_of_id[category["id"]]: category["name"] for category in self.categories}
+    def __str__(self) -> str:
+        return ", ".join(f"{category['id']} {category['name']}" for category in self.categories)
+
+
+class Data(NamedTuple):
+    """Both splits of a COCO folder, and what the labels mean."""
+
+    train: "CocoImages"
+    val: "CocoImages"
+    val_coco: dict
+    label_map: LabelMap
+    num_classes: int  # of the network: those of the annotations, or more where asked for
 
 
 def read_coco(path: Path) -> dict:
@@ -142,7 +152,7 @@ class CocoImages(Dataset):
         coco: dict,
         folder: Path,
         label_map: LabelMap,
-        choose_view: Callable[[tuple[int, int], np.random.Generator], View],
+        choose_view: ChooseView,
         seed: int,
     ) -> None:
         self.folder = folder
@@ -245,6 +255,48 @@ def make_loader(images: CocoImages, batches: KeyBatches, num_workers: int, pin_m
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         generator=torch.Generator(),  # of its own: starting an epoch must not move the model's random numbers
+    )
+
+
+def load_folder(
+    folder: Path,
+    layout: str,
+    training_view: ChooseView,
+    validation_view: ChooseView,
+    seed: int,
+    num_classes: int | None = None,
+) -> Data:
+    """Both splits of a COCO folder, checked against their images and each other.
+
+    Args:
+        folder, layout: where, and which of `LAYOUTS`.
+        training_view, validation_view: what the network sees of an image.
+        seed: of the training images' random numbers.
+        num_classes: what the user expects; more than the annotations have is allowed, less is an error.
+
+    Raises UserError naming the file and what does not fit.
+    """
+    train_file, val_file, train_images, val_images = (folder / part for part in LAYOUTS[layout])
+    train_coco, val_coco = read_coco(train_file), read_coco(val_file)
+    label_map = LabelMap(train_coco["categories"], raw_ids=layout == "coco")
+    if LabelMap(val_coco["categories"]).categories != label_map.categories:
+        raise UserError(
+            f"{val_file}: its categories differ from those of {train_file}; they need the same ids and names"
+        )
+    if num_classes is not None and num_classes < label_map.num_classes:
+        raise UserError(
+            f"--num_classes {num_classes}: the annotations have {label_map.num_classes} classes: {label_map}"
+        )
+    for path, coco, images in ((train_file, train_coco, train_images), (val_file, val_coco, val_images)):
+        if not coco["images"]:
+            raise UserError(f"{path}: lists no images")
+        check_images(coco, images)
+    return Data(
+        train=CocoImages(train_coco, train_images, label_map, training_view, seed),
+        val=CocoImages(val_coco, val_images, label_map, validation_view, seed),
+        val_coco=val_coco,
+        label_map=label_map,
+        num_classes=num_classes or label_map.num_classes,
     )
 
 

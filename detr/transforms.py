@@ -14,8 +14,6 @@ from torch import Tensor
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-PAPER_SCALES = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
-PAPER_MAX_SIZE = 1333
 # Before a crop the shorter side is scaled to one of these, then 384 to 600 pixels are cut: shares of the largest scale.
 _CROP_RESIZE_SHARES = (400 / 800, 500 / 800, 600 / 800)
 _CROP_MIN_SHARE, _CROP_MAX_SHARE = 384 / 800, 600 / 800
@@ -38,15 +36,15 @@ def fitted_size_hw(size_hw: tuple[int, int], shorter: int, longest: int | None =
     return (shorter, longer) if size_hw[0] <= size_hw[1] else (longer, shorter)
 
 
-def evaluation_view(size_hw: tuple[int, int], scale: int, max_size: int) -> View:
-    """The whole image, its shorter side at `scale` pixels."""
+def evaluation_view(size_hw: tuple[int, int], rng: np.random.Generator | None, scale: int, max_size: int) -> View:
+    """The whole image, its shorter side at `scale` pixels; takes no random numbers."""
     height, width = size_hw
     return View((0, 0, width, height), fitted_size_hw(size_hw, scale, max_size), mirrored=False)
 
 
 def plain_training_view(size_hw: tuple[int, int], rng: np.random.Generator, scales: list[int], max_size: int) -> View:
     """The whole image at a random scale, for training without augmentation beyond `--scales`."""
-    return evaluation_view(size_hw, int(rng.choice(scales)), max_size)
+    return evaluation_view(size_hw, None, int(rng.choice(scales)), max_size)
 
 
 def augmented_view(size_hw: tuple[int, int], rng: np.random.Generator, scales: list[int], max_size: int) -> View:

@@ -1,0 +1,495 @@
+"""Fine-tune DETR on a COCO folder that prep.py wrote, or evaluate a checkpoint.
+
+python main.py --resume detr-r50_no-class-head.pth --epochs 100     start fine-tuning
+python main.py --resume auto --epochs 100                           go on after an interruption
+python main.py --eval                                               the 12 COCO numbers of the best checkpoint
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import utils
+from detr.errors import UserError
+from detr.public_weights import PUBLIC_WEIGHTS
+
+if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so, after the command line is parsed
+    import torch
+    from torch.utils.data import DataLoader
+
+    from detr.criterion import SetCriterion
+    from detr.data import Data
+    from detr.engine import Means, Training
+    from detr.model import Detr
+
+LAST, BEST, LOG, CONFIG, PREDICTIONS = RUN_FILES = (
+    "checkpoint.pth",
+    "checkpoint_best.pth",
+    "log.txt",
+    "config.json",
+    "predictions.json",
+)
+
+
+# -------------------------------------------------------------------------------------------------------- command line
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The reference's flags and ours. Architecture flags default to None, unset, so that a file's own are adopted."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    _add_training_flags(parser.add_argument_group("training"))
+    _add_architecture_flags(parser.add_argument_group("architecture (default: that of the weights started from)"))
+    _add_loss_flags(parser.add_argument_group("matching and loss"))
+    _add_data_flags(parser.add_argument_group("data"))
+    _add_run_flags(parser.add_argument_group("run"))
+    args = parser.parse_args(arguments)
+    if args.lr_drop is None:
+        args.lr_drop = max(1, round(args.epochs * 2 / 3))  # the paper drops at 200 of 300
+    return args
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def _not_negative(kind: Callable[[str], float], text: str) -> float:
+    value = kind(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{value} is negative")
+    return value
+
+
+_count = partial(_not_negative, int)
+_count.__name__ = "whole number"
+_amount = partial(_not_negative, float)
+_amount.__name__ = "number"
+
+
+def _add_training_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--lr", type=_amount, default=1e-4, help="learning rate of the transformer and the heads (%(default)s)")
+    add("--lr_backbone", type=_amount, default=1e-5, help="learning rate of the backbone; 0 freezes it (%(default)s)")
+    add("--batch_size", type=_positive, default=2, help="images per step (%(default)s)")
+    add("--weight_decay", type=_amount, default=1e-4, help="weight decay of AdamW, per step (%(default)s)")
+    add("--epochs", type=_positive, default=300, help="passes over the training images (%(default)s)")
+    add("--lr_drop", type=_positive, help="epochs until learning rates drop to a tenth (default: 2/3 of --epochs)")
+    add("--clip_max_norm", type=_amount, default=0.1, help="largest norm of the gradient; 0 never clips (%(default)s)")
+
+
+def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--backbone", help="torchvision ResNet: resnet18, resnet34, resnet50, resnet101, ... (resnet50)")
+    add("--dilation", action="store_true", default=None, help="stride 16 instead of 32 in the last stage (DC5)")
+    add("--position_embedding", choices=("sine", "learned"), help="kind of position embedding (sine)")
+    add("--enc_layers", type=_count, help="encoder layers (6)")
+    add("--dec_layers", type=_positive, help="decoder layers (6)")
+    add("--dim_feedforward", type=_positive, help="width of the feed-forward networks, in channels (2048)")
+    add("--hidden_dim", type=_positive, help="width of the transformer, in channels (256)")
+    add("--dropout", type=_amount, help="share of activations dropped in training, 0 to 1 (0.1)")
+    add("--nheads", type=_positive, help="attention heads (8)")
+    add("--num_queries", type=_positive, help="object queries: the most objects an image can have (100)")
+    add("--pre_norm", action="store_true", default=None, help="LayerNorm before each block instead of after it")
+    add(
+        "--num_classes",
+        type=_positive,
+        help="number of classes; needs no counting: it is read from the annotations and only checked against this",
+    )
+    add(
+        "--backbone_weights",
+        metavar="{imagenet,none,FILE}",
+        help="where the backbone starts when no DETR weights are given: torchvision's ImageNet weights (downloaded), a "
+        "file of them, or random numbers; then nothing is frozen and BatchNorm is live (imagenet)",
+    )
+
+
+def _add_loss_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--no_aux_loss", dest="aux_loss", action="store_false", help="supervise only the last decoder layer")
+    add("--set_cost_class", type=_amount, default=1.0, help="weight of the class in the matching (%(default)s)")
+    add("--set_cost_bbox", type=_amount, default=5.0, help="weight of the boxes' L1 in the matching (%(default)s)")
+    add("--set_cost_giou", type=_amount, default=2.0, help="weight of the boxes' GIoU in the matching (%(default)s)")
+    add("--bbox_loss_coef", type=_amount, default=5.0, help="weight of the L1 box loss (%(default)s)")
+    add("--giou_loss_coef", type=_amount, default=2.0, help="weight of the GIoU box loss (%(default)s)")
+    add("--eos_coef", type=_amount, default=0.1, help='weight of the "no object" class in its loss (%(default)s)')
+
+
+def _add_data_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--dataset_file", choices=("custom", "coco"), default="custom", help="layout of --coco_path (%(default)s)")
+    add("--coco_path", type=Path, default=Path("data/custom"), help="the COCO folder (%(default)s)")
+    add(
+        "--scales",
+        type=_positive,
+        nargs="+",
+        default=list(range(480, 801, 32)),
+        metavar="PIXELS",
+        help="shorter sides to train at, drawn per image; evaluation takes the largest (480 to 800 by 32)",
+    )
+    add(
+        "--max_size",
+        type=_positive,
+        default=1333,
+        metavar="PIXELS",
+        help="longest side, in pixels (%(default)s)",
+    )
+    add("--no_augment", dest="augment", action="store_false", help="no mirroring and no cropping")
+    add("--num_workers", type=_count, default=2, help="processes that load images; 0 loads in between (%(default)s)")
+
+
+def _add_run_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--output_dir", type=Path, default=Path("outputs"), help="the run's folder (%(default)s)")
+    add("--device", default="auto", help="auto (CUDA, then MPS, then CPU), cuda, cuda:1, mps or cpu (%(default)s)")
+    add("--seed", type=_count, default=42, help="seed of all random numbers (%(default)s)")
+    add(
+        "--resume",
+        metavar="{auto,FILE,URL}",
+        help="a checkpoint to go on with, or weights to start from; auto goes on with the run in --output_dir, "
+        "or starts from --weights if there is none",
+    )
+    add("--weights", type=Path, metavar="FILE", help="weights to start from")
+    add("--overwrite", action="store_true", help="start anew in a used --output_dir: its run is deleted")
+    add("--start_epoch", type=_count, default=0, help="epoch to begin a new run with, from 0 (%(default)s)")
+    add("--eval", action="store_true", help="evaluate --resume (default: the run's checkpoint_best.pth), do not train")
+    add("--eval_every", type=_positive, default=1, metavar="EPOCHS", help="epochs from one evaluation to the next (1)")
+    add("--save_every", type=_positive, default=1, metavar="EPOCHS", help="epochs from one checkpoint to the next (1)")
+
+
+# ---------------------------------------------------------------------------------------------------------- the recipe
+
+
+class Start(NamedTuple):
+    """Where a run begins."""
+
+    path: Path | None = None  # None: nothing but the backbone's weights
+    checkpoint: dict | None = None
+    continues: bool = False  # the file is a run to go on with, not only weights to start from
+
+
+def main() -> None:
+    """Find where to start, build, then train and evaluate epoch by epoch."""
+    args = parse_arguments()
+    start = find_start(args)
+    if start.continues and start.checkpoint["epoch"] + 1 >= args.epochs:
+        done = start.checkpoint["epoch"] + 1
+        print(f"{start.path} has done {done} epochs and --epochs asks for {args.epochs}: nothing is left to train")
+        return
+    check_output_folder(args, start)
+    import torch
+
+    from detr.engine import pick_device
+
+    device = pick_device(args.device)
+    torch.manual_seed(args.seed)
+    data = load_data(args)
+    model = build_model(args, start, data).to(device)
+    criterion = build_criterion(args, model.config.num_classes).to(device)
+    if args.eval:
+        evaluate_only(args, model, criterion, data, device)
+        return
+    training = build_training(args, start, model)
+    begin_run_folder(args, start, model, data)
+    print(
+        f"{model.count_trainable():,} parameters to train on {len(data.train)} images, "
+        f"{len(data.val)} to evaluate on; {device}; epochs {training.epochs_done + 1} to {args.epochs}"
+    )
+    train(args, training, model, criterion, data, device)
+
+
+# ------------------------------------------------------------------------------------------------------ where to start
+
+
+def find_start(args: argparse.Namespace) -> Start:
+    """What --resume, --weights and --eval mean here. Raises UserError when they contradict each other."""
+    from detr.checkpoint import read_checkpoint
+
+    if args.resume == "auto":
+        last = args.output_dir / LAST
+        path = last if last.exists() else args.weights
+    elif args.resume and args.weights:
+        raise UserError("--resume FILE and --weights FILE: one of them; --resume auto goes with --weights")
+    elif args.resume:
+        path = _fetched(args.resume) if args.resume.startswith(("http://", "https://")) else Path(args.resume)
+    else:
+        path = args.weights
+    if args.eval and path is None:
+        path = args.output_dir / BEST
+        if not path.exists():
+            raise UserError(f"--eval needs a checkpoint: {path} is not there; name one with --resume")
+    if path is None:
+        return Start()
+    checkpoint = read_checkpoint(path)
+    if args.backbone_weights and not args.eval and "optimizer" not in checkpoint:
+        raise UserError(f"--backbone_weights and {path}: that file holds a backbone already")
+    return Start(path, checkpoint, "optimizer" in checkpoint and path != args.weights and not args.eval)
+
+
+def _fetched(url: str) -> Path:
+    path = Path(url.rsplit("/", 1)[1])
+    prefixes = {weights.file_name: weights.sha256_prefix for weights in PUBLIC_WEIGHTS.values()}
+    utils.download(url, path, prefixes.get(path.name, ""))
+    return path
+
+
+def check_output_folder(args: argparse.Namespace, start: Start) -> None:
+    """Raise UserError where a new run would mix with one that is there."""
+    used = [name for name in (LAST, LOG) if (args.output_dir / name).exists()]
+    goes_on_there = start.continues and start.path.parent.resolve() == args.output_dir.resolve()
+    if used and not (args.eval or args.overwrite or goes_on_there):
+        raise UserError(
+            f"{args.output_dir} holds a run already ({', '.join(used)}): go on with --resume auto, take another "
+            "--output_dir, or delete it with --overwrite"
+        )
+
+
+def begin_run_folder(args: argparse.Namespace, start: Start, model: "Detr", data: "Data") -> None:
+    """Make the run's folder ready: an overwritten run is deleted, a continued log is cut to the checkpoint."""
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    log = args.output_dir / LOG
+    if start.continues:
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        kept = [line for line in lines if _epoch_of(line) <= start.checkpoint["epoch"]]
+        with utils.atomic_path(log) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    else:
+        for name in RUN_FILES:
+            (args.output_dir / name).unlink(missing_ok=True)
+    about = {
+        "args": plain(args),
+        "config": dataclasses.asdict(model.config),
+        "categories": data.label_map.categories,
+        "n_parameters": model.count_trainable(),
+    }
+    utils.write_json(args.output_dir / CONFIG, about, indent=2)
+
+
+def _epoch_of(line: str) -> float:
+    """The epoch of a log line; infinite for a line that was cut off while it was written."""
+    try:
+        return json.loads(line)["epoch"]
+    except (json.JSONDecodeError, KeyError):
+        return math.inf
+
+
+def plain(args: argparse.Namespace) -> dict:
+    """The command line as plain values, fit for JSON and for checkpoints."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
+# ------------------------------------------------------------------------------------------------------------ building
+
+
+# ------------------------------------------------------------------------------------------------------------ building
+
+
+def load_data(args: argparse.Namespace) -> "Data":
+    """Both splits, checked, with the views that the command line asks for."""
+    from detr.data import load_folder
+    from detr.transforms import augmented_view, evaluation_view, plain_training_view
+
+    training_view = augmented_view if args.augment else plain_training_view
+    data = load_folder(
+        args.coco_path,
+        args.dataset_file,
+        partial(training_view, scales=args.scales, max_size=args.max_size),
+        partial(evaluation_view, scale=max(args.scales), max_size=args.max_size),
+        args.seed,
+        args.num_classes,
+    )
+    if data.num_classes > data.label_map.num_classes:
+        print(f"--num_classes {data.num_classes}: more than the annotations use ({data.label_map})")
+    return data
+
+
+def build_model(args: argparse.Namespace, start: Start, data: "Data") -> "Detr":
+    """The network, with the weights it starts from; what was loaded is printed."""
+    from detr.checkpoint import load_backbone_weights, load_weights, read_config
+    from detr.model import Detr, DetrConfig
+
+    fields = {field.name for field in dataclasses.fields(DetrConfig)} - {"num_classes", "batch_norm"}
+    asked = {name: value for name in sorted(fields) if (value := getattr(args, name)) is not None}
+    if start.checkpoint is None:
+        source = args.backbone_weights or "imagenet"
+        batch_norm = "live" if source == "none" else "frozen"
+        model = Detr(DetrConfig(data.num_classes, batch_norm=batch_norm, **asked))
+        if source == "none":
+            print("random backbone: nothing is frozen, BatchNorm is live")
+        else:
+            print(load_backbone_weights(model, source))
+    else:
+        own = read_config(start.path, start.checkpoint)
+        for name in asked.keys() & own.keys() - {"dropout"}:  # dropout is a way to train, not what the file is
+            if asked[name] != own[name]:
+                raise UserError(f"--{name} {asked[name]} contradicts {start.path}, which has {own[name]}; leave it out")
+        model = Detr(DetrConfig(**(own | asked | {"num_classes": data.num_classes})))
+        same_classes = start.checkpoint.get("categories", data.label_map.categories) == data.label_map.categories
+        report = load_weights(model, start.checkpoint["model"], start.path, keep_head=same_classes)
+        if report.fresh and (args.eval or start.continues):
+            raise UserError(f"{start.path}: its class head is not for the categories of {args.coco_path}")
+        print(f"{start.path}: {report}")
+    if args.lr_backbone == 0:
+        model.freeze_backbone()
+    return model
+
+
+def build_criterion(args: argparse.Namespace, num_classes: int) -> "SetCriterion":
+    """The set loss with the weights of the command line."""
+    from detr.criterion import SetCriterion
+    from detr.matcher import HungarianMatcher
+
+    matcher = HungarianMatcher(args.set_cost_class, args.set_cost_bbox, args.set_cost_giou)
+    return SetCriterion(num_classes, matcher, args.eos_coef, args.bbox_loss_coef, args.giou_loss_coef, args.aux_loss)
+
+
+def build_training(args: argparse.Namespace, start: Start, model: "Detr") -> "Training":
+    """Optimiser and schedule; a continued run gets its state back, and is told where this command line differs."""
+    from detr.engine import Training
+
+    training = Training(model, args.lr, args.lr_backbone, args.weight_decay, args.lr_drop, args.start_epoch)
+    if start.continues:
+        training.restore(start.checkpoint, start.path)
+        then = start.checkpoint.get("args", {})
+        then = then if isinstance(then, dict) else vars(then)  # the reference saves a Namespace
+        for name, value in plain(args).items():
+            if name in then and then[name] != value and name not in ("resume", "weights", "overwrite"):
+                print(f"--{name} is {value}; up to epoch {training.epochs_done} it was {then[name]}")
+    return training
+
+
+# ------------------------------------------------------------------------------------------------ training, evaluation
+
+
+def make_loaders(args: argparse.Namespace, data: "Data", device: "torch.device") -> tuple:
+    """Training keys and loader, validation loader."""
+    from detr.data import KeyBatches, make_loader
+
+    pin = device.type == "cuda"
+    keys = KeyBatches(len(data.train), args.batch_size, args.seed)
+    train_loader = make_loader(data.train, keys, args.num_workers, pin)
+    val_loader = make_loader(data.val, KeyBatches(len(data.val), args.batch_size), args.num_workers, pin)
+    return keys, train_loader, val_loader
+
+
+def evaluate_only(
+    args: argparse.Namespace, model: "Detr", criterion: "SetCriterion", data: "Data", device: "torch.device"
+) -> None:
+    """Print the 12 COCO numbers and write predictions.json."""
+    from detr.evaluate import COCO_METRICS
+
+    *_, val_loader = make_loaders(args, data, device)
+    _, metrics, predictions = _evaluate(model, criterion, val_loader, data, device)
+    for name, value in zip(COCO_METRICS, metrics, strict=True):
+        print(f"{name:10} {value:.4f}")
+    utils.write_json(args.output_dir / PREDICTIONS, predictions)
+    print(f"detections: {args.output_dir / PREDICTIONS}")
+
+
+def train(
+    args: argparse.Namespace,
+    training: "Training",
+    model: "Detr",
+    criterion: "SetCriterion",
+    data: "Data",
+    device: "torch.device",
+) -> None:
+    """The loop: train, evaluate, log, save."""
+    from detr.engine import train_one_epoch
+
+    keys, train_loader, val_loader = make_loaders(args, data, device)
+    while training.epochs_done < args.epochs:
+        began, epoch = time.monotonic(), training.epochs_done
+        keys.epoch = epoch
+        title = f"epoch {epoch + 1}/{args.epochs}"
+        with utils.Progress(len(keys), title) as bar:
+            on_step = partial(_show_step, bar)
+            log = _prefixed(
+                "train_",
+                train_one_epoch(
+                    model, criterion, train_loader, training.optimizer, device, title, args.clip_max_norm, on_step
+                ),
+            )
+        is_last = epoch + 1 == args.epochs
+        metrics: list[float | None] = [None]
+        if is_last or (epoch + 1) % args.eval_every == 0:
+            losses, metrics, found = _evaluate(model, criterion, val_loader, data, device)
+            log |= _prefixed("test_", losses) | {"test_coco_eval_bbox": metrics}
+        log |= {"epoch": epoch, "n_parameters": model.count_trainable(), "seconds": round(time.monotonic() - began, 2)}
+        if training.end_epoch(metrics[0]):
+            save_best(args, training, model, data, found)
+        append_log(args.output_dir / LOG, log)
+        if is_last or (epoch + 1) % args.save_every == 0:
+            save_last(args, training, model, data)
+        print(summary_line(title, log, training.best), flush=True)
+    print(f"done: {args.output_dir / BEST} has AP {training.best['AP']:.3f}; next: python results.py")
+
+
+def _evaluate(
+    model: "Detr", criterion: "SetCriterion", val_loader: "DataLoader", data: "Data", device: "torch.device"
+) -> tuple[dict, list[float], list[dict]]:
+    from detr.evaluate import evaluate
+
+    with utils.Progress(len(val_loader), "evaluate") as bar:
+        on_step = partial(_show_step, bar)
+        return evaluate(model, criterion, val_loader, data.val_coco, data.label_map, device, on_step)
+
+
+def _show_step(bar: utils.Progress, means: "Means") -> None:
+    bar.update(text=lambda: f"loss {means.mean('loss'):.3f}")
+
+
+def _prefixed(prefix: str, values: dict) -> dict:
+    return {prefix + name: value for name, value in values.items()}
+
+
+def append_log(path: Path, log: dict) -> None:
+    """Add one line to log.txt; a crash can cut it short, which resuming mends."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(log) + "\n")
+
+
+def summary_line(title: str, log: dict, best: dict) -> str:
+    """One epoch in one line a person can read."""
+    parts = [title, f"loss {log['train_loss']:.3f}"]
+    if "test_coco_eval_bbox" in log:
+        ap, ap50 = log["test_coco_eval_bbox"][:2]
+        star = " (best so far)" if best["epoch"] == log["epoch"] else ""
+        parts += [f"val loss {log['test_loss']:.3f}", f"AP {ap:.3f}", f"AP50 {ap50:.3f}{star}"]
+    return "  ".join([*parts, f"lr {log['train_lr']:.1e}", f"{log['seconds']:.0f} s"])
+
+
+def save_best(args: argparse.Namespace, training: "Training", model: "Detr", data: "Data", found: list[dict]) -> None:
+    """The weights to use, and what they find on the validation images."""
+    import torch
+
+    from detr.checkpoint import weights_state
+
+    state = weights_state(model, data.label_map.categories, training.best)
+    with utils.atomic_path(args.output_dir / BEST) as temporary:
+        torch.save(state, temporary)
+    utils.write_json(args.output_dir / PREDICTIONS, found)
+
+
+def save_last(args: argparse.Namespace, training: "Training", model: "Detr", data: "Data") -> None:
+    """Everything that going on needs."""
+    import torch
+
+    from detr.checkpoint import weights_state
+
+    state = weights_state(model, data.label_map.categories, training.best) | training.state() | {"args": plain(args)}
+    with utils.atomic_path(args.output_dir / LAST) as temporary:
+        torch.save(state, temporary)
+
+
+if __name__ == "__main__":
+    utils.run_script(main)

@@ -1,0 +1,240 @@
+"""What the scripts share and that has no domain: running a script, atomic files, downloads, progress, drawing.
+
+matplotlib is imported inside the functions that use it, so that `--help` answers at once.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from detr.errors import UserError
+
+DOWNLOAD_TIMEOUT_S = 30  # without a single byte; a slow connection may take as long as it needs
+_CHUNK_BYTES = 1 << 20
+# Distinct for colour-blind readers too (Okabe and Ito 2008), without yellow, which vanishes on white.
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+
+# ---------------------------------------------------------------------------------------------------- running a script
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's `main`: mistakes of the user and of the machine end in one sentence and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(_fail(str(error)))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(_fail(f"{where}{error.strerror or error}"))
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+# -------------------------------------------------------------------------------------------------------- atomic files
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it takes the place of `path` once whole, and vanishes on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # otherwise a power cut can leave the new name on empty blocks
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object, indent: int | None = None) -> bool:
+    """Write a value as JSON, atomically; a file that says the same already is left alone. Returns whether it wrote."""
+    text = json.dumps(value, indent=indent)
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return True
+
+
+# ------------------------------------------------------------------------------------------------------------ progress
+
+
+class Progress:
+    """How far a long task is: a bar on a terminal; elsewhere a plain line a minute, so that logs stay short.
+
+    Args: total steps (None where unknown), what is being done, the unit (`B` counts bytes).
+    """
+
+    LINE_EVERY_S = 60.0
+    TEXT_EVERY_S = 0.5
+
+    def __init__(self, total: int | None, description: str, unit: str = "it") -> None:
+        from tqdm import tqdm
+
+        self._is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total,
+            desc=description,
+            unit=unit,
+            unit_scale=unit == "B",
+            dynamic_ncols=True,
+            leave=False,
+            disable=not self._is_terminal,
+        )
+        self._total, self._description, self._done = total, description, 0
+        self._last_text = time.monotonic()
+
+    def update(self, steps: int = 1, text: Callable[[], str] = str) -> None:
+        """Count steps done; `text()` is shown behind, and is only called when something is about to be shown."""
+        self._done += steps
+        now = time.monotonic()
+        if now - self._last_text < (self.TEXT_EVERY_S if self._is_terminal else self.LINE_EVERY_S):
+            self._bar.update(steps)
+            return
+        self._last_text = now
+        if self._is_terminal:
+            self._bar.set_postfix_str(text(), refresh=False)
+            self._bar.update(steps)
+        else:
+            print(f"{self._description}: {self._done} of {self._total or '?'} {text()}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bar.close()
+
+
+# ----------------------------------------------------------------------------------------------------------- downloads
+
+
+def download(url: str, path: Path, sha256_prefix: str = "", timeout_s: float = DOWNLOAD_TIMEOUT_S) -> bool:
+    """Fetch `url` to `path` unless it is there; only a whole file with the right hash ever gets that name.
+
+    Args:
+        url: what to fetch.
+        path: where to put it.
+        sha256_prefix: first hex digits of the file's SHA-256; empty where none is known.
+        timeout_s: how long the server may be silent.
+
+    Returns whether anything was fetched. Raises UserError with the address and what to do by hand.
+    """
+    if path.exists():
+        if sha256_prefix and not _file_sha256(path).startswith(sha256_prefix):
+            raise UserError(f"{path}: its SHA-256 does not begin with {sha256_prefix}; delete the file and run again")
+        return False
+    try:
+        with atomic_path(path) as temporary:
+            digest = _fetch(url, temporary, timeout_s)
+            if not digest.startswith(sha256_prefix):
+                raise UserError(f"its SHA-256 is {digest[:16]}... and should begin with {sha256_prefix}")
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, UserError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(
+            f"{url} could not be downloaded ({reason}). Run again, or fetch it by hand and save it as {path}"
+        ) from error
+    return True
+
+
+def _fetch(url: str, path: Path, timeout_s: float) -> str:
+    """Stream `url` to `path`; returns the SHA-256 in hex. Raises UserError when the transfer ends early."""
+    digest, received = hashlib.sha256(), 0
+    request = urllib.request.Request(url, headers={"User-Agent": "detr-finetuning"})
+    with urllib.request.urlopen(request, timeout=timeout_s) as response, path.open("wb") as file:
+        expected = int(response.headers.get("Content-Length") or 0)
+        with Progress(expected or None, path.name.strip(".").split(".part")[0], unit="B") as progress:
+            while chunk := response.read(_CHUNK_BYTES):
+                file.write(chunk)
+                digest.update(chunk)
+                received += len(chunk)
+                progress.update(len(chunk))
+    if received < expected:
+        raise UserError(f"the connection ended after {received:,} of {expected:,} bytes")
+    return digest.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------------- drawing
+
+
+def colour_of(index: int) -> str:
+    """A colour for class number `index`."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def draw_grid(
+    cells: Sequence[tuple[Image.Image, str, list[dict]]], columns: int, path: Path, heading: str = ""
+) -> None:
+    """Save a PNG with images in a grid, each with its title and objects drawn over it.
+
+    Args:
+        cells: (RGB image, title, objects) each; an object is a dict with `box_xyxy` in pixels, `text`, `colour`, and
+            optionally `outlines` (list of (N, 2) points) and `dashed`.
+        columns: cells per row.
+        path: the PNG file.
+        heading: text above the grid.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = -(-len(cells) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 4.2 * rows), squeeze=False, layout="constrained")
+    if heading:
+        figure.suptitle(heading, fontsize=13)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (image, title, objects) in zip(axes.flat, cells, strict=False):
+        _draw_cell(axis, image, title, objects)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=90, format="png")
+    plt.close(figure)
+
+
+def _draw_cell(axis: "matplotlib.axes.Axes", image: Image.Image, title: str, objects: list[dict]) -> None:  # noqa: F821
+    from matplotlib import patheffects
+    from matplotlib.patches import Polygon, Rectangle
+
+    width, height = image.size
+    preview = image.copy()
+    preview.thumbnail((900, 900))  # a figure of 20 full-size photographs would hold gigabytes
+    axis.imshow(np.asarray(preview), extent=(0, width, height, 0))
+    axis.set_title(title, fontsize=9)
+    halo = [patheffects.withStroke(linewidth=3, foreground="white", alpha=0.6)]  # visible on any photograph
+    for thing in objects:
+        left, top, right, bottom = thing["box_xyxy"]
+        line = {"ec": thing["colour"], "path_effects": halo}
+        style = "--" if thing.get("dashed") else "-"
+        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, lw=1.6, ls=style, **line))
+        for outline in thing.get("outlines", ()):
+            axis.add_patch(Polygon(outline, closed=True, fill=False, lw=1, **line))
+        if thing["text"]:
+            label_style = {"fc": thing["colour"], "ec": "none", "alpha": 0.85, "pad": 1}
+            axis.text(left, top, thing["text"], fontsize=7, color="white", va="bottom", bbox=label_style, clip_on=True)
