@@ -303,13 +303,18 @@ def load_data(args: argparse.Namespace) -> "Data":
         args.coco_path,
         args.dataset_file,
         partial(training_view, scales=args.scales, max_size=args.max_size),
-        partial(evaluation_view, scale=max(args.scales), max_size=args.max_size),
+        partial(evaluation_view, **resolution(args)),
         args.seed,
         args.num_classes,
     )
     if data.num_classes > data.label_map.num_classes:
         print(f"--num_classes {data.num_classes}: more than the annotations use ({data.label_map})")
     return data
+
+
+def resolution(args: argparse.Namespace) -> dict[str, int]:
+    """The size in pixels at which images are evaluated."""
+    return {"scale": max(args.scales), "max_size": args.max_size}
 
 
 def build_model(args: argparse.Namespace, start: Start, data: "Data") -> "Detr":
@@ -329,13 +334,15 @@ def build_model(args: argparse.Namespace, start: Start, data: "Data") -> "Detr":
             print(load_backbone_weights(model, source))
     else:
         own = read_config(start.path, start.checkpoint)
+        has_run = args.eval or start.continues
+        num_classes = own.get("num_classes", data.num_classes) if has_run else data.num_classes
         for name in asked.keys() & own.keys() - {"dropout"}:  # dropout is a way to train, not what the file is
             if asked[name] != own[name]:
                 raise UserError(f"--{name} {asked[name]} contradicts {start.path}, which has {own[name]}; leave it out")
-        model = Detr(DetrConfig(**(own | asked | {"num_classes": data.num_classes})))
+        model = Detr(DetrConfig(**(own | asked | {"num_classes": num_classes})))
         same_classes = start.checkpoint.get("categories", data.label_map.categories) == data.label_map.categories
         report = load_weights(model, start.checkpoint["model"], start.path, keep_head=same_classes)
-        if report.fresh and (args.eval or start.continues):
+        if has_run and (report.fresh or args.num_classes not in (None, num_classes)):
             raise UserError(f"{start.path}: its class head is not for the categories of {args.coco_path}")
         print(f"{start.path}: {report}")
     if args.lr_backbone == 0:
@@ -362,7 +369,12 @@ def build_training(args: argparse.Namespace, start: Start, model: "Detr") -> "Tr
         then = start.checkpoint.get("args", {})
         then = then if isinstance(then, dict) else vars(then)  # the reference saves a Namespace
         for name, value in plain(args).items():
-            if name in then and then[name] != value and name not in ("resume", "weights", "overwrite"):
+            if (
+                name in then
+                and None not in (value, then[name])
+                and then[name] != value
+                and name not in ("resume", "overwrite")
+            ):
                 print(f"--{name} is {value}; up to epoch {training.epochs_done} it was {then[name]}")
     return training
 
@@ -474,7 +486,7 @@ def save_best(args: argparse.Namespace, training: "Training", model: "Detr", dat
 
     from detr.checkpoint import weights_state
 
-    state = weights_state(model, data.label_map.categories, training.best)
+    state = weights_state(model, data.label_map.categories, resolution(args), training.best)
     with utils.atomic_path(args.output_dir / BEST) as temporary:
         torch.save(state, temporary)
     utils.write_json(args.output_dir / PREDICTIONS, found)
@@ -486,7 +498,8 @@ def save_last(args: argparse.Namespace, training: "Training", model: "Detr", dat
 
     from detr.checkpoint import weights_state
 
-    state = weights_state(model, data.label_map.categories, training.best) | training.state() | {"args": plain(args)}
+    weights = weights_state(model, data.label_map.categories, resolution(args), training.best)
+    state = weights | training.state() | {"args": plain(args)}
     with utils.atomic_path(args.output_dir / LAST) as temporary:
         torch.save(state, temporary)
 

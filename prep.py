@@ -158,7 +158,7 @@ def draw_samples(coco: dict, folder: Path, path: Path) -> None:
                     {
                         "box_xyxy": (left, top, left + width, top + height),
                         "text": names[annotation["category_id"]],
-                        "colour": utils.colour_of(annotation["category_id"] - 1),
+                        "colour": utils.colour_of(annotation["category_id"]),
                         "outlines": [
                             list(zip(flat[::2], flat[1::2], strict=True)) for flat in annotation["segmentation"]
                         ],
@@ -167,7 +167,7 @@ def draw_samples(coco: dict, folder: Path, path: Path) -> None:
         title = f"{image['file_name']}  {image['width']}x{image['height']}"
         cells.append((read_rgb(folder / image["file_name"]), title, objects))
     if cells:
-        utils.draw_grid(cells, 3, path, "Annotated training images")
+        utils.save_grid(cells, 3, path)
 
 
 # ------------------------------------------------------------------------------------------------------------- weights

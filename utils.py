@@ -1,7 +1,4 @@
-"""What the scripts share and that has no domain: running a script, atomic files, downloads, progress, drawing.
-
-matplotlib is imported inside the functions that use it, so that `--help` answers at once.
-"""
+"""What the scripts share and that has no domain: running a script, atomic files, downloads, progress, drawing."""
 
 import contextlib
 import hashlib
@@ -15,8 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from detr.errors import UserError
 
@@ -182,59 +178,63 @@ def _file_sha256(path: Path) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- drawing
 
+_CELL_SIZE = (640, 480)  # pixels of a picture in a grid
+_MARGIN = 12
+
 
 def colour_of(index: int) -> str:
     """A colour for class number `index`."""
     return COLOURS[index % len(COLOURS)]
 
 
-def draw_grid(
-    cells: Sequence[tuple[Image.Image, str, list[dict]]], columns: int, path: Path, heading: str = ""
-) -> None:
-    """Save a PNG with images in a grid, each with its title and objects drawn over it.
+def draw_objects(image: Image.Image, objects: Sequence[dict], scale: float = 1.0) -> Image.Image:
+    """A copy of an RGB image with objects drawn over it.
 
     Args:
-        cells: (RGB image, title, objects) each; an object is a dict with `box_xyxy` in pixels, `text`, `colour`, and
-            optionally `outlines` (list of (N, 2) points) and `dashed`.
-        columns: cells per row.
-        path: the PNG file.
-        heading: text above the grid.
+        image: the picture.
+        objects: each a dict with `box_xyxy`, `text`, `colour`, and optionally `outlines`, lists of (x, y) points.
+        scale: pixels of the picture per unit of the objects' coordinates.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    rows = -(-len(cells) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 4.2 * rows), squeeze=False, layout="constrained")
-    if heading:
-        figure.suptitle(heading, fontsize=13)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, (image, title, objects) in zip(axes.flat, cells, strict=False):
-        _draw_cell(axis, image, title, objects)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=90, format="png")
-    plt.close(figure)
-
-
-def _draw_cell(axis: "matplotlib.axes.Axes", image: Image.Image, title: str, objects: list[dict]) -> None:  # noqa: F821
-    from matplotlib import patheffects
-    from matplotlib.patches import Polygon, Rectangle
-
-    width, height = image.size
-    preview = image.copy()
-    preview.thumbnail((900, 900))  # a figure of 20 full-size photographs would hold gigabytes
-    axis.imshow(np.asarray(preview), extent=(0, width, height, 0))
-    axis.set_title(title, fontsize=9)
-    halo = [patheffects.withStroke(linewidth=3, foreground="white", alpha=0.6)]  # visible on any photograph
+    drawn = image.copy()
+    pen = ImageDraw.Draw(drawn)
+    width = max(2, round(max(image.size) / 400))
+    font = ImageFont.load_default(max(11, round(max(image.size) / 55)))
     for thing in objects:
-        left, top, right, bottom = thing["box_xyxy"]
-        line = {"ec": thing["colour"], "path_effects": halo}
-        style = "--" if thing.get("dashed") else "-"
-        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, lw=1.6, ls=style, **line))
-        for outline in thing.get("outlines", ()):
-            axis.add_patch(Polygon(outline, closed=True, fill=False, lw=1, **line))
-        if thing["text"]:
-            label_style = {"fc": thing["colour"], "ec": "none", "alpha": 0.85, "pad": 1}
-            axis.text(left, top, thing["text"], fontsize=7, color="white", va="bottom", bbox=label_style, clip_on=True)
+        left, top, right, bottom = (value * scale for value in thing["box_xyxy"])
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        for outline in [corners, *([(x * scale, y * scale) for x, y in o] for o in thing.get("outlines", ()))]:
+            closed = [*outline, outline[0], outline[1]]
+            pen.line(closed, "white", width + 2, joint="curve")  # a halo: visible on any photograph
+            pen.line(closed, thing["colour"], width, joint="curve")
+    for thing in objects:  # texts last, over every line
+        left, top = (value * scale for value in thing["box_xyxy"][:2])
+        *_, text_width, text_height = pen.textbbox((0, 0), thing["text"], font)
+        box_width, box_height = text_width + 6, text_height + 4
+        x = min(max(0, left), max(0, image.width - box_width))
+        y = top - box_height if top >= box_height else top
+        pen.rectangle((x, y, x + box_width, y + box_height), thing["colour"])
+        pen.text((x + 3, y + 1), thing["text"], "white", font)
+    return drawn
+
+
+def save_grid(cells: Sequence[tuple[Image.Image, str, Sequence[dict]]], columns: int, path: Path) -> None:
+    """Save a PNG with images in a grid, each a (RGB image, title, objects to draw)."""
+    title_font = ImageFont.load_default(14)
+    columns = min(columns, len(cells))
+    cell_width, cell_height = _CELL_SIZE[0] + _MARGIN, _CELL_SIZE[1] + _MARGIN + 24
+    rows = -(-len(cells) // columns)
+    sheet = Image.new("RGB", (columns * cell_width + _MARGIN, rows * cell_height + _MARGIN), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (image, title, objects) in enumerate(cells):
+        x, y = _MARGIN + number % columns * cell_width, _MARGIN + number // columns * cell_height
+        small = ImageOps.contain(image, _CELL_SIZE)
+        drawn = draw_objects(small, objects, scale=small.width / image.width)
+        sheet.paste(drawn, (x + (_CELL_SIZE[0] - small.width) // 2, y + 24))
+        pen.text((x, y), title, "black", title_font)
+    save_image(sheet, path)
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Save an image as PNG, atomically."""
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")

@@ -52,6 +52,9 @@ class LiveBatchNorm2d(nn.BatchNorm2d):
         super().__init__(channels)
         self.num_batches_tracked = None
 
+    def _load_from_state_dict(self, *arguments: object) -> None:
+        nn.Module._load_from_state_dict(self, *arguments)  # BatchNorm's own would ask for num_batches_tracked
+
 
 BATCH_NORMS = {"frozen": FrozenBatchNorm2d, "live": LiveBatchNorm2d}
 

@@ -159,8 +159,8 @@ def load_weights(detr: Detr, model: dict[str, Tensor], path: Path, keep_head: bo
     return LoadReport(len(usable), [] if head_fits else list(CLASS_HEAD), describe)
 
 
-def load_detector(path: Path) -> tuple[Detr, list[dict]]:
-    """Rebuild a fine-tuned detector from its file alone: the network in evaluation mode, and its categories.
+def load_detector(path: Path) -> tuple[Detr, list[dict], dict[str, int]]:
+    """Rebuild a fine-tuned detector from its file alone: the network for evaluation, its categories and resolution.
 
     Raises UserError where the file has no class head or does not say what its classes are.
     """
@@ -168,19 +168,23 @@ def load_detector(path: Path) -> tuple[Detr, list[dict]]:
     config = read_config(path, checkpoint)
     if "num_classes" not in config or CLASS_HEAD[0] not in checkpoint["model"]:
         raise UserError(f"{path}: has no class head; fine-tune it with main.py first")
-    if "categories" not in checkpoint:
+    if not {"categories", "resolution"} <= checkpoint.keys():
         raise UserError(f"{path}: does not say what its classes are called; use a checkpoint that main.py wrote")
     detr = Detr(DetrConfig(**config))
     load_weights(detr, checkpoint["model"], path)
-    return detr.eval(), checkpoint["categories"]
+    return detr.eval(), checkpoint["categories"], checkpoint["resolution"]
 
 
-def weights_state(detr: Detr, categories: list[dict], best: dict) -> dict:
-    """A detector as it is saved: weights, architecture, what its classes are called, and the best AP and its epoch."""
+def weights_state(detr: Detr, categories: list[dict], resolution: dict[str, int], best: dict) -> dict:
+    """A detector as it is saved: weights, architecture, what its classes are called, and how good it was when.
+
+    `resolution` has the keywords `scale` and `max_size` of `transforms.evaluation_view`, in pixels.
+    """
     return {
         "model": detr.state_dict(),
         "config": dataclasses.asdict(detr.config),
         "categories": categories,
+        "resolution": resolution,
         "best": best,
         "epoch": best["epoch"],
     }

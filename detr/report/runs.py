@@ -1,0 +1,59 @@
+"""Read what a run left behind: log.txt, config.json, predictions.json. No torch."""
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from detr.errors import UserError
+
+
+class Run(NamedTuple):
+    """One training run as its files tell it."""
+
+    name: str
+    log: list[dict]  # one entry per epoch, as in log.txt
+    config: dict  # config.json; empty where there is none (the reference code writes none)
+
+    def series(self, key: str, position: int = 0) -> tuple[list[int], list[float]]:
+        """Epochs and values of a logged quantity, epochs without it left out; lists give their value at `position`."""
+        points = [(entry["epoch"], _value(entry.get(key), position)) for entry in self.log]
+        points = [(epoch, value) for epoch, value in points if value is not None]
+        return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+def _value(logged: object, position: int) -> float | None:
+    if isinstance(logged, list):
+        logged = logged[position] if len(logged) > position else None
+    return float(logged) if isinstance(logged, int | float) and math.isfinite(logged) else None
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's folder; a last line that was cut off while it was written is left out.
+
+    Raises UserError when there is no log.txt, or a line before the last cannot be read.
+    """
+    path = folder / "log.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{path}: no such file; main.py writes it into its --output_dir") from error
+    log = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+            log.append({**entry, "epoch": int(entry["epoch"])})
+        except (ValueError, KeyError, TypeError) as error:
+            if number < len(lines):
+                raise UserError(f"{path}: line {number} is not a JSON object with an epoch") from error
+    return Run(folder.name or str(folder), log, read_json(folder / "config.json") or {})
+
+
+def read_json(path: Path) -> dict | list | None:
+    """The content of a JSON file; None where there is no such file. Raises UserError when it is not JSON."""
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
