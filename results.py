@@ -61,9 +61,8 @@ def show_curves(runs: list[Run], figures: Path) -> None:
         _, ap50 = run.series("test_coco_eval_bbox", 1)
         if ap:
             best = max(range(len(ap)), key=ap.__getitem__)
-            print(
-                f"{run.name}: best AP {ap[best]:.3f} (AP50 {ap50[best]:.3f}), last AP {ap[-1]:.3f}, {len(run.log)} epochs"
-            )
+            summary = f"best AP {ap[best]:.3f} (AP50 {ap50[best]:.3f}), last AP {ap[-1]:.3f}"
+            print(f"{run.name}: {summary}, {len(run.log)} epochs")
         else:
             print(f"{run.name}: {len(run.log)} epochs, none evaluated")
     for name in FIGURES:

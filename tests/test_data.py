@@ -1,0 +1,274 @@
+"""Images, augmentation and the loader: pixels and boxes move together, and only (seed, epoch, image) decides."""
+
+import copy
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detr.boxes import cxcywh_to_xyxy
+from detr.data import CocoImages, KeyBatches, LabelMap, check_images, collate, load_folder, make_loader, read_coco
+from detr.errors import UserError
+from detr.images import read_rgb, read_size_hw
+from detr.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    View,
+    apply_to_boxes,
+    apply_to_image,
+    augmented_view,
+    evaluation_view,
+    fitted_size_hw,
+    plain_training_view,
+)
+
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "CMYK", "1", "I;16", "I", "F"])
+def test_every_mode_is_read_as_rgb_of_the_same_brightness(mode: str, tmp_path: Path) -> None:
+    gray = np.full((6, 8), 128, dtype=np.uint8)
+    if mode in ("I;16", "I", "F"):
+        wide = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+        image = Image.fromarray(gray.astype(wide) * 256)
+    else:
+        image = Image.fromarray(gray).convert(mode)
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.tif")
+    image.save(path)
+    rgb = read_rgb(path)
+    assert rgb.mode == "RGB" and rgb.size == (8, 6) and read_size_hw(path) == (6, 8)
+    if mode != "1":
+        assert abs(int(np.asarray(rgb).mean()) - 128) <= 2
+
+
+def test_transparent_pixels_become_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (2, 2), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    assert np.asarray(read_rgb(tmp_path / "a.png")).min() == 255
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_turned_upright(orientation: int, tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 4))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.jpg", exif=exif)
+    upright = read_rgb(tmp_path / "a.jpg")
+    assert upright.size == ((4, 8) if orientation >= 5 else (8, 4))
+    assert read_size_hw(tmp_path / "a.jpg") == (upright.height, upright.width)
+
+
+def test_unreadable_images_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.jpg: no such image"):
+        read_rgb(tmp_path / "gone.jpg")
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(UserError, match=r"text\.jpg: not an image"):
+        read_size_hw(tmp_path / "text.jpg")
+    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:600])
+    with pytest.raises(UserError, match=r"half\.jpg: the image is damaged"):
+        read_rgb(tmp_path / "half.jpg")
+
+
+# --------------------------------------------------------------------------------------------------------- transforms
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "shorter", "longest", "expected"),
+    [
+        ((480, 640), 800, 1333, (800, 1066)),
+        ((640, 480), 800, 1333, (1066, 800)),
+        ((400, 1000), 800, 1333, (533, 1332)),  # 800 would make 2000: the longest side decides
+        ((500, 500), 480, None, (480, 480)),
+    ],
+)
+def test_fitted_sizes(size_hw: tuple, shorter: int, longest: int | None, expected: tuple) -> None:
+    assert fitted_size_hw(size_hw, shorter, longest) == expected
+
+
+def test_views_stay_inside_the_image_and_its_limits() -> None:
+    rng = np.random.default_rng(0)
+    seen = [augmented_view((300, 500), rng, [480, 800], 1333) for _ in range(300)]
+    for view in seen:
+        left, top, right, bottom = view.region_xyxy
+        assert 0 <= left < right <= 500 + 1e-6 and 0 <= top < bottom <= 300 + 1e-6
+        assert max(view.size_hw) <= 1333 and min(view.size_hw) > 0
+    assert 100 < sum(view.mirrored for view in seen) < 200
+    assert 100 < sum(view.region_xyxy == (0, 0, 500, 300) for view in seen) < 200
+    assert {min(view.size_hw) for view in seen} == {480, 800}
+
+
+def test_boxes_follow_the_pixels() -> None:
+    """A white rectangle on black stays inside its box, and fills it, whatever the view."""
+    box = torch.tensor([[60.0, 40.0, 130.0, 100.0]])
+    image = Image.new("RGB", (200, 150))
+    image.paste((255, 255, 255), (60, 40, 130, 100))
+    rng = np.random.default_rng(1)
+    shown = 0
+    for _ in range(60):
+        view = augmented_view((150, 200), rng, [120, 160], 400)
+        boxes, remains = apply_to_boxes(box, view)
+        pixels = apply_to_image(image, view) * torch.tensor(IMAGENET_STD)[:, None, None]
+        white = (pixels + torch.tensor(IMAGENET_MEAN)[:, None, None]).mean(0) > 0.5
+        assert pixels.shape[1:] == view.size_hw
+        if not remains[0]:
+            assert white.sum() == 0
+            continue
+        shown += 1
+        rows, columns = white.any(1).nonzero(), white.any(0).nonzero()
+        extent = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert (extent - boxes[0]).abs().max() <= 1.5
+    assert shown > 40
+
+
+def test_boxes_are_clipped_and_dropped() -> None:
+    view = View((0, 0, 100, 100), (50, 50), mirrored=True)
+    boxes, remains = apply_to_boxes(torch.tensor([[-10.0, 0, 20, 100], [120, 0, 140, 10], [5, 5, 5, 9]]), view)
+    assert remains.tolist() == [True, False, False]
+    assert boxes[0].tolist() == [40, 0, 50, 50]
+    assert apply_to_boxes(torch.zeros(0, 4), view)[0].shape == (0, 4)
+
+
+# --------------------------------------------------------------------------------------------------------------- data
+
+
+def test_labels_are_positions_of_sorted_ids_and_come_back() -> None:
+    label_map = LabelMap([{"id": 7, "name": "b"}, {"id": 3, "name": "a"}])
+    assert label_map.num_classes == 2 and label_map.to_labels([7, 3, 7]) == [1, 0, 1]
+    assert [label_map.to_category_id(label) for label in (0, 1, 2)] == [3, 7, None]
+    raw = LabelMap([{"id": 90, "name": "toothbrush"}], raw_ids=True)
+    assert raw.num_classes == 91 and raw.to_labels([90]) == [90] and raw.to_category_id(89) is None
+
+
+def load(folder: Path, **changes: object) -> CocoImages:
+    view = partial(augmented_view, scales=[48, 64], max_size=96)
+    return load_folder(
+        folder, "custom", view, partial(evaluation_view, scale=64, max_size=96), **({"seed": 3} | changes)
+    )
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_image(coco_folder: Path) -> None:
+    first, second = load(coco_folder).train, load(coco_folder).train
+    second[(0, 3)]  # history must not matter
+    for key in ((0, 0), (5, 1), (5, 4)):
+        a, b = first[key], second[key]
+        assert torch.equal(a.image, b.image) and torch.equal(a.boxes_cxcywh, b.boxes_cxcywh)
+    different = [load(coco_folder, seed=4).train[(0, 0)], first[(1, 0)]]
+    assert all(d.image.shape != first[(0, 0)].image.shape or not d.image.equal(first[(0, 0)].image) for d in different)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(workers: int, coco_folder: Path) -> None:
+    images = load(coco_folder).train
+
+    def batches(num_workers: int) -> list:
+        keys = KeyBatches(len(images), 2, seed=0)
+        loader = make_loader(images, keys, num_workers, pin_memory=False)
+        found = []
+        for keys.epoch in (0, 1):
+            found += list(loader)
+        return found
+
+    for a, b in zip(batches(0), batches(workers), strict=True):
+        assert torch.equal(a.images, b.images) and torch.equal(a.padding_mask, b.padding_mask)
+        assert torch.equal(a.targets.boxes_cxcywh, b.targets.boxes_cxcywh)
+        assert a.targets.image_ids == b.targets.image_ids
+
+
+def test_starting_a_loader_leaves_the_models_random_numbers_alone(coco_folder: Path) -> None:
+    loader = make_loader(load(coco_folder).val, KeyBatches(3, 2), 0, pin_memory=False)
+    before = torch.get_rng_state()
+    list(loader)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_batches_hold_every_image_once() -> None:
+    assert list(KeyBatches(5, 2)) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
+    shuffled = KeyBatches(7, 2, seed=1)
+    assert len(shuffled) == 3 and len(list(shuffled)) == 3  # the incomplete batch is left out
+    drawn = [index for batch in shuffled for _, index in batch]
+    assert len(set(drawn)) == 6
+    shuffled.epoch = 1
+    assert [index for batch in shuffled for _, index in batch] != drawn
+    assert [len(batch) for batch in KeyBatches(3, 8, seed=1)] == [3]
+
+
+def test_padding_and_images_without_objects(coco_folder: Path) -> None:
+    val = load(coco_folder).val
+    batch = collate([val[(0, index)] for index in range(3)])
+    assert batch.targets.counts == [1, 2, 0]
+    for row, sample in enumerate(val[(0, index)] for index in range(3)):
+        _, height, width = sample.image.shape
+        assert not batch.padding_mask[row, :height, :width].any()
+        assert batch.padding_mask[row].sum() == batch.padding_mask[row].numel() - height * width
+        assert (batch.images[row] * batch.padding_mask[row]).abs().sum() == 0
+    empty = collate([val[(0, 2)]])
+    assert empty.targets.boxes_cxcywh.shape == (1, 0, 4) and empty.targets.labels.shape == (1, 0)
+
+
+def test_boxes_reach_the_network_as_annotated(coco_folder: Path) -> None:
+    coco = read_coco(coco_folder / "annotations/custom_val.json")
+    sample = load(coco_folder).val[(0, 1)]
+    height, width = sample.original_size_hw
+    boxes = cxcywh_to_xyxy(sample.boxes_cxcywh) * torch.tensor([width, height, width, height])
+    wanted = [a["bbox"] for a in coco["annotations"] if a["image_id"] == sample.image_id]
+    wanted = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in wanted], dtype=torch.float32)
+    torch.testing.assert_close(boxes, wanted, atol=1e-3, rtol=0)
+
+
+def test_crowds_are_skipped_and_plain_views_are_whole(coco_folder: Path) -> None:
+    path = coco_folder / "annotations/custom_train.json"
+    coco = json.loads(path.read_text())
+    coco["annotations"][0]["iscrowd"] = 1
+    path.write_text(json.dumps(coco))
+    assert len(load(coco_folder).train.objects(0)[0]) == 0
+    view = plain_training_view((50, 80), np.random.default_rng(0), [40], 100)
+    assert view == View((0, 0, 80, 50), (40, 64), mirrored=False)
+
+
+BROKEN = {
+    "not JSON": lambda coco: "{",
+    "expected an object with the lists": lambda coco: [1],
+    "no categories": lambda coco: coco | {"categories": []},
+    r"images\[0\] has no file_name": lambda coco: coco | {"images": [{"id": 1}]},
+    r"annotations\[1\] repeats id 1": lambda coco: edited(coco, 1, id=1),
+    "belongs to image 99": lambda coco: edited(coco, 0, image_id=99),
+    r"has category 9; listed are \[1\]": lambda coco: edited(coco, 0, category_id=9),
+    "four finite numbers": lambda coco: edited(coco, 0, bbox=[1, 2, 3]),
+    "bbox .*nan": lambda coco: edited(coco, 0, bbox=[1, 2, 3, float("nan")]),
+}
+
+
+def edited(coco: dict, number: int, **changes: object) -> dict:
+    coco = copy.deepcopy(coco)
+    coco["annotations"][number] |= changes
+    return coco
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_broken_annotation_files_are_refused_by_name(message: str, coco_folder: Path) -> None:
+    path = coco_folder / "annotations/custom_train.json"
+    broken = BROKEN[message](json.loads(path.read_text()))
+    path.write_text(broken if isinstance(broken, str) else json.dumps(broken))
+    with pytest.raises(UserError, match=f"custom_train.json.*{message}"):
+        read_coco(path)
+
+
+def test_splits_must_agree_and_images_must_fit(coco_folder: Path) -> None:
+    path = coco_folder / "annotations/custom_val.json"
+    original = path.read_text()
+    coco = json.loads(original)
+    path.write_text(json.dumps(coco | {"categories": [{"id": 1, "name": "ball"}]}))
+    with pytest.raises(UserError, match=r"custom_val.json: its categories differ"):
+        load(coco_folder)
+    path.write_text(json.dumps(coco | {"images": [], "annotations": []}))
+    with pytest.raises(UserError, match=r"custom_val.json: lists no images"):
+        load(coco_folder)
+    path.write_text(original)
+    (coco_folder / "val2017/disc00.png").unlink()
+    Image.new("RGB", (5, 5)).save(coco_folder / "val2017/disc01.png")
+    with pytest.raises(UserError, match=r"(?s)2 of 3 images.*disc00.png: no such image.*disc01.png.*5x5.*104x80"):
+        check_images(coco, coco_folder / "val2017")
