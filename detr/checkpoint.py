@@ -44,7 +44,7 @@ def _read_tensors(path: Path) -> object:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except pickle.UnpicklingError as error:
-        if "WeightsUnpickler" in str(error) or "GLOBAL" in str(error):
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             reason = "it holds Python objects other than tensors and plain values, which could run code when read"
         else:
             reason = "it is not a PyTorch file, or it is damaged"

@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from detr.boxes import cxcywh_to_xyxy, generalized_iou
+from detr.errors import UserError
 from detr.structures import DetrOutput, Targets
 
 
@@ -50,7 +51,7 @@ class HungarianMatcher:
 
     def __init__(self, cost_class: float = 1.0, cost_bbox: float = 5.0, cost_giou: float = 2.0) -> None:
         if not (cost_class or cost_bbox or cost_giou):
-            raise ValueError("at least one matching cost must be different from 0")
+            raise UserError("--set_cost_class, --set_cost_bbox and --set_cost_giou are all 0; one of them must not be")
         self.costs = (cost_class, cost_bbox, cost_giou)
 
     @torch.no_grad()

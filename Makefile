@@ -1,0 +1,21 @@
+# Everything starts from nothing but Python: the first target makes .venv and installs into it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: test proof clean
+
+test: .venv/installed  ## lint and quick tests: what CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+proof: .venv/installed  ## the slow proofs, minutes each
+	$(BIN)/python -m pytest -m slow
+
+.venv/installed: requirements.txt tests/requirements.txt tests/constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r requirements.txt -r tests/requirements.txt -c tests/constraints.txt
+	touch $@
+
+clean:
+	rm -rf .venv

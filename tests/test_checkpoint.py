@@ -1,0 +1,194 @@
+"""Weights files: what is read, stripped, described, adapted, and what is refused with its name and the reason."""
+
+import argparse
+import dataclasses
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from detr.checkpoint import (
+    load_backbone_weights,
+    load_detector,
+    load_weights,
+    read_checkpoint,
+    read_config,
+    strip_class_head,
+    weights_state,
+)
+from detr.errors import UserError
+from detr.model import Detr, DetrConfig
+
+SMALL = DetrConfig(5, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, num_queries=5)
+
+
+def save_public_layout(path: Path, config: DetrConfig = SMALL) -> Detr:
+    """A file as the authors publish them: a dict with `model` and nothing else."""
+    detr = Detr(config)
+    torch.save({"model": detr.state_dict()}, path)
+    return detr
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DetrConfig(91),
+        dataclasses.replace(SMALL, position_embedding="learned", pre_norm=True, enc_layers=0, dim_feedforward=64),
+        dataclasses.replace(SMALL, backbone="resnext50_32x4d"),
+        dataclasses.replace(SMALL, backbone="wide_resnet50_2"),
+        dataclasses.replace(SMALL, backbone="resnet34", batch_norm="live"),
+    ],
+    ids=["r50", "learned", "resnext", "wide", "r34-live"],
+)
+def test_architecture_is_read_from_shapes(config: DetrConfig, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    save_public_layout(path, config)
+    read = read_config(path, read_checkpoint(path))
+    wanted = dataclasses.asdict(config)
+    assert read == {name: wanted[name] for name in read}
+    assert wanted.keys() - read.keys() == {"dilation", "batch_norm", "nheads", "dropout"}
+
+
+def test_public_files_with_dilation_are_known_by_name(tmp_path: Path) -> None:
+    for name, dilation in (("detr-r50-dc5-f0fb7ef5.pth", True), ("detr-r50-e632da11.pth", False)):
+        save_public_layout(tmp_path / name)
+        assert read_config(tmp_path / name, read_checkpoint(tmp_path / name))["dilation"] is dilation
+
+
+def test_stripped_weights_load_and_only_the_head_is_fresh(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    original = save_public_layout(path)
+    checkpoint = read_checkpoint(path)
+    stripped = strip_class_head(checkpoint, read_config(path, checkpoint))
+    assert "num_classes" not in stripped["config"] and not [k for k in stripped["model"] if "class_embed" in k]
+    detr = Detr(dataclasses.replace(SMALL, num_classes=1))
+    head = detr.class_embed.weight.clone()
+    report = load_weights(detr, stripped["model"], path)
+    assert report.fresh == ["class_embed.weight", "class_embed.bias"] and not report.skipped
+    assert report.loaded == len(stripped["model"]) == len(detr.state_dict()) - 2
+    assert torch.equal(detr.class_embed.weight, head)
+    assert torch.equal(detr.query_embed.weight, original.query_embed.weight)
+
+
+def test_a_head_of_other_classes_is_skipped_and_said(tmp_path: Path) -> None:
+    original = save_public_layout(tmp_path / "w.pth")
+    detr = Detr(dataclasses.replace(SMALL, num_classes=2))
+    report = load_weights(detr, original.state_dict(), tmp_path / "w.pth")
+    assert report.skipped == ["class_embed.weight (6, 32)", "class_embed.bias (6,)"]
+    assert "not used: class_embed.weight (6, 32)" in str(report) and "starting fresh" in str(report)
+    same = Detr(SMALL)
+    assert not load_weights(same, original.state_dict(), tmp_path / "w.pth").fresh
+    assert torch.equal(same.class_embed.weight, original.class_embed.weight)
+    assert load_weights(same, original.state_dict(), tmp_path / "w.pth", keep_head=False).fresh
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"backbone": "resnet50"}, "w.pth: the weights do not fit a DETR with resnet18"),
+        ({"hidden_dim": 64}, r"has shape .*\(64, .* instead of \(32"),
+        ({"dec_layers": 3}, r"decoder.layers.2\S+ is not part of this model \(and \d+ more\)"),
+        ({"enc_layers": 0}, r"encoder.layers.0\S+ is missing"),
+    ],
+)
+def test_anything_but_the_head_must_fit(other: dict, message: str, tmp_path: Path) -> None:
+    weights = Detr(dataclasses.replace(SMALL, **other)).state_dict()
+    with pytest.raises(UserError, match=message):
+        load_weights(Detr(SMALL), weights, tmp_path / "w.pth")
+
+
+class Payload:
+    """Unpickling this would run code."""
+
+    def __reduce__(self) -> tuple:
+        return (exec, ("raise SystemExit('code of the file was run')",))
+
+
+def write_wrong_files(folder: Path) -> dict[str, str]:
+    """File name -> what the refusal says."""
+    save_public_layout(folder / "good.pth")
+    whole = (folder / "good.pth").read_bytes()
+    (folder / "truncated.pth").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.pth").write_bytes(b"")
+    (folder / "text.pth").write_text("<html>404</html>")
+    torch.save({"model": {"a": Payload()}}, folder / "code.pth")
+    with (folder / "old_code.pth").open("wb") as file:
+        pickle.dump(Payload(), file, protocol=2)
+    torch.save({"state_dict": {}}, folder / "other.pth")
+    torch.save({"model": {"a": 1}}, folder / "numbers.pth")
+    damaged = "truncated or damaged|not a PyTorch file"
+    return {
+        "truncated.pth": damaged,
+        "empty.pth": damaged,
+        "text.pth": damaged,
+        "code.pth": "could run code",
+        "old_code.pth": "could run code",
+        "other.pth": "not a DETR checkpoint",
+        "numbers.pth": "not a tensor: a",
+        "missing.pth": "no such file",
+    }
+
+
+def test_wrong_files_are_refused_with_name_and_reason(tmp_path: Path) -> None:
+    for name, message in write_wrong_files(tmp_path).items():
+        with pytest.raises(UserError, match=rf"{name}.*({message})"):
+            read_checkpoint(tmp_path / name)
+
+
+def test_weights_that_are_no_detr_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    for model, message in (
+        ({"fc.weight": torch.zeros(1)}, "input_proj.weight is missing"),
+        (
+            {**Detr(SMALL).state_dict(), "backbone.0.body.conv1.weight": torch.zeros(8, 3, 7, 7)},
+            "no torchvision ResNet",
+        ),
+    ):
+        torch.save({"model": model}, path)
+        with pytest.raises(UserError, match=rf"w.pth: .*{message}"):
+            read_config(path, read_checkpoint(path))
+    torch.save({"model": {}, "config": {"num_classes": 1, "wings": 2}}, path)
+    with pytest.raises(UserError, match="wings, unknown here"):
+        read_config(path, read_checkpoint(path))
+
+
+def test_the_references_own_training_checkpoints_are_read(tmp_path: Path) -> None:
+    namespace = argparse.Namespace(lr=1e-4, backbone="resnet18")
+    torch.save({"model": Detr(SMALL).state_dict(), "args": namespace, "epoch": 3}, tmp_path / "ref.pth")
+    assert vars(read_checkpoint(tmp_path / "ref.pth")["args"])["lr"] == 1e-4
+
+
+def test_a_detector_is_rebuilt_from_its_file_alone(tmp_path: Path) -> None:
+    detr, path = Detr(SMALL).eval(), tmp_path / "best.pth"
+    categories = [{"id": n, "name": str(n)} for n in range(1, 6)]
+    torch.save(weights_state(detr, categories, {"scale": 64, "max_size": 96}, {"AP": 0.5, "epoch": 3}), path)
+    again, names, resolution = load_detector(path)
+    assert again.config == SMALL and names == categories and resolution == {"scale": 64, "max_size": 96}
+    batch = torch.randn(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.bool)
+    assert torch.equal(detr(*batch).logits, again(*batch).logits)
+    save_public_layout(path)
+    with pytest.raises(UserError, match="does not say what its classes are"):
+        load_detector(path)
+
+
+def test_backbone_starts_from_a_classifiers_file(tmp_path: Path) -> None:
+    import torchvision
+
+    path = tmp_path / "r18.pth"
+    resnet = torchvision.models.resnet18(weights=None)
+    torch.save(resnet.state_dict(), path)
+    detr = Detr(SMALL)
+    load_backbone_weights(detr, str(path))
+    assert torch.equal(detr.backbone[0].body.layer4[1].conv2.weight, resnet.layer4[1].conv2.weight)
+    with pytest.raises(UserError, match=r"r18.pth: these are not the weights of a torchvision resnet34"):
+        load_backbone_weights(Detr(dataclasses.replace(SMALL, backbone="resnet34")), str(path))
+
+
+def test_imagenet_weights_without_a_network_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises(UserError, match=r"resnet18 could not be downloaded \(no network\): fetch https://\S+resnet18"):
+        load_backbone_weights(Detr(SMALL), "imagenet")

@@ -1,0 +1,87 @@
+"""COCO metrics: perfect detections score exactly 1, empty ones 0, and they equal COCO's own loading path."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from detr.data import LabelMap
+from detr.evaluate import coco_metrics, to_coco_results
+from detr.postprocess import Detections
+from detr.via.reader import find_annotation_file, read_annotations
+from detr.via.to_coco import to_coco
+from tests.conftest import SHARED, needs_shared
+
+
+def small_coco() -> dict:
+    boxes = [(1, 10, 10, 20, 20), (1, 50, 50, 40, 30), (2, 5, 5, 90, 90)]
+    return {
+        "images": [{"id": number, "file_name": f"{number}.jpg", "width": 100, "height": 100} for number in (1, 2, 3)],
+        "categories": [{"id": 4, "name": "a"}, {"id": 9, "name": "b"}],
+        "annotations": [
+            {"id": n, "image_id": image, "category_id": 4 if n < 3 else 9, "bbox": box, "area": box[2] * box[3]}
+            for n, (image, *box) in enumerate(boxes, start=1)
+        ],
+    }
+
+
+def as_results(coco: dict) -> list[dict]:
+    return [{**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 1.0} for a in coco["annotations"]]
+
+
+def test_nothing_found_scores_zero() -> None:
+    assert coco_metrics(small_coco(), [])[:3] == [0, 0, 0]
+
+
+def test_no_objects_to_find_is_not_defined() -> None:
+    assert coco_metrics(small_coco() | {"annotations": []}, []) == [-1] * 12
+
+
+def test_ground_truth_scores_one() -> None:
+    metrics = coco_metrics(small_coco(), as_results(small_coco()))
+    assert metrics[0] == metrics[1] == metrics[2] == 1.0
+
+
+@needs_shared
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_balloon_ground_truth_scores_exactly_one(split: str) -> None:
+    folder = SHARED / "balloon" / split
+    coco = to_coco(read_annotations(find_annotation_file(folder)), folder, ["balloon"], "balloon")
+    assert coco_metrics(coco, as_results(coco))[0] == 1.0
+
+
+def test_equals_pycocotools_own_path(tmp_path: Path) -> None:
+    """Noisy detections through COCO's file loading and `loadRes` give the same 12 numbers."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    coco = small_coco()
+    for annotation in coco["annotations"]:
+        annotation["iscrowd"] = 0
+    rng = np.random.default_rng(0)
+    results = [
+        {**result, "bbox": [v + rng.normal(0, 3) for v in result["bbox"]], "score": rng.random()}
+        for result in as_results(coco) * 5
+    ]
+    (tmp_path / "truth.json").write_text(json.dumps(coco))
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(tmp_path / "truth.json"))
+        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert coco_metrics(coco, results) == evaluation.stats.tolist()
+
+
+def test_results_carry_category_ids_and_leave_spare_labels_out() -> None:
+    label_map = LabelMap(small_coco()["categories"])
+    boxes = torch.tensor([[[1.0, 2, 4, 6], [0, 0, 1, 1], [0, 0, 1, 1]]])
+    detections = Detections(torch.tensor([[0.5, 0.25, 0.75]]), torch.tensor([[1, 0, 2]]), boxes)
+    assert to_coco_results(detections, [7], label_map) == [
+        {"image_id": 7, "category_id": 9, "bbox": [1, 2, 3, 4], "score": 0.5},
+        {"image_id": 7, "category_id": 4, "bbox": [0, 0, 1, 1], "score": 0.25},
+    ]

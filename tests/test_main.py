@@ -1,0 +1,229 @@
+"""main.py as a user runs it: start, continue, refuse, evaluate."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import main
+from detr.model import Detr, DetrConfig
+from tests.conftest import SHARED, TINY, RunScript, needs_shared, write_via
+
+SCRATCH = (*TINY, "--backbone_weights", "none")
+
+# Defaults of the reference's main.py for box detection, but for those that DESIGN improves.
+REFERENCE_DEFAULTS = {
+    "lr": 1e-4, "lr_backbone": 1e-5, "batch_size": 2, "weight_decay": 1e-4, "epochs": 300, "lr_drop": 200,
+    "clip_max_norm": 0.1, "set_cost_class": 1, "set_cost_bbox": 5, "set_cost_giou": 2, "bbox_loss_coef": 5,
+    "giou_loss_coef": 2, "eos_coef": 0.1, "seed": 42, "start_epoch": 0, "eval": False, "num_workers": 2,
+    "aux_loss": True,
+}  # fmt: skip
+REFERENCE_ARCHITECTURE = {
+    "backbone": "resnet50", "dilation": False, "position_embedding": "sine", "enc_layers": 6, "dec_layers": 6,
+    "dim_feedforward": 2048, "hidden_dim": 256, "dropout": 0.1, "nheads": 8, "num_queries": 100, "pre_norm": False,
+}  # fmt: skip
+
+
+def read_log(folder: str = "outputs") -> list[dict]:
+    return [json.loads(line) for line in (Path(folder) / "log.txt").read_text().splitlines()]
+
+
+def weights(name: str) -> dict:
+    return torch.load(name, weights_only=True)
+
+
+def test_flags_keep_the_references_defaults_and_meanings() -> None:
+    args = vars(main.parse_arguments([]))
+    assert {name: args[name] for name in REFERENCE_DEFAULTS} == REFERENCE_DEFAULTS
+    assert {name: args[name] for name in REFERENCE_ARCHITECTURE} == dict.fromkeys(REFERENCE_ARCHITECTURE)
+    config = DetrConfig(91)
+    assert {name: getattr(config, name) for name in REFERENCE_ARCHITECTURE} == REFERENCE_ARCHITECTURE
+    assert main.parse_arguments(["--epochs", "100"]).lr_drop == 67
+    assert main.parse_arguments(["--epochs", "100", "--lr_drop", "200"]).lr_drop == 200
+    assert main.parse_arguments(["--no_aux_loss"]).aux_loss is False
+
+
+def test_every_flag_has_help(capsys: pytest.CaptureFixture, run: RunScript) -> None:
+    assert run("main", "--help") == 0
+    assert "torchvision ResNet" in capsys.readouterr().out
+
+
+def test_a_run_leaves_everything_behind(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    assert run("main", *SCRATCH, "--num_classes", 1, "--epochs", 2) == 0
+    output = capsys.readouterr().out
+    assert "nothing is frozen, BatchNorm is live" in output and "epoch 2/2" in output
+    assert {path.name for path in Path("outputs").iterdir()} == set(main.RUN_FILES)
+    log = read_log()
+    assert [entry["epoch"] for entry in log] == [0, 1]
+    assert [entry["train_lr"] for entry in log] == pytest.approx([1e-4, 1e-5])  # 2/3 of 2 epochs: drops after one
+    config = json.loads(Path("outputs/config.json").read_text())
+    assert config["categories"] == [{"id": 1, "name": "disc"}] and config["args"]["coco_path"] == "data/custom"
+    assert config["config"]["num_classes"] == 1 and config["n_parameters"] == log[0]["n_parameters"]
+    predictions = json.loads(Path("outputs/predictions.json").read_text())
+    assert len(predictions) == 3 * 8 and set(predictions[0]) == {"image_id", "category_id", "bbox", "score"}
+
+
+@needs_shared
+def test_the_log_has_every_key_of_the_reference(coco_folder: Path, run: RunScript) -> None:
+    shape = [*SCRATCH, "--dec_layers", "6", "--epochs", "1"]
+    assert run("main", *shape) == 0
+    reference = json.loads((SHARED / "reference_run/log.txt").read_text().splitlines()[0])
+    ours = read_log()[0]
+    assert not reference.keys() - ours.keys()
+    assert [key for key in ours if key in reference][:4] == list(reference)[:4]
+    assert len(ours["test_coco_eval_bbox"]) == 12
+    for key in ("loss", "loss_ce", "loss_bbox", "loss_giou", "loss_ce_3"):
+        weight = {"loss_bbox": 5, "loss_giou": 2}.get(key, 1)
+        if key != "loss":
+            assert ours[f"train_{key}"] == pytest.approx(weight * ours[f"train_{key}_unscaled"])
+
+
+def test_a_continued_run_is_bit_identical(coco_folder: Path, run: RunScript) -> None:
+    """Three epochs in one go, and the same with a new process's state after each epoch."""
+    command = ("main", *SCRATCH, "--resume", "auto", "--epochs", 3, "--lr_drop", 2)
+    assert run(*command, "--output_dir", "whole") == 0
+    for epochs in (1, 2, 3):
+        torch.manual_seed(epochs)  # what happened before must not matter
+        assert run(*command[:-4], "--epochs", epochs, "--lr_drop", 2, "--output_dir", "parts") == 0
+    whole, parts = weights("whole/checkpoint.pth"), weights("parts/checkpoint.pth")
+    assert all(torch.equal(whole["model"][key], value) for key, value in parts["model"].items())
+    for a, b in zip(whole["optimizer"]["state"].values(), parts["optimizer"]["state"].values(), strict=True):
+        assert torch.equal(a["exp_avg_sq"], b["exp_avg_sq"])
+    for a, b in zip(read_log("whole"), read_log("parts"), strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}
+    assert Path("whole/predictions.json").read_text() == Path("parts/predictions.json").read_text()
+
+
+def test_a_finished_run_says_so(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    before = Path("outputs/checkpoint.pth").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run("main", *SCRATCH, "--epochs", 1, "--resume", "auto") == 0
+    assert "has done 1 epochs and --epochs asks for 1: nothing is left to train" in capsys.readouterr().out
+    assert Path("outputs/checkpoint.pth").stat().st_mtime_ns == before and len(read_log()) == 1
+
+
+def test_a_used_folder_is_refused_and_overwritten_on_demand(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("main", *SCRATCH, "--epochs", 2) == 0
+    assert run("main", *SCRATCH, "--epochs", 1) == 2
+    assert "outputs holds a run already (checkpoint.pth, log.txt): go on with --resume auto" in capsys.readouterr().err
+    assert len(read_log()) == 2
+    assert run("main", *SCRATCH, "--epochs", 1, "--overwrite") == 0
+    assert len(read_log()) == 1
+
+
+def test_the_log_is_cut_to_the_checkpoint(coco_folder: Path, run: RunScript) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    with Path("outputs/log.txt").open("a") as file:  # as a crash after logging epoch 1, while logging epoch 2
+        file.write(json.dumps({"epoch": 1, "train_loss": 0}) + '\n{"epoch": 2, "tr')
+    assert run("main", *SCRATCH, "--epochs", 2, "--resume", "auto") == 0
+    assert [entry["epoch"] for entry in read_log()] == [0, 1] and read_log()[1]["train_loss"] > 0
+
+
+def test_eval_repeats_the_logged_numbers(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    made = Path("outputs/predictions.json").read_text()
+    Path("outputs/predictions.json").unlink()
+    capsys.readouterr()
+    assert run("main", "--eval", *TINY[-8:]) == 0
+    output = capsys.readouterr().out
+    for name, value in zip(("AP ", "AP50 ", "AR large "), (0, 1, 11), strict=True):
+        assert f"{name:10} {read_log()[0]['test_coco_eval_bbox'][value]:.4f}" in output
+    assert Path("outputs/predictions.json").read_text() == made
+
+
+def test_fine_tuning_from_public_weights(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    """A file with the public layout through strip, start and fine-tune; every flag that contradicts it is an error."""
+    torch.manual_seed(0)
+    original = Detr(DetrConfig(91, backbone="resnet18", hidden_dim=32, enc_layers=1, dec_layers=2, num_queries=8))
+    torch.save({"model": original.state_dict()}, "public.pth")
+    assert run("prep", "--via", "discs", "--weights", "public.pth") == 0
+    start = ("main", "--resume", "public_no-class-head.pth", *TINY[-8:])
+    assert run(*start, "--num_classes", 1, "--epochs", 1, "--lr", 0, "--lr_backbone", 0, "--weight_decay", 0) == 0
+    output = capsys.readouterr().out
+    assert "tensors loaded; starting fresh: class_embed.weight, class_embed.bias" in output
+    trained = weights("outputs/checkpoint_best.pth")["model"]
+    assert all(torch.equal(trained[key], value) for key, value in original.state_dict().items() if "class" not in key)
+    assert trained["class_embed.bias"].shape == (2,)
+    assert run(*start, "--output_dir", "o2", "--hidden_dim", 64) == 2
+    assert "--hidden_dim 64 contradicts public_no-class-head.pth, which has 32" in capsys.readouterr().err
+    assert run(*start, "--output_dir", "o2", "--epochs", 1, "--dropout", 0, "--hidden_dim", 32) == 0
+    assert run(*start, "--output_dir", "o3", "--backbone_weights", "none") == 2
+    assert "holds a backbone already" in capsys.readouterr().err
+
+
+def test_resume_auto_starts_from_weights_once(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    torch.save({"model": Detr(DetrConfig(4, backbone="resnet18", hidden_dim=32, dec_layers=2)).state_dict()}, "w.pth")
+    command = ("main", "--resume", "auto", "--weights", "w.pth", *TINY[-8:])
+    assert run(*command, "--epochs", 1) == 0
+    assert "not used: class_embed.weight (5, 32)" in capsys.readouterr().out
+    assert run(*command, "--epochs", 2) == 0
+    assert "outputs/checkpoint.pth: " in capsys.readouterr().out and len(read_log()) == 2
+    assert run("main", "--resume", "w.pth", "--weights", "w.pth") == 2
+
+
+def test_learning_rate_zero_of_the_backbone_freezes_it(coco_folder: Path, run: RunScript) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1, "--lr_backbone", 0) == 0
+    state = weights("outputs/checkpoint.pth")
+    assert len(state["optimizer"]["param_groups"][1]["params"]) == 0
+    assert run("main", *SCRATCH, "--epochs", 2, "--resume", "auto") == 2  # the optimiser knows no backbone
+
+
+def test_sparse_category_ids_come_back_in_predictions(coco_folder: Path, run: RunScript) -> None:
+    for split in ("train", "val"):
+        path = coco_folder / f"annotations/custom_{split}.json"
+        coco = json.loads(path.read_text())
+        coco["categories"] = [{"id": 17, "name": "disc"}]
+        coco["annotations"] = [{**a, "category_id": 17} for a in coco["annotations"]]
+        path.write_text(json.dumps(coco))
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    assert {p["category_id"] for p in json.loads(Path("outputs/predictions.json").read_text())} == {17}
+    assert weights("outputs/checkpoint_best.pth")["model"]["class_embed.bias"].shape == (2,)
+
+
+def test_num_classes_is_checked_against_the_data(tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    for split in ("train", "val"):
+        write_via(tmp_path / "two" / split, 2, attribute={"name": "a"})
+    path = tmp_path / "two/train/via_region_data.json"
+    path.write_text(path.read_text().replace('"name": "a"', '"name": "b"', 1))
+    assert run("prep", "--via", "two", "--weights", "none") == 0
+    assert run("main", *SCRATCH, "--num_classes", 1) == 2
+    assert "--num_classes 1: the annotations have 2 classes: 1 a, 2 b" in capsys.readouterr().err
+    assert run("main", *SCRATCH, "--num_classes", 4, "--epochs", 1) == 0
+    assert "--num_classes 4: more than the annotations use (1 a, 2 b)" in capsys.readouterr().out
+    assert run("main", "--eval", *TINY[-8:]) == 0  # the file knows that it has 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--device", "cuda:7"], "--device cuda:7: not available here"),
+        (["--resume", "gone.pth"], "gone.pth: no such file"),
+        (["--coco_path", "elsewhere"], "custom_train.json: no such file; python prep.py writes it"),
+        (["--eval"], "--eval needs a checkpoint: outputs/checkpoint_best.pth is not there"),
+        (["--set_cost_class", "0", "--set_cost_bbox", "0", "--set_cost_giou", "0"], "are all 0"),
+    ],
+)
+def test_mistakes_are_named(
+    flags: list[str], message: str, coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("main", *SCRATCH, *flags) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and "Traceback" not in error
+    assert not Path("outputs").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    detr = Detr(DetrConfig(1, backbone="resnet18", hidden_dim=32, dec_layers=2, num_queries=4))
+    detr.bbox_embed.layers[2].bias.data[0] = float("nan")
+    torch.save({"model": detr.state_dict()}, "nan.pth")
+    assert run("main", "--resume", "nan.pth", "--epochs", 1, *TINY[-8:]) == 2
+    error = capsys.readouterr().err
+    assert "epoch 1/1, step 1: the matching cost is not finite" in error and "for images [" in error
+    assert not Path("outputs/checkpoint.pth").exists()

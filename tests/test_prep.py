@@ -1,0 +1,139 @@
+"""prep.py as a user runs it."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import prep
+import utils
+from detr.model import Detr, DetrConfig
+from tests.conftest import RunScript
+
+SMALL = DetrConfig(91, backbone="resnet18", hidden_dim=32, nheads=8, enc_layers=1, dec_layers=2, num_queries=5)
+
+
+def stamps(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_run_does_nothing_twice(via_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    arguments = ("prep", "--via", via_folder, "--weights", "none")
+    assert run(*arguments) == 0
+    output = capsys.readouterr().out
+    assert "train: 6 images, 6 objects" in output and "val: 3 images, 3 objects" in output
+    assert "python main.py --dataset_file custom --coco_path data/custom --output_dir outputs --num_classes 1" in output
+    made = stamps(Path("data"))
+    assert {path.name for path in made} >= {"custom_train.json", "custom_val.json", "annotated_samples.png"}
+    assert len(made) == 3 + 9
+    assert run(*arguments) == 0
+    assert stamps(Path("data")) == made
+
+
+def test_the_class_is_named_after_the_folder_or_as_told(via_folder: Path, run: RunScript) -> None:
+    for extra, name in (([], "discs"), (["--categories", "coin"], "coin")):
+        assert run("prep", "--via", via_folder, "--weights", "none", *extra) == 0
+        coco = json.loads(Path("data/custom/annotations/custom_val.json").read_text())
+        assert coco["categories"] == [{"id": 1, "name": name}]
+
+
+def test_nothing_is_written_when_a_split_is_wrong(
+    via_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    (via_folder / "val" / "disc01.png").unlink()
+    assert run("prep", "--via", via_folder, "--weights", "none") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "disc01.png: no such image" in error and error.count("\n") == 1
+    assert not Path("data").exists()
+
+
+def test_weights_are_stripped_once(via_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    torch.save({"model": Detr(SMALL).state_dict()}, "mine.pth")
+    arguments = ("prep", "--via", via_folder, "--weights", "mine.pth")
+    assert run(*arguments) == 0
+    assert "--resume mine_no-class-head.pth --num_classes 1" in capsys.readouterr().out
+    before = stamps(Path())
+    assert run(*arguments) == 0
+    assert stamps(Path()) == before
+    stripped = torch.load("mine_no-class-head.pth", weights_only=True)
+    assert stripped["config"]["backbone"] == "resnet18" and "class_embed.bias" not in stripped["model"]
+
+
+def test_unknown_weights_are_refused_before_any_work(
+    via_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("prep", "--via", via_folder, "--weights", "detr-r51") == 2
+    assert "accepted: detr-r50, detr-r50-dc5, detr-r101, detr-r101-dc5, none, or a file" in capsys.readouterr().err
+    assert not Path("data").exists()
+
+
+def test_public_weights_are_fetched_checked_and_stripped(
+    via_folder: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fake_download(url: str, path: Path, sha256_prefix: str = "") -> bool:
+        asked.append((url, str(path), sha256_prefix))
+        torch.save({"model": Detr(SMALL).state_dict()}, path)
+        return True
+
+    monkeypatch.setattr(utils, "download", fake_download)
+    for _ in range(2):
+        assert run("prep", "--via", via_folder, "--weights", "detr-r50-dc5") == 0
+    name = "detr-r50-dc5-f0fb7ef5.pth"
+    assert asked == [(f"https://dl.fbaipublicfiles.com/detr/{name}", name, "f0fb7ef5")]
+    assert torch.load("detr-r50-dc5_no-class-head.pth", weights_only=True)["config"]["dilation"] is True
+
+
+def balloon_zip(via_folder: Path) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        for path in via_folder.rglob("*"):
+            file.write(path, Path("balloon") / path.relative_to(via_folder))
+        file.writestr("__MACOSX/balloon/._train", b"")
+    return packed.getvalue()
+
+
+def test_the_balloon_photographs_are_fetched_and_unpacked_once(
+    via_folder: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def fake_download(url: str, path: Path) -> bool:
+        fetched.append(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(balloon_zip(via_folder))
+        return True
+
+    monkeypatch.setattr(utils, "download", fake_download)
+    for _ in range(2):
+        assert run("prep", "--weights", "none") == 0
+    assert fetched == [prep.BALLOON_URL]
+    assert sorted(path.name for path in Path("data").iterdir()) == ["balloon", "balloon_dataset.zip", "custom"]
+    coco = json.loads(Path("data/custom/annotations/custom_train.json").read_text())
+    assert coco["categories"][0]["name"] == "balloon" and len(coco["images"]) == 6
+
+
+@pytest.mark.parametrize("content", [b"<html>", b""])
+def test_a_damaged_zip_leaves_no_folder(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(prep.UserError, match=r"a.zip: not a whole zip file"):
+        prep.unpack(tmp_path / "a.zip", "balloon/", tmp_path / "balloon")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_a_zip_cannot_escape_its_folder(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("balloon/a.txt", "good")
+        file.writestr("balloon/../../evil.txt", "bad")
+    prep.unpack(tmp_path / "a.zip", "balloon/", tmp_path / "in" / "balloon")
+    assert not (tmp_path / "evil.txt").exists() and not (tmp_path.parent / "evil.txt").exists()
+    assert (tmp_path / "in/balloon/a.txt").read_text() == "good"
+
+
+def test_annotated_samples_show_outlines(coco_folder: Path) -> None:
+    assert Image.open(coco_folder / "annotated_samples.png").size[0] > 1200

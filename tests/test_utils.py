@@ -1,0 +1,167 @@
+"""Downloads against a local server (good, wrong, truncated, slow and missing files), atomic files, drawing."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import utils
+from detr.errors import UserError
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(BaseHTTPRequestHandler):
+    """/good, /truncated (ends early), /stalled (goes silent), /unsized (no length), anything else 404."""
+
+    requests: list[str]
+
+    def do_GET(self) -> None:
+        self.server.requests.append(self.path)
+        if self.path not in ("/good", "/truncated", "/stalled", "/unsized"):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        if self.path != "/unsized":
+            self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT if self.path in ("/good", "/unsized") else CONTENT[:1000])
+        if self.path == "/stalled":
+            self.server.released.wait(10)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    server.requests, server.released = [], threading.Event()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.released.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def url(server: ThreadingHTTPServer, name: str) -> str:
+    return f"http://127.0.0.1:{server.server_port}/{name}"
+
+
+@pytest.mark.parametrize("name", ["good", "unsized"])
+def test_a_good_file_arrives_once(name: str, server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file.bin"
+    assert utils.download(url(server, name), path, SHA256[:8]) is True
+    assert path.read_bytes() == CONTENT
+    assert utils.download(url(server, name), path, SHA256[:8]) is False
+    assert len(server.requests) == 1
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "reason"),
+    [
+        ("truncated", "", "1,000 of 1,048,576 bytes"),
+        ("missing", "", "Not Found"),
+        ("good", "badc0de", "should begin with badc0de"),
+        ("stalled", "", "timed out"),
+    ],
+)
+def test_a_failed_download_leaves_nothing_and_can_be_repeated(
+    name: str, prefix: str, reason: str, server: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "file.bin"
+    with pytest.raises(UserError, match=reason) as failure:
+        utils.download(url(server, name), path, prefix, timeout_s=0.5)
+    assert url(server, name) in str(failure.value) and f"save it as {path}" in str(failure.value)
+    assert list(tmp_path.iterdir()) == []
+    assert utils.download(url(server, "good"), path, SHA256[:8]) is True
+    assert path.read_bytes() == CONTENT
+
+
+def test_an_interrupted_download_leaves_nothing(
+    server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: utils.Progress, *args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(utils.Progress, "update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        utils.download(url(server, "good"), tmp_path / "file.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_server_at_all(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"could not be downloaded .*refused"):
+        utils.download("http://127.0.0.1:9/file.bin", tmp_path / "file.bin")
+
+
+def test_a_file_that_lies_there_with_another_hash_is_not_trusted(tmp_path: Path) -> None:
+    (tmp_path / "file.bin").write_bytes(b"half a file")
+    with pytest.raises(UserError, match=r"file.bin: its SHA-256 does not begin with .*; delete the file"):
+        utils.download("http://127.0.0.1:9/file.bin", tmp_path / "file.bin", SHA256[:8])
+
+
+def test_atomic_files_are_whole_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    assert utils.write_json(path, {"a": 1}) is True
+    before = path.stat().st_mtime_ns
+    time.sleep(0.01)
+    assert utils.write_json(path, {"a": 1}) is False and path.stat().st_mtime_ns == before
+    with pytest.raises(ZeroDivisionError), utils.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == '{"a": 1}' and list(tmp_path.iterdir()) == [path]
+
+
+def test_mistakes_end_in_one_sentence_and_code_2(capsys: pytest.CaptureFixture) -> None:
+    def fail(error: Exception):
+        def main() -> None:
+            raise error
+
+        return main
+
+    for error, message in (
+        (UserError("a.json: wrong"), "error: a.json: wrong\n"),
+        (PermissionError(13, "Permission denied", "out/x"), "error: out/x: Permission denied\n"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            utils.run_script(fail(error))
+        assert stop.value.code == 2 and capsys.readouterr().err == message
+    with pytest.raises(KeyError):  # a defect of ours keeps its traceback
+        utils.run_script(fail(KeyError("x")))
+
+
+def test_progress_says_little_where_nobody_watches(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(utils.Progress, "LINE_EVERY_S", 0.0)
+    with utils.Progress(3, "epoch 1") as bar:
+        bar.update(text=lambda: "loss 2.5")
+    assert capsys.readouterr().err == "epoch 1: 1 of 3 loss 2.5\n"
+    monkeypatch.undo()
+    with utils.Progress(3, "epoch 1") as bar:
+        bar.update(text=lambda: pytest.fail("text was made for nobody"))
+    assert capsys.readouterr().err == ""
+
+
+def test_boxes_are_drawn_where_they_are(tmp_path: Path) -> None:
+    objects = [{"box_xyxy": (40, 60, 160, 140), "text": "disc 0.93", "colour": utils.colour_of(1)}]
+    image = Image.new("RGB", (200, 200), "black")
+    drawn = np.asarray(utils.draw_objects(image, objects))
+    colour = np.array([int(utils.colour_of(1)[i : i + 2], 16) for i in (1, 3, 5)])
+    painted = (drawn == colour).all(-1)
+    assert painted[100, 38:43].any() and painted[138:143, 100].any()
+    assert not painted[80:130, 50:150].any() and not painted[150:, :].any()
+    assert not np.asarray(image).any(), "the picture itself stays as it is"
+    utils.save_grid([(image, "title", objects), (image, "", [])], 3, tmp_path / "grid.png")
+    assert Image.open(tmp_path / "grid.png").size[0] > 1200
