@@ -59,13 +59,37 @@ class LiveBatchNorm2d(nn.BatchNorm2d):
 BATCH_NORMS = {"frozen": FrozenBatchNorm2d, "live": LiveBatchNorm2d}
 
 
+class _FoldedConvolution(torch.autograd.Function):
+    """conv2d(x, weight * scale, shift), which keeps `weight` for the backward pass instead of a scaled copy of it."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, geometry: tuple) -> Tensor:
+        ctx.save_for_backward(x, weight, scale)
+        ctx.geometry = geometry
+        return F.conv2d(x, _scaled(weight, scale, x.dtype), shift.to(x.dtype), *geometry)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        *geometry, groups = ctx.geometry
+        wanted = [*ctx.needs_input_grad[:2], False]
+        to_x, to_scaled, _ = torch.ops.aten.convolution_backward(
+            gradient, x, _scaled(weight, scale, x.dtype), None, *geometry, False, (0, 0), groups, wanted
+        )
+        to_weight = _scaled(to_scaled, scale, weight.dtype) if wanted[1] else None
+        return to_x, to_weight, None, None, None
+
+
+def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return (weight * scale[:, None, None, None]).to(dtype)
+
+
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     """Convolution and BatchNorm, as one convolution where the norm is frozen."""
     if not isinstance(norm, FrozenBatchNorm2d):
         return norm(conv(x))
-    scale, shift = norm.scale_and_shift()
-    weight = conv.weight * scale[:, None, None, None]
-    return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    return _FoldedConvolution.apply(x, conv.weight, *norm.scale_and_shift(), geometry)
 
 
 def _residual_block(x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
@@ -114,12 +138,15 @@ class Backbone(nn.Module):
         super().__init__()
         if name not in RESNETS:
             raise UserError(f"--backbone {name} is not known; accepted: {', '.join(RESNETS)}")
-        self.body = ResNetBody(name, dilation, batch_norm)
+        # Channels last in memory: what convolutions on CPUs and tensor cores read fastest.
+        self.body = ResNetBody(name, dilation, batch_norm).to(memory_format=torch.channels_last)
         self.channels = self.body.channels
         if batch_norm == "frozen":
             self.body.conv1.requires_grad_(False)
             self.body.layer1.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W), ImageNet-normalised -> (B, C, H/32, W/32)."""
-        return self.body(images)
+        """(B, 3, H, W), ImageNet-normalised -> (B, C, H/32, W/32); 16-bit inside under autocast."""
+        if torch.is_autocast_enabled(images.device.type):
+            images = images.to(torch.get_autocast_dtype(images.device.type))
+        return self.body(images.contiguous(memory_format=torch.channels_last))
