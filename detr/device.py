@@ -1,0 +1,62 @@
+"""What the machine offers: which device, and in which number format it computes fastest."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from detr.errors import UserError
+
+AMP_CHOICES = ("auto", "bf16", "fp16", "off")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; `auto` takes CUDA, then MPS, then the CPU. Raises UserError when it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from error
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32, as convolutions have by default
+    return device
+
+
+class Precision(NamedTuple):
+    """The number format of the network's forward and backward pass; matching and losses stay in float32."""
+
+    device_type: str
+    dtype: torch.dtype | None  # None: float32 throughout
+
+    def autocast(self) -> AbstractContextManager:
+        """The context in which the network is to run."""
+        return torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None)
+
+    def __str__(self) -> str:
+        return {None: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}[self.dtype]
+
+
+def pick_precision(amp: str, device: torch.device) -> Precision:
+    """The format for one of `AMP_CHOICES`; `auto` takes a 16-bit one only where the device computes in it natively."""
+    if amp == "auto":
+        amp = _native_format(device)
+    return Precision(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp])
+
+
+def _native_format(device: torch.device) -> str:
+    if device.type == "cuda":
+        # Counting emulation, as is the default, would choose bfloat16 on cards that are slower with it.
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and _cpu_has_bfloat16() else "off"
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX); Linux only, elsewhere False."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
