@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so
 
     from detr.criterion import SetCriterion
     from detr.data import Data
+    from detr.device import Precision
     from detr.engine import Means, Training
     from detr.model import Detr
 
@@ -144,6 +145,9 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
         help="longest side, in pixels (%(default)s)",
     )
     add("--no_augment", dest="augment", action="store_false", help="no mirroring and no cropping")
+    add(
+        "--cache", choices=("none", "ram"), default="none", help="ram: decode each image once, keep it in memory (none)"
+    )
     add("--num_workers", type=_count, default=2, help="processes that load images; 0 loads in between (%(default)s)")
 
 
@@ -151,6 +155,12 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--output_dir", type=Path, default=Path("outputs"), help="the run's folder (%(default)s)")
     add("--device", default="auto", help="auto (CUDA, then MPS, then CPU), cuda, cuda:1, mps or cpu (%(default)s)")
+    add(
+        "--amp",
+        choices=("auto", "bf16", "fp16", "off"),
+        default="auto",
+        help="16-bit arithmetic in the network: auto where the device has it natively, off for float32 (%(default)s)",
+    )
     add("--seed", type=_count, default=42, help="seed of all random numbers (%(default)s)")
     add(
         "--resume",
@@ -188,23 +198,24 @@ def main() -> None:
     check_output_folder(args, start)
     import torch
 
-    from detr.engine import pick_device
+    from detr.device import pick_device, pick_precision
 
     device = pick_device(args.device)
+    precision = pick_precision(args.amp, device)
     torch.manual_seed(args.seed)
     data = load_data(args)
     model = build_model(args, start, data).to(device)
     criterion = build_criterion(args, model.config.num_classes).to(device)
     if args.eval:
-        evaluate_only(args, model, criterion, data, device)
+        evaluate_only(args, model, criterion, data, device, precision)
         return
-    training = build_training(args, start, model)
+    training = build_training(args, start, model, precision)
     begin_run_folder(args, start, model, data)
     print(
         f"{model.count_trainable():,} parameters to train on {len(data.train)} images, "
-        f"{len(data.val)} to evaluate on; {device}; epochs {training.epochs_done + 1} to {args.epochs}"
+        f"{len(data.val)} to evaluate on; {device}, {precision}; epochs {training.epochs_done + 1} to {args.epochs}"
     )
-    train(args, training, model, criterion, data, device)
+    train(args, training, model, criterion, data, device, precision)
 
 
 # ------------------------------------------------------------------------------------------------------ where to start
@@ -295,7 +306,7 @@ def plain(args: argparse.Namespace) -> dict:
 
 def load_data(args: argparse.Namespace) -> "Data":
     """Both splits, checked, with the views that the command line asks for."""
-    from detr.data import load_folder
+    from detr.data import ImageCache, load_folder
     from detr.transforms import augmented_view, evaluation_view, plain_training_view
 
     training_view = augmented_view if args.augment else plain_training_view
@@ -307,6 +318,9 @@ def load_data(args: argparse.Namespace) -> "Data":
         args.seed,
         args.num_classes,
     )
+    if args.cache == "ram":
+        for images in (data.train, data.val):
+            images.cache = ImageCache(images, **resolution(args))
     if data.num_classes > data.label_map.num_classes:
         print(f"--num_classes {data.num_classes}: more than the annotations use ({data.label_map})")
     return data
@@ -359,11 +373,11 @@ def build_criterion(args: argparse.Namespace, num_classes: int) -> "SetCriterion
     return SetCriterion(num_classes, matcher, args.eos_coef, args.bbox_loss_coef, args.giou_loss_coef, args.aux_loss)
 
 
-def build_training(args: argparse.Namespace, start: Start, model: "Detr") -> "Training":
+def build_training(args: argparse.Namespace, start: Start, model: "Detr", precision: "Precision") -> "Training":
     """Optimiser and schedule; a continued run gets its state back, and is told where this command line differs."""
     from detr.engine import Training
 
-    training = Training(model, args.lr, args.lr_backbone, args.weight_decay, args.lr_drop, args.start_epoch)
+    training = Training(model, args.lr, args.lr_backbone, args.weight_decay, args.lr_drop, precision, args.start_epoch)
     if start.continues:
         training.restore(start.checkpoint, start.path)
         then = start.checkpoint.get("args", {})
@@ -387,20 +401,25 @@ def make_loaders(args: argparse.Namespace, data: "Data", device: "torch.device")
     from detr.data import KeyBatches, make_loader
 
     pin = device.type == "cuda"
-    keys = KeyBatches(len(data.train), args.batch_size, args.seed)
+    keys = KeyBatches(data.train, args.batch_size, args.seed)
     train_loader = make_loader(data.train, keys, args.num_workers, pin)
-    val_loader = make_loader(data.val, KeyBatches(len(data.val), args.batch_size), args.num_workers, pin)
+    val_loader = make_loader(data.val, KeyBatches(data.val, args.batch_size), args.num_workers, pin)
     return keys, train_loader, val_loader
 
 
 def evaluate_only(
-    args: argparse.Namespace, model: "Detr", criterion: "SetCriterion", data: "Data", device: "torch.device"
+    args: argparse.Namespace,
+    model: "Detr",
+    criterion: "SetCriterion",
+    data: "Data",
+    device: "torch.device",
+    precision: "Precision",
 ) -> None:
     """Print the 12 COCO numbers and write predictions.json."""
     from detr.evaluate import COCO_METRICS
 
     *_, val_loader = make_loaders(args, data, device)
-    _, metrics, predictions = _evaluate(model, criterion, val_loader, data, device)
+    _, metrics, predictions = _evaluate(model, criterion, val_loader, data, device, precision)
     for name, value in zip(COCO_METRICS, metrics, strict=True):
         print(f"{name:10} {value:.4f}")
     utils.write_json(args.output_dir / PREDICTIONS, predictions)
@@ -414,6 +433,7 @@ def train(
     criterion: "SetCriterion",
     data: "Data",
     device: "torch.device",
+    precision: "Precision",
 ) -> None:
     """The loop: train, evaluate, log, save."""
     from detr.engine import train_one_epoch
@@ -428,13 +448,13 @@ def train(
             log = _prefixed(
                 "train_",
                 train_one_epoch(
-                    model, criterion, train_loader, training.optimizer, device, title, args.clip_max_norm, on_step
+                    model, criterion, train_loader, training, device, precision, title, args.clip_max_norm, on_step
                 ),
             )
         is_last = epoch + 1 == args.epochs
         metrics: list[float | None] = [None]
         if is_last or (epoch + 1) % args.eval_every == 0:
-            losses, metrics, found = _evaluate(model, criterion, val_loader, data, device)
+            losses, metrics, found = _evaluate(model, criterion, val_loader, data, device, precision)
             log |= _prefixed("test_", losses) | {"test_coco_eval_bbox": metrics}
         log |= {"epoch": epoch, "n_parameters": model.count_trainable(), "seconds": round(time.monotonic() - began, 2)}
         if training.end_epoch(metrics[0]):
@@ -447,13 +467,18 @@ def train(
 
 
 def _evaluate(
-    model: "Detr", criterion: "SetCriterion", val_loader: "DataLoader", data: "Data", device: "torch.device"
+    model: "Detr",
+    criterion: "SetCriterion",
+    val_loader: "DataLoader",
+    data: "Data",
+    device: "torch.device",
+    precision: "Precision",
 ) -> tuple[dict, list[float], list[dict]]:
     from detr.evaluate import evaluate
 
     with utils.Progress(len(val_loader), "evaluate") as bar:
         on_step = partial(_show_step, bar)
-        return evaluate(model, criterion, val_loader, data.val_coco, data.label_map, device, on_step)
+        return evaluate(model, criterion, val_loader, data.val_coco, data.label_map, device, precision, on_step)
 
 
 def _show_step(bar: utils.Progress, means: "Means") -> None:

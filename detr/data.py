@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -18,7 +19,7 @@ from detr.boxes import normalise_cxcywh, xywh_to_xyxy
 from detr.errors import UserError
 from detr.images import read_rgb, read_size_hw
 from detr.structures import Batch, Targets
-from detr.transforms import View, apply_to_boxes, apply_to_image
+from detr.transforms import View, apply_to_boxes, apply_to_image, fitted_size_hw
 
 # dataset_file -> (training file, validation file, training images, validation images), below --coco_path
 LAYOUTS = {
@@ -82,7 +83,7 @@ def read_coco(path: Path) -> dict:
     if not isinstance(coco, dict) or not all(isinstance(coco.get(part), list) for part in parts):
         raise UserError(f"{path}: not COCO; expected an object with the lists {', '.join(parts)}")
     for part, fields in (
-        ("images", ("id", "file_name")),
+        ("images", ("id", "file_name", "width", "height")),
         ("annotations", ("id", "image_id", "category_id", "bbox")),
         ("categories", ("id", "name")),
     ):
@@ -159,6 +160,8 @@ class CocoImages(Dataset):
         self.choose_view = choose_view
         self.seed = seed
         self.image_ids = np.array([image["id"] for image in coco["images"]], dtype=np.int64)
+        self.cache: ImageCache | None = None
+        self._sizes_hw = np.array([(image["height"], image["width"]) for image in coco["images"]], dtype=np.int64)
         self._file_names = np.array([image["file_name"] for image in coco["images"]], dtype=np.str_)
         index_of_id = {int(image_id): index for index, image_id in enumerate(self.image_ids)}
         kept = [a for a in coco["annotations"] if not a.get("iscrowd", 0)]
@@ -180,44 +183,120 @@ class CocoImages(Dataset):
         mine = slice(self._starts[index], self._starts[index + 1])
         return torch.from_numpy(self._labels[mine]), xywh_to_xyxy(torch.from_numpy(self._boxes_xywh[mine]))
 
-    def __getitem__(self, key: Key) -> Sample:
+    def view(self, key: Key) -> View:
+        """What the network sees of an image in an epoch, from its size alone: nothing is read."""
         epoch, index = key
-        image = read_rgb(self.path(index))
-        size_hw = (image.height, image.width)
-        view = self.choose_view(size_hw, np.random.default_rng([self.seed, epoch, index]))
+        return self.choose_view(self.size_hw(index), np.random.default_rng([self.seed, epoch, index]))
+
+    def size_hw(self, index: int) -> tuple[int, int]:
+        """Upright height and width in pixels, as annotated."""
+        height, width = self._sizes_hw[index]
+        return int(height), int(width)
+
+    def __getitem__(self, key: Key) -> Sample:
+        _, index = key
+        view, size_hw = self.view(key), self.size_hw(index)
+        image = self.cache.read(index) if self.cache else read_rgb(self.path(index), view.scale)
         labels, boxes_xyxy = self.objects(index)
         boxes_xyxy, remains = apply_to_boxes(boxes_xyxy, view)
         boxes_cxcywh = normalise_cxcywh(boxes_xyxy[remains], view.size_hw)
-        return Sample(apply_to_image(image, view), labels[remains], boxes_cxcywh, int(self.image_ids[index]), size_hw)
+        pixels = apply_to_image(image, view, size_hw)
+        return Sample(pixels, labels[remains], boxes_cxcywh, int(self.image_ids[index]), size_hw)
 
 
 class KeyBatches(Sampler[list[Key]]):
-    """Batches of (epoch, index) keys; the order of an epoch is a function of (seed, epoch) alone.
+    """Batches of (epoch, index) keys, images of like shape together: less padding, and no batch of one wide and one
+    tall image. The batches of an epoch are a function of (seed, epoch) alone.
 
     Args:
-        length: number of images.
+        images: whose views are to be batched.
         batch_size: images per batch.
-        seed: of the shuffling; None keeps the file's order and every image (evaluation). When shuffling, an
+        seed: of the shuffling; None sorts by shape instead and keeps every image (evaluation). When shuffling, an
             incomplete last batch is left out, as in the reference, unless it is the only one.
+        grouped: False puts whatever comes next into a batch.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int | None = None) -> None:
-        self.length = length
+    POOL = 32  # batches' worth of shuffled images from which like ones are picked: more saves little more padding
+
+    def __init__(self, images: CocoImages, batch_size: int, seed: int | None = None, grouped: bool = True) -> None:
+        self.images = images
         self.batch_size = batch_size
         self.seed = seed
+        self.grouped = grouped
         self.epoch = 0
 
     def __len__(self) -> int:
-        if self.seed is None or self.length < self.batch_size:
-            return -(-self.length // self.batch_size)
-        return self.length // self.batch_size
+        if self.seed is None or len(self.images) < self.batch_size:
+            return -(-len(self.images) // self.batch_size)
+        return len(self.images) // self.batch_size
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.arange(self.length)
-        if self.seed is not None:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield [(self.epoch, int(index)) for index in order[start : start + self.batch_size]]
+        order = np.arange(len(self.images))
+        if self.seed is None:
+            if self.grouped:
+                order = np.array(sorted(order, key=lambda index: np.divide(*self.images.size_hw(index))))
+            yield from ([(0, int(index)) for index in batch] for batch in self._slices(order, len(self)))
+            return
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(order)[: len(self) * self.batch_size]
+        pool = self.POOL * self.batch_size
+        for start in range(0, len(order), pool):
+            indices = order[start : start + pool]
+            batches = (
+                self._alike(indices) if self.grouped else self._slices(indices, -(-len(indices) // self.batch_size))
+            )
+            yield from ([(self.epoch, int(index)) for index in batches[n]] for n in rng.permutation(len(batches)))
+
+    def _slices(self, order: np.ndarray, count: int) -> list[np.ndarray]:
+        return [order[n * self.batch_size : (n + 1) * self.batch_size] for n in range(count)]
+
+    def _alike(self, indices: np.ndarray) -> list[np.ndarray]:
+        """Batches picked greedily: the first image left, and those that would be padded least beside it."""
+        sizes_hw = np.array([self.images.view((self.epoch, int(index))).size_hw for index in indices])
+        left, batches = np.arange(len(indices)), []
+        while len(left):
+            first, rest = left[0], left[1:]
+            together = np.maximum(sizes_hw[first], sizes_hw[rest])
+            padding = 2 * together.prod(1) - sizes_hw[first].prod() - sizes_hw[rest].prod(1)
+            chosen = np.argsort(padding, kind="stable")[: self.batch_size - 1]
+            batches.append(indices[np.append(first, rest[chosen])])
+            left = np.delete(rest, chosen)
+        return batches
+
+
+class ImageCache:
+    """Decoded images in memory that all workers share, each at the size at which it is evaluated.
+
+    Filled as images are first read, so that it costs no start-up time. A crop is then scaled up from that size, as in
+    the reference, which resizes before it crops.
+
+    Args: the images, and the `scale` and `max_size` in pixels to keep them at. Raises UserError where the shared
+    memory does not suffice.
+    """
+
+    def __init__(self, images: CocoImages, scale: int, max_size: int) -> None:
+        self.images = images
+        sizes = [fitted_size_hw(images.size_hw(index), scale, max_size) for index in range(len(images))]
+        # Never larger than the file: scaling up saves nothing.
+        kept = [min(size, images.size_hw(index)) for index, size in enumerate(sizes)]
+        self._sizes_hw = np.array(kept, dtype=np.int64).reshape(-1, 2)
+        self._starts = np.concatenate(([0], np.cumsum(self._sizes_hw.prod(1) * 3)))
+        try:
+            self._pixels = torch.empty(int(self._starts[-1]), dtype=torch.uint8).share_memory_()
+        except RuntimeError as error:
+            needed = self._starts[-1] / 2**30
+            raise UserError(f"--cache ram needs {needed:.1f} GiB of shared memory, which is not there") from error
+        self._filled = torch.zeros(len(images), dtype=torch.bool).share_memory_()
+
+    def read(self, index: int) -> Image.Image:
+        """The image in RGB, decoded at its first use."""
+        height, width = (int(side) for side in self._sizes_hw[index])
+        slot = self._pixels[self._starts[index] : self._starts[index + 1]].view(height, width, 3).numpy()
+        if not self._filled[index]:
+            image = read_rgb(self.images.path(index), height / self.images.size_hw(index)[0])
+            slot[:] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+            self._filled[index] = True
+        return Image.fromarray(slot)
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from detr.checkpoint import load_detector
 from detr.data import LabelMap
-from detr.engine import pick_device
+from detr.device import pick_device, pick_precision
 from detr.images import read_rgb
 from detr.postprocess import postprocess
 from detr.transforms import apply_to_image, evaluation_view
@@ -29,25 +29,29 @@ class Detector:
     Args:
         checkpoint: a file that main.py wrote; it says what the classes are and at which size it was evaluated.
         device: auto, cuda, mps or cpu.
+        amp: number format, one of `device.AMP_CHOICES`.
 
     Raises UserError when the file is not a fine-tuned detector.
     """
 
-    def __init__(self, checkpoint: str | Path, device: str = "auto") -> None:
+    def __init__(self, checkpoint: str | Path, device: str = "auto", amp: str = "auto") -> None:
         self.device = pick_device(device)
+        self.precision = pick_precision(amp, self.device)
         self.model, categories, self.resolution = load_detector(Path(checkpoint))
         self.model.to(self.device)
         self.label_map = LabelMap(categories)
         self._names = {category["id"]: category["name"] for category in categories}
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __call__(self, photograph: str | Path | Image.Image, threshold: float = 0.5) -> list[Detection]:
         """Objects with at least this score, best first. Raises UserError when the photograph cannot be read."""
         image = photograph.convert("RGB") if isinstance(photograph, Image.Image) else read_rgb(Path(photograph))
         size_hw = (image.height, image.width)
-        pixels = apply_to_image(image, evaluation_view(size_hw, None, **self.resolution))[None].to(self.device)
+        pixels = apply_to_image(image, evaluation_view(size_hw, None, **self.resolution), size_hw)[None].to(self.device)
         padding_mask = torch.zeros(pixels[:, 0].shape, dtype=torch.bool, device=self.device)
-        found = postprocess(self.model(pixels, padding_mask), [size_hw])
+        with self.precision.autocast():
+            outputs = self.model(pixels, padding_mask)
+        found = postprocess(outputs, [size_hw])
         detections = []
         for score, label, box in zip(*(field[0].tolist() for field in found), strict=True):
             category_id = self.label_map.to_category_id(label)

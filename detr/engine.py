@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from detr.checkpoint import random_state, restore_random_state
 from detr.criterion import Losses, SetCriterion
+from detr.device import Precision
 from detr.errors import UserError
 from detr.model import Detr
 from detr.structures import Batch
+
+SMALLEST_SCALE = 1.0  # of a float16 run's gradients: below it something other than rounding is wrong
 
 
 class Means:
@@ -52,11 +55,19 @@ class Training:
         lr, lr_backbone: learning rates of the backbone and of everything else.
         weight_decay: of AdamW.
         lr_drop: epochs until both rates drop to a tenth.
+        precision: float16 needs its gradients scaled.
         epochs_done: epochs that count as done.
     """
 
     def __init__(
-        self, model: Detr, lr: float, lr_backbone: float, weight_decay: float, lr_drop: int, epochs_done: int = 0
+        self,
+        model: Detr,
+        lr: float,
+        lr_backbone: float,
+        weight_decay: float,
+        lr_drop: int,
+        precision: Precision,
+        epochs_done: int = 0,
     ) -> None:
         self.rates = (lr, lr_backbone)
         self.weight_decay = weight_decay
@@ -68,7 +79,9 @@ class Training:
             {"params": [p for name, p in trained if not name.startswith("backbone.0.")]},
             {"params": [p for name, p in trained if name.startswith("backbone.0.")]},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
+        # Fused: one pass over the parameters, which can also leave an update out without asking the host.
+        self.optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
+        self.scaler = torch.amp.GradScaler(precision.device_type, enabled=precision.dtype == torch.float16)
         self.set_learning_rates()
 
     def set_learning_rates(self) -> None:
@@ -76,6 +89,23 @@ class Training:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * 0.1 ** (self.epochs_done // self.lr_drop)
             group["weight_decay"] = self.weight_decay
+
+    def update(self, model: Detr, loss: Tensor, clip_max_norm: float) -> Tensor:
+        """One step of the optimiser, left out where loss or gradients are not finite; returns whether they were, (),
+        still on the device. With float16 infinite gradients are normal: then only the loss and the scale count.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), clip_max_norm or math.inf)
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            return torch.isfinite(loss.detach()) & (self.scaler.scale(torch.ones_like(loss.detach())) >= SMALLEST_SCALE)
+        finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
+        self.optimizer.found_inf = 1 - finite.float()  # what a GradScaler tells a fused optimiser
+        self.optimizer.step()
+        return finite
 
     def end_epoch(self, ap: float | None) -> bool:
         """Count an epoch as done, with its AP where it was evaluated; returns whether that is the best so far."""
@@ -100,6 +130,7 @@ class Training:
             },
             "epoch": self.epochs_done - 1,
             "best": self.best,
+            "scaler": self.scaler.state_dict(),
             "rng": random_state(),
         }
 
@@ -115,6 +146,8 @@ class Training:
         self.epochs_done = checkpoint["epoch"] + 1
         self.best = checkpoint.get("best", self.best)
         self.set_learning_rates()
+        if checkpoint.get("scaler"):
+            self.scaler.load_state_dict(checkpoint["scaler"])
         if "rng" in checkpoint:
             restore_random_state(checkpoint["rng"])
 
@@ -123,52 +156,46 @@ def train_one_epoch(
     model: Detr,
     criterion: SetCriterion,
     batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
+    training: Training,
     device: torch.device,
+    precision: Precision,
     title: str,
     clip_max_norm: float,
     on_step: Callable[[Means], None] = lambda means: None,
 ) -> dict[str, float]:
     """Train on every batch once and return the means of the epoch under the reference's log keys.
 
-    Raises UserError before the weights change when a loss is not finite, naming the epoch (`title`), step and images.
+    Apart from the matching, nothing in a step waits for the device: whether its loss is finite is decided there, an
+    update that is not is left out there, and the host learns of it at the next step.
+    Raises UserError when a loss is not finite, naming the epoch (`title`), step and images.
     """
     model.train()
     means = Means()
+    previous: tuple[Tensor, str] | None = None
     for step, batch in enumerate(batches, start=1):
         moved = batch.to(device)
-        losses = _finite_losses(model, criterion, moved, f"{title}, step {step}")
-        optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        if clip_max_norm > 0:
-            nn.utils.clip_grad_norm_(model.parameters(), clip_max_norm)
-        optimizer.step()
+        where = f"{title}, step {step}: images {batch.targets.image_ids}"
+        with precision.autocast():
+            outputs = model(moved.images, moved.padding_mask)
+        try:
+            losses = criterion(outputs, moved.targets)
+        except FloatingPointError as error:
+            raise UserError(_not_finite(where, str(error))) from error
+        _stop_unless_finite(previous)  # the matching has just waited for the device: reading this costs nothing
+        previous = training.update(model, losses.total, clip_max_norm), where
         means.add(losses)
         on_step(means)
-    return {"lr": optimizer.param_groups[0]["lr"], **means.log_terms(criterion)}
+    _stop_unless_finite(previous)
+    return {"lr": training.optimizer.param_groups[0]["lr"], **means.log_terms(criterion)}
 
 
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; `auto` takes CUDA, then MPS, then the CPU. Raises UserError when it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from error
-    return device
+def _stop_unless_finite(update: tuple[Tensor, str] | None) -> None:
+    if update is not None and not update[0]:
+        raise UserError(_not_finite(update[1], "the loss or its gradient"))
 
 
-def _finite_losses(model: Detr, criterion: SetCriterion, batch: Batch, where: str) -> Losses:
-    try:
-        losses = criterion(model(batch.images, batch.padding_mask), batch.targets)
-        if not torch.isfinite(losses.total):
-            broken = [name for name, value in losses.terms.items() if not torch.isfinite(value)]
-            raise FloatingPointError(", ".join(broken))
-    except FloatingPointError as error:
-        raise UserError(
-            f"{where}: {error} is not finite (NaN or infinity) for images {batch.targets.image_ids}; the weights were "
-            "left as they were. A smaller --lr or --clip_max_norm usually helps; so does a look at these images"
-        ) from error
-    return losses
+def _not_finite(where: str, what: str) -> str:
+    return (
+        f"{where}: {what} is not finite (NaN or infinity); the weights were left as they were. A smaller --lr or "
+        "--clip_max_norm usually helps; so does a look at these images"
+    )

@@ -14,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from detr.boxes import xyxy_to_xywh
 from detr.criterion import SetCriterion
 from detr.data import LabelMap
+from detr.device import Precision
 from detr.engine import Means
 from detr.model import Detr
 from detr.postprocess import Detections, postprocess
@@ -78,7 +79,7 @@ def _index(coco: dict, annotations: list[dict]) -> COCO:
     return indexed
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def evaluate(
     model: Detr,
     criterion: SetCriterion,
@@ -86,6 +87,7 @@ def evaluate(
     coco: dict,
     label_map: LabelMap,
     device: torch.device,
+    precision: Precision,
     on_step: Callable[[Means], None] = lambda means: None,
 ) -> tuple[dict[str, float], list[float], list[dict]]:
     """Losses, the 12 COCO numbers and the detections (COCO results format) of the model on a validation set.
@@ -97,7 +99,8 @@ def evaluate(
     results: list[dict] = []
     for batch in batches:
         moved = batch.to(device)
-        outputs = model(moved.images, moved.padding_mask)
+        with precision.autocast():
+            outputs = model(moved.images, moved.padding_mask)
         means.add(criterion(outputs, moved.targets))
         detections = postprocess(outputs, batch.targets.original_sizes_hw)
         results += to_coco_results(detections, batch.targets.image_ids, label_map)

@@ -1,5 +1,6 @@
 """Read any photograph upright, as 8-bit RGB. No torch."""
 
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,17 @@ def read_size_hw(path: Path) -> tuple[int, int]:
         return (width, height) if image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS else (height, width)
 
 
-def read_rgb(path: Path) -> Image.Image:
+def read_rgb(path: Path, scale: float = 1.0) -> Image.Image:
     """The whole photograph, turned upright as a viewer shows it, in 8-bit RGB.
 
-    Grayscale, palette, CMYK and 16-bit files are converted; transparent pixels become white.
+    Grayscale, palette, CMYK and 16-bit files are converted; transparent pixels become white. With a `scale` below 1 a
+    JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves at least this share of it, which is much faster.
     Raises UserError for missing, truncated or unreadable files.
     """
     with _opened(path) as image:
         try:
+            if scale < 1:
+                image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
         except (OSError, SyntaxError, ValueError) as error:

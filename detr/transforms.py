@@ -26,6 +26,12 @@ class View(NamedTuple):
     size_hw: tuple[int, int]  # of the result
     mirrored: bool
 
+    @property
+    def scale(self) -> float:
+        """Pixels of the result per pixel of the original image, along the axis that keeps more."""
+        left, top, right, bottom = self.region_xyxy
+        return max(self.size_hw[0] / (bottom - top), self.size_hw[1] / (right - left))
+
 
 def fitted_size_hw(size_hw: tuple[int, int], shorter: int, longest: int | None = None) -> tuple[int, int]:
     """Size with the shorter side at `shorter` pixels, or less where the longer side would exceed `longest`."""
@@ -72,10 +78,16 @@ def _random_region(size_hw: tuple[int, int], rng: np.random.Generator, scale: in
     return (left * to_x, top * to_y, (left + cut_hw[1]) * to_x, (top + cut_hw[0]) * to_y)
 
 
-def apply_to_image(image: Image.Image, view: View) -> Tensor:
-    """The view of an RGB image as the network takes it: (3, H, W) float32, ImageNet-normalised."""
+def apply_to_image(image: Image.Image, view: View, original_size_hw: tuple[int, int]) -> Tensor:
+    """The view of an RGB image as the network takes it: (3, H, W) float32, ImageNet-normalised.
+
+    The image may have been decoded smaller than `original_size_hw`, in whose pixels the view is.
+    """
     height, width = view.size_hw
-    seen = image.resize((width, height), Image.Resampling.BILINEAR, box=view.region_xyxy)
+    to_x, to_y = image.width / original_size_hw[1], image.height / original_size_hw[0]
+    left, top, right, bottom = view.region_xyxy
+    region = (left * to_x, top * to_y, min(right * to_x, image.width), min(bottom * to_y, image.height))
+    seen = image.resize((width, height), Image.Resampling.BILINEAR, box=region)
     if view.mirrored:
         seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous().float()

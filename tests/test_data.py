@@ -11,7 +11,17 @@ import torch
 from PIL import Image
 
 from detr.boxes import cxcywh_to_xyxy
-from detr.data import CocoImages, KeyBatches, LabelMap, check_images, collate, load_folder, make_loader, read_coco
+from detr.data import (
+    CocoImages,
+    ImageCache,
+    KeyBatches,
+    LabelMap,
+    check_images,
+    collate,
+    load_folder,
+    make_loader,
+    read_coco,
+)
 from detr.errors import UserError
 from detr.images import read_rgb, read_size_hw
 from detr.transforms import (
@@ -111,7 +121,7 @@ def test_boxes_follow_the_pixels() -> None:
     for _ in range(60):
         view = augmented_view((150, 200), rng, [120, 160], 400)
         boxes, remains = apply_to_boxes(box, view)
-        pixels = apply_to_image(image, view) * torch.tensor(IMAGENET_STD)[:, None, None]
+        pixels = apply_to_image(image, view, (150, 200)) * torch.tensor(IMAGENET_STD)[:, None, None]
         white = (pixels + torch.tensor(IMAGENET_MEAN)[:, None, None]).mean(0) > 0.5
         assert pixels.shape[1:] == view.size_hw
         if not remains[0]:
@@ -165,7 +175,7 @@ def test_workers_change_nothing(workers: int, coco_folder: Path) -> None:
     images = load(coco_folder).train
 
     def batches(num_workers: int) -> list:
-        keys = KeyBatches(len(images), 2, seed=0)
+        keys = KeyBatches(images, 2, seed=0)
         loader = make_loader(images, keys, num_workers, pin_memory=False)
         found = []
         for keys.epoch in (0, 1):
@@ -179,21 +189,76 @@ def test_workers_change_nothing(workers: int, coco_folder: Path) -> None:
 
 
 def test_starting_a_loader_leaves_the_models_random_numbers_alone(coco_folder: Path) -> None:
-    loader = make_loader(load(coco_folder).val, KeyBatches(3, 2), 0, pin_memory=False)
+    images = load(coco_folder).val
+    loader = make_loader(images, KeyBatches(images, 2), 0, pin_memory=False)
     before = torch.get_rng_state()
     list(loader)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_batches_hold_every_image_once() -> None:
-    assert list(KeyBatches(5, 2)) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
-    shuffled = KeyBatches(7, 2, seed=1)
-    assert len(shuffled) == 3 and len(list(shuffled)) == 3  # the incomplete batch is left out
-    drawn = [index for batch in shuffled for _, index in batch]
-    assert len(set(drawn)) == 6
-    shuffled.epoch = 1
-    assert [index for batch in shuffled for _, index in batch] != drawn
-    assert [len(batch) for batch in KeyBatches(3, 8, seed=1)] == [3]
+def test_batches_hold_every_image_once(coco_folder: Path) -> None:
+    data = load(coco_folder)
+    assert sorted(key for batch in KeyBatches(data.val, 2) for key in batch) == [(0, 0), (0, 1), (0, 2)]
+    for grouped in (False, True):
+        shuffled = KeyBatches(data.train, 4, seed=1, grouped=grouped)
+        drawn = []
+        for shuffled.epoch in range(20):
+            batches = list(shuffled)
+            assert [len(batch) for batch in batches] == [4]  # the incomplete batch is left out
+            assert all(epoch == shuffled.epoch for epoch, _ in batches[0])
+            drawn.append(tuple(sorted({index for _, index in batches[0]})))
+            assert len(drawn[-1]) == 4 and batches == list(shuffled)
+        assert len(set(drawn)) > 5 and {index for indices in drawn for index in indices} == set(range(6))
+        assert [len(batch) for batch in KeyBatches(data.train, 8, seed=1, grouped=grouped)] == [6]
+
+
+def padded_share(images: CocoImages, batches: KeyBatches) -> float:
+    inside = padded = 0
+    for batch in batches:
+        sizes = np.array([images.view(key).size_hw for key in batch])
+        inside += sizes.prod(1).sum()
+        padded += len(batch) * sizes.max(0).prod()
+    return 1 - inside / padded
+
+
+def test_grouping_saves_padding(coco_folder: Path) -> None:
+    images = load(coco_folder).train
+    random = np.random.default_rng(0)
+    images._sizes_hw = random.integers(100, 900, (200, 2))
+    images.image_ids = np.arange(200)
+    alone, grouped = (padded_share(images, KeyBatches(images, 4, seed=0, grouped=g)) for g in (False, True))
+    assert grouped < 0.5 * alone
+    val = load(coco_folder).val
+    val._sizes_hw, val.image_ids = images._sizes_hw, images.image_ids
+    assert padded_share(val, KeyBatches(val, 4)) < 0.5 * padded_share(val, KeyBatches(val, 4, grouped=False))
+
+
+def test_decoding_a_jpeg_small_shows_the_same(tmp_path: Path) -> None:
+    noise = Image.effect_noise((40, 30), 80).resize((640, 480), Image.Resampling.BICUBIC)
+    exif = noise.getexif()
+    exif[0x0112] = 6  # stored sideways
+    noise.save(tmp_path / "a.jpg", quality=95, exif=exif)
+    whole, small = read_rgb(tmp_path / "a.jpg"), read_rgb(tmp_path / "a.jpg", scale=0.3)
+    assert whole.size == (480, 640) and small.size == (240, 320)
+    view = View((60, 90, 460, 600), (128, 100), mirrored=True)
+    assert view.scale == pytest.approx(128 / 510)
+    a, b = (apply_to_image(image, view, (640, 480)) for image in (whole, small))
+    assert (a - b).abs().mean() < 0.05 * a.std()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_cache_decodes_once_and_shows_the_same(
+    workers: int, coco_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = load(coco_folder).val
+    plain = [batch.images for batch in make_loader(images, KeyBatches(images, 2), 0, pin_memory=False)]
+    images.cache = ImageCache(images, scale=64, max_size=96)
+    loader = make_loader(images, KeyBatches(images, 2), workers, pin_memory=False)
+    for _ in range(2):
+        for a, batch in zip(plain, loader, strict=True):
+            assert (a - batch.images).abs().mean() < 0.1
+        monkeypatch.setattr("detr.data.read_rgb", lambda *_: pytest.fail("decoded twice"))
+    assert images.cache._filled.all()
 
 
 def test_padding_and_images_without_objects(coco_folder: Path) -> None:
@@ -233,7 +298,7 @@ BROKEN = {
     "not JSON": lambda coco: "{",
     "expected an object with the lists": lambda coco: [1],
     "no categories": lambda coco: coco | {"categories": []},
-    r"images\[0\] has no file_name": lambda coco: coco | {"images": [{"id": 1}]},
+    r"images\[0\] has no file_name and no width": lambda coco: coco | {"images": [{"id": 1}]},
     r"annotations\[1\] repeats id 1": lambda coco: edited(coco, 1, id=1),
     "belongs to image 99": lambda coco: edited(coco, 0, image_id=99),
     r"has category 9; listed are \[1\]": lambda coco: edited(coco, 0, category_id=9),

@@ -32,9 +32,10 @@ ALLOWED = {
     "criterion": TENSORS | {"matcher"},
     "postprocess": TENSORS,
     "checkpoint": TENSORS | {"model", "backbone", "public_weights"},
-    "engine": TENSORS | {"model", "criterion", "checkpoint"},
-    "evaluate": TENSORS | {"model", "criterion", "postprocess", "data", "engine"},
-    "detector": TENSORS | {"images", "transforms", "data", "postprocess", "checkpoint", "engine"},
+    "device": OPEN,
+    "engine": TENSORS | {"model", "criterion", "checkpoint", "device"},
+    "evaluate": TENSORS | {"model", "criterion", "postprocess", "data", "engine", "device"},
+    "detector": TENSORS | {"images", "transforms", "data", "postprocess", "checkpoint", "device"},
 }
 TORCH_FREE = ("errors", "images", "public_weights", "via", "report")
 

@@ -225,5 +225,5 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     torch.save({"model": detr.state_dict()}, "nan.pth")
     assert run("main", "--resume", "nan.pth", "--epochs", 1, *TINY[-8:]) == 2
     error = capsys.readouterr().err
-    assert "epoch 1/1, step 1: the matching cost is not finite" in error and "for images [" in error
+    assert "epoch 1/1, step 1: images [" in error and "]: the matching cost is not finite" in error
     assert not Path("outputs/checkpoint.pth").exists()
