@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so
     from torch.utils.data import DataLoader
 
     from detr.criterion import SetCriterion
-    from detr.data import Data
+    from detr.data import CocoImages, Data, KeyBatches
     from detr.device import Precision
     from detr.engine import Means, Training
     from detr.model import Detr
@@ -187,6 +187,16 @@ class Start(NamedTuple):
     continues: bool = False  # the file is a run to go on with, not only weights to start from
 
 
+class Parts(NamedTuple):
+    """What training and evaluation work with."""
+
+    device: "torch.device"
+    precision: "Precision"
+    data: "Data"
+    model: "Detr"
+    criterion: "SetCriterion"
+
+
 def main() -> None:
     """Find where to start, build, then train and evaluate epoch by epoch."""
     args = parse_arguments()
@@ -196,26 +206,13 @@ def main() -> None:
         print(f"{start.path} has done {done} epochs and --epochs asks for {args.epochs}: nothing is left to train")
         return
     check_output_folder(args, start)
-    import torch
-
-    from detr.device import pick_device, pick_precision
-
-    device = pick_device(args.device)
-    precision = pick_precision(args.amp, device)
-    torch.manual_seed(args.seed)
-    data = load_data(args)
-    model = build_model(args, start, data).to(device)
-    criterion = build_criterion(args, model.config.num_classes).to(device)
+    parts = build_parts(args, start)
     if args.eval:
-        evaluate_only(args, model, criterion, data, device, precision)
+        evaluate_only(args, parts)
         return
-    training = build_training(args, start, model, precision)
-    begin_run_folder(args, start, model, data)
-    print(
-        f"{model.count_trainable():,} parameters to train on {len(data.train)} images, "
-        f"{len(data.val)} to evaluate on; {device}, {precision}; epochs {training.epochs_done + 1} to {args.epochs}"
-    )
-    train(args, training, model, criterion, data, device, precision)
+    training = build_training(args, start, parts)
+    begin_run_folder(args, start, parts)
+    train(args, parts, training)
 
 
 # ------------------------------------------------------------------------------------------------------ where to start
@@ -264,7 +261,7 @@ def check_output_folder(args: argparse.Namespace, start: Start) -> None:
         )
 
 
-def begin_run_folder(args: argparse.Namespace, start: Start, model: "Detr", data: "Data") -> None:
+def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> None:
     """Make the run's folder ready: an overwritten run is deleted, a continued log is cut to the checkpoint."""
     args.output_dir.mkdir(parents=True, exist_ok=True)
     log = args.output_dir / LOG
@@ -278,9 +275,9 @@ def begin_run_folder(args: argparse.Namespace, start: Start, model: "Detr", data
             (args.output_dir / name).unlink(missing_ok=True)
     about = {
         "args": plain(args),
-        "config": dataclasses.asdict(model.config),
-        "categories": data.label_map.categories,
-        "n_parameters": model.count_trainable(),
+        "config": dataclasses.asdict(parts.model.config),
+        "categories": parts.data.label_map.categories,
+        "n_parameters": parts.model.count_trainable(),
     }
     utils.write_json(args.output_dir / CONFIG, about, indent=2)
 
@@ -364,20 +361,32 @@ def build_model(args: argparse.Namespace, start: Start, data: "Data") -> "Detr":
     return model
 
 
-def build_criterion(args: argparse.Namespace, num_classes: int) -> "SetCriterion":
-    """The set loss with the weights of the command line."""
+def build_parts(args: argparse.Namespace, start: Start) -> Parts:
+    """Device, data, network and loss, as the command line and the file to start from say."""
+    import torch
+
     from detr.criterion import SetCriterion
+    from detr.device import pick_device, pick_precision
     from detr.matcher import HungarianMatcher
 
+    device = pick_device(args.device)
+    torch.manual_seed(args.seed)
+    data = load_data(args)
+    model = build_model(args, start, data)
     matcher = HungarianMatcher(args.set_cost_class, args.set_cost_bbox, args.set_cost_giou)
-    return SetCriterion(num_classes, matcher, args.eos_coef, args.bbox_loss_coef, args.giou_loss_coef, args.aux_loss)
+    criterion = SetCriterion(
+        model.config.num_classes, matcher, args.eos_coef, args.bbox_loss_coef, args.giou_loss_coef, args.aux_loss
+    )
+    return Parts(device, pick_precision(args.amp, device), data, model.to(device), criterion.to(device))
 
 
-def build_training(args: argparse.Namespace, start: Start, model: "Detr", precision: "Precision") -> "Training":
+def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Training":
     """Optimiser and schedule; a continued run gets its state back, and is told where this command line differs."""
     from detr.engine import Training
 
-    training = Training(model, args.lr, args.lr_backbone, args.weight_decay, args.lr_drop, precision, args.start_epoch)
+    training = Training(
+        parts.model, args.lr, args.lr_backbone, args.weight_decay, args.lr_drop, parts.precision, args.start_epoch
+    )
     if start.continues:
         training.restore(start.checkpoint, start.path)
         then = start.checkpoint.get("args", {})
@@ -396,96 +405,94 @@ def build_training(args: argparse.Namespace, start: Start, model: "Detr", precis
 # ------------------------------------------------------------------------------------------------ training, evaluation
 
 
-def make_loaders(args: argparse.Namespace, data: "Data", device: "torch.device") -> tuple:
-    """Training keys and loader, validation loader."""
-    from detr.data import KeyBatches, make_loader
+def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
+    """The loop: train, evaluate, log, save."""
+    from detr.data import KeyBatches
+    from detr.engine import train_one_epoch
 
-    pin = device.type == "cuda"
+    data, trained = parts.data, parts.model.count_trainable()
+    print(
+        f"{trained:,} parameters to train on {len(data.train)} images, {len(data.val)} to evaluate on; "
+        f"{parts.device}, {parts.precision}; epochs {training.epochs_done + 1} to {args.epochs}"
+    )
     keys = KeyBatches(data.train, args.batch_size, args.seed)
-    train_loader = make_loader(data.train, keys, args.num_workers, pin)
-    val_loader = make_loader(data.val, KeyBatches(data.val, args.batch_size), args.num_workers, pin)
-    return keys, train_loader, val_loader
+    train_loader = load(args, parts, data.train, keys)
+    val_loader = load(args, parts, data.val, KeyBatches(data.val, args.batch_size))
+    for keys.epoch in range(training.epochs_done, args.epochs):
+        began, epoch = time.monotonic(), keys.epoch
+        title = f"epoch {epoch + 1}/{args.epochs}"
+        with utils.Progress(len(keys), title) as bar:
+            means = train_one_epoch(
+                parts.model,
+                parts.criterion,
+                train_loader,
+                training,
+                parts.device,
+                parts.precision,
+                title,
+                args.clip_max_norm,
+                partial(show_step, bar),
+            )
+        log, ap = prefixed("train_", means), None
+        is_last = epoch + 1 == args.epochs
+        if is_last or (epoch + 1) % args.eval_every == 0:
+            losses, metrics, found = evaluate_on(parts, val_loader)
+            log |= prefixed("test_", losses) | {"test_coco_eval_bbox": metrics}
+            ap = metrics[0]
+        log |= {"epoch": epoch, "n_parameters": trained, "seconds": round(time.monotonic() - began, 2)}
+        if training.end_epoch(ap):
+            save_best(args, parts, training, found)
+        append_log(args.output_dir / LOG, log)
+        if is_last or (epoch + 1) % args.save_every == 0:
+            save_last(args, parts, training)
+        print(summary_line(title, log, training.best), flush=True)
+    print(f"done: {args.output_dir / BEST} has AP {training.best['AP']:.3f}; next: python results.py")
 
 
-def evaluate_only(
-    args: argparse.Namespace,
-    model: "Detr",
-    criterion: "SetCriterion",
-    data: "Data",
-    device: "torch.device",
-    precision: "Precision",
-) -> None:
+def evaluate_only(args: argparse.Namespace, parts: Parts) -> None:
     """Print the 12 COCO numbers and write predictions.json."""
+    from detr.data import KeyBatches
     from detr.evaluate import COCO_METRICS
 
-    *_, val_loader = make_loaders(args, data, device)
-    _, metrics, predictions = _evaluate(model, criterion, val_loader, data, device, precision)
+    val_loader = load(args, parts, parts.data.val, KeyBatches(parts.data.val, args.batch_size))
+    _, metrics, predictions = evaluate_on(parts, val_loader)
     for name, value in zip(COCO_METRICS, metrics, strict=True):
         print(f"{name:10} {value:.4f}")
     utils.write_json(args.output_dir / PREDICTIONS, predictions)
     print(f"detections: {args.output_dir / PREDICTIONS}")
 
 
-def train(
-    args: argparse.Namespace,
-    training: "Training",
-    model: "Detr",
-    criterion: "SetCriterion",
-    data: "Data",
-    device: "torch.device",
-    precision: "Precision",
-) -> None:
-    """The loop: train, evaluate, log, save."""
-    from detr.engine import train_one_epoch
+def load(args: argparse.Namespace, parts: Parts, images: "CocoImages", keys: "KeyBatches") -> "DataLoader":
+    """A loader of the batches that `keys` names."""
+    from detr.data import make_loader
 
-    keys, train_loader, val_loader = make_loaders(args, data, device)
-    while training.epochs_done < args.epochs:
-        began, epoch = time.monotonic(), training.epochs_done
-        keys.epoch = epoch
-        title = f"epoch {epoch + 1}/{args.epochs}"
-        with utils.Progress(len(keys), title) as bar:
-            on_step = partial(_show_step, bar)
-            log = _prefixed(
-                "train_",
-                train_one_epoch(
-                    model, criterion, train_loader, training, device, precision, title, args.clip_max_norm, on_step
-                ),
-            )
-        is_last = epoch + 1 == args.epochs
-        metrics: list[float | None] = [None]
-        if is_last or (epoch + 1) % args.eval_every == 0:
-            losses, metrics, found = _evaluate(model, criterion, val_loader, data, device, precision)
-            log |= _prefixed("test_", losses) | {"test_coco_eval_bbox": metrics}
-        log |= {"epoch": epoch, "n_parameters": model.count_trainable(), "seconds": round(time.monotonic() - began, 2)}
-        if training.end_epoch(metrics[0]):
-            save_best(args, training, model, data, found)
-        append_log(args.output_dir / LOG, log)
-        if is_last or (epoch + 1) % args.save_every == 0:
-            save_last(args, training, model, data)
-        print(summary_line(title, log, training.best), flush=True)
-    print(f"done: {args.output_dir / BEST} has AP {training.best['AP']:.3f}; next: python results.py")
+    return make_loader(images, keys, args.num_workers, pin_memory=parts.device.type == "cuda")
 
 
-def _evaluate(
-    model: "Detr",
-    criterion: "SetCriterion",
-    val_loader: "DataLoader",
-    data: "Data",
-    device: "torch.device",
-    precision: "Precision",
-) -> tuple[dict, list[float], list[dict]]:
+def evaluate_on(parts: Parts, val_loader: "DataLoader") -> tuple[dict, list[float], list[dict]]:
+    """Losses, the 12 COCO numbers and the detections on the validation images."""
     from detr.evaluate import evaluate
 
     with utils.Progress(len(val_loader), "evaluate") as bar:
-        on_step = partial(_show_step, bar)
-        return evaluate(model, criterion, val_loader, data.val_coco, data.label_map, device, precision, on_step)
+        return evaluate(
+            parts.model,
+            parts.criterion,
+            val_loader,
+            parts.data.val_coco,
+            parts.data.label_map,
+            parts.device,
+            parts.precision,
+            partial(show_step, bar),
+        )
 
 
-def _show_step(bar: utils.Progress, means: "Means") -> None:
+def show_step(bar: utils.Progress, means: "Means") -> None:
+    """Move the progress bar on."""
     bar.update(text=lambda: f"loss {means.mean('loss'):.3f}")
 
 
-def _prefixed(prefix: str, values: dict) -> dict:
+def prefixed(prefix: str, values: dict) -> dict:
+    """The same values under longer names."""
     return {prefix + name: value for name, value in values.items()}
 
 
@@ -497,36 +504,37 @@ def append_log(path: Path, log: dict) -> None:
 
 def summary_line(title: str, log: dict, best: dict) -> str:
     """One epoch in one line a person can read."""
-    parts = [title, f"loss {log['train_loss']:.3f}"]
+    words = [title, f"loss {log['train_loss']:.3f}"]
     if "test_coco_eval_bbox" in log:
         ap, ap50 = log["test_coco_eval_bbox"][:2]
         star = " (best so far)" if best["epoch"] == log["epoch"] else ""
-        parts += [f"val loss {log['test_loss']:.3f}", f"AP {ap:.3f}", f"AP50 {ap50:.3f}{star}"]
-    return "  ".join([*parts, f"lr {log['train_lr']:.1e}", f"{log['seconds']:.0f} s"])
+        words += [f"val loss {log['test_loss']:.3f}", f"AP {ap:.3f}", f"AP50 {ap50:.3f}{star}"]
+    return "  ".join([*words, f"lr {log['train_lr']:.1e}", f"{log['seconds']:.0f} s"])
 
 
-def save_best(args: argparse.Namespace, training: "Training", model: "Detr", data: "Data", found: list[dict]) -> None:
+def save_best(args: argparse.Namespace, parts: Parts, training: "Training", found: list[dict]) -> None:
     """The weights to use, and what they find on the validation images."""
     import torch
 
-    from detr.checkpoint import weights_state
-
-    state = weights_state(model, data.label_map.categories, resolution(args), training.best)
     with utils.atomic_path(args.output_dir / BEST) as temporary:
-        torch.save(state, temporary)
+        torch.save(detector_state(args, parts, training), temporary)
     utils.write_json(args.output_dir / PREDICTIONS, found)
 
 
-def save_last(args: argparse.Namespace, training: "Training", model: "Detr", data: "Data") -> None:
+def save_last(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
     """Everything that going on needs."""
     import torch
 
-    from detr.checkpoint import weights_state
-
-    weights = weights_state(model, data.label_map.categories, resolution(args), training.best)
-    state = weights | training.state() | {"args": plain(args)}
+    state = detector_state(args, parts, training) | training.state() | {"args": plain(args)}
     with utils.atomic_path(args.output_dir / LAST) as temporary:
         torch.save(state, temporary)
+
+
+def detector_state(args: argparse.Namespace, parts: Parts, training: "Training") -> dict:
+    """What makes a file a detector."""
+    from detr.checkpoint import weights_state
+
+    return weights_state(parts.model, parts.data.label_map.categories, resolution(args), training.best)
 
 
 if __name__ == "__main__":
