@@ -1,0 +1,111 @@
+"""What the benchmarks share: a batch, our model and the peer's with the same weights, steps, and timing in turn."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from detr.criterion import SetCriterion
+from detr.device import Precision
+from detr.engine import Training
+from detr.matcher import HungarianMatcher
+from detr.model import Detr, DetrConfig
+from detr.structures import Batch, Targets
+from tests.peer import make_peer, peer_labels
+
+CLASSES = 91
+BF16 = torch.bfloat16
+CLIP = 0.1
+
+
+def make_batch(images: int = 2, height: int = 640, width: int = 864, objects: int = 8) -> Batch:
+    """Random images of one size with `objects` boxes each."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(images, 3, height, width, generator=generator)
+    boxes = torch.rand(images, objects, 4, generator=generator) * 0.4 + 0.1
+    labels = torch.randint(CLASSES, (images, objects), generator=generator)
+    sizes = [(height, width)] * images
+    targets = Targets(labels, boxes, [objects] * images, list(range(images)), sizes)
+    return Batch(pixels, torch.zeros(images, height, width, dtype=torch.bool), targets)
+
+
+def precision(dtype: torch.dtype | None, device: str = "cpu") -> Precision:
+    return Precision(device, dtype)
+
+
+class Ours:
+    """Our DETR in training: forward, loss, backward, clipping, AdamW."""
+
+    def __init__(self, batch: Batch, frozen_backbone: bool = False, device: str = "cpu", **config: object) -> None:
+        torch.manual_seed(0)
+        self.batch = batch.to(torch.device(device))
+        self.device = device
+        self.model = Detr(DetrConfig(CLASSES, **config))
+        if frozen_backbone:
+            self.model.freeze_backbone()
+        self.model.to(device)
+        self.criterion = SetCriterion(CLASSES, HungarianMatcher()).to(device)
+        self.training = Training(self.model, 1e-4, 1e-5, 1e-4, 100, precision(None, device))
+
+    def forward(self, dtype: torch.dtype | None) -> None:
+        self.model.eval()
+        with torch.inference_mode(), precision(dtype, self.device).autocast():
+            self.model(self.batch.images, self.batch.padding_mask)
+
+    def step(self, dtype: torch.dtype | None) -> None:
+        self.model.train()
+        with precision(dtype, self.device).autocast():
+            outputs = self.model(self.batch.images, self.batch.padding_mask)
+        self.training.update(self.model, self.criterion(outputs, self.batch.targets).total, CLIP)
+
+
+class Peer:
+    """`transformers`' DETR with the weights and frozen layers of `ours`, and the same optimiser."""
+
+    def __init__(self, ours: Ours) -> None:
+        self.batch, self.device = ours.batch, ours.device
+        self.model = make_peer(ours.model).to(ours.device)
+        self.model.config.auxiliary_loss = True
+        self.labels = peer_labels(self.batch.targets)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+
+    def forward(self, dtype: torch.dtype | None) -> None:
+        self.model.eval()
+        with torch.inference_mode(), precision(dtype, self.device).autocast():
+            self.model(self.batch.images, pixel_mask=~self.batch.padding_mask)
+
+    def step(self, dtype: torch.dtype | None) -> None:
+        self.model.train()
+        with precision(dtype, self.device).autocast():
+            loss = self.model(self.batch.images, pixel_mask=~self.batch.padding_mask, labels=self.labels).loss
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self.optimizer.step()
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall time of one call, the device included."""
+    began = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Times of every call, A B C A B C ..., after one round that is not counted: a slow minute slows all alike."""
+    for call in calls.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(seconds(call))
+    return times
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """Median of the ratios of calls that were made in the same round."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))

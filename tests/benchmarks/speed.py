@@ -1,0 +1,213 @@
+"""How fast we are, side by side with `transformers`' DETR in one run; prints one table.
+
+.venv/bin/python -m tests.benchmarks.speed [--rounds 5] [--coco_path data/custom]
+"""
+
+import argparse
+import contextlib
+import io
+import multiprocessing
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests.benchmarks.common import BF16, Ours, Peer, in_turn, make_batch, ratio, seconds
+
+rows: list[tuple[str, str, str, str]] = []
+
+
+def report(what: str, ours: str, other: str, comparison: str) -> None:
+    """Print a row at once, and keep it for the table."""
+    rows.append((what, ours, other, comparison))
+    print(" | ".join(rows[-1]), flush=True)
+
+
+def compare_networks(rounds: int) -> None:
+    """Train step, forward and frozen-backbone step, ours and the peer's, float32 and bfloat16."""
+    for what, method, frozen in (
+        ("train step", "step", False),
+        ("forward", "forward", False),
+        ("train step, frozen backbone", "step", True),
+    ):
+        ours = Ours(make_batch(), frozen_backbone=frozen, dropout=0.0)  # the peer drops less than the reference
+        peer = Peer(ours)
+        calls = {
+            f"{side} {name}": partial(getattr(model, method), dtype)
+            for side, model in (("ours", ours), ("peer", peer))
+            for name, dtype in (("float32", None), ("bfloat16", BF16))
+        }
+        times = in_turn(calls, rounds)
+        for mine, theirs in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
+            a, b = times[f"ours {mine}"], times[f"peer {theirs}"]
+            report(
+                f"{what}, R50, 2 x 640x864, {mine} against {theirs}",
+                f"{statistics.median(a):.2f} s",
+                f"{statistics.median(b):.2f} s",
+                f"{ratio(a, b):.2f} x",
+            )
+
+
+def compare_losses(rounds: int) -> None:
+    """Matching and losses of all decoder layers, forward and backward, on given outputs."""
+    ours = Ours(make_batch(objects=20))
+    peer = Peer(ours)
+    with torch.no_grad():
+        outputs = ours.model(ours.batch.images, ours.batch.padding_mask)
+    logits, boxes = (part.clone().requires_grad_() for part in outputs)
+
+    def run_ours() -> None:
+        ours.criterion(type(outputs)(logits, boxes), ours.batch.targets).total.backward()
+
+    def run_peer() -> None:
+        loss, *_ = peer.model.loss_function(
+            logits[-1], peer.labels, logits.device, boxes[-1], peer.model.config, logits, boxes
+        )
+        loss.backward()
+
+    times = in_turn({"ours": run_ours, "peer": run_peer}, 10 * rounds)
+    mine, theirs = (statistics.median(times[side]) * 1000 for side in ("ours", "peer"))
+    comparison = f"{ratio(times['ours'], times['peer']):.2f} x"
+    report("matching and losses, 6 layers, 2 x 20 objects", f"{mine:.1f} ms", f"{theirs:.1f} ms", comparison)
+
+
+def compare_memory() -> None:
+    """Peak memory of float32 steps, each side in a process of its own, above what it holds with its model built."""
+    peaks = {}
+    for side in ("ours", "peer"):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            peaks[side] = pool.apply(peak_memory_mib, (side,))
+    report(
+        "peak memory of float32 train steps (weights, gradients, AdamW state, activations)",
+        f"{peaks['ours']:.0f} MiB",
+        f"{peaks['peer']:.0f} MiB",
+        f"{peaks['ours'] / peaks['peer']:.2f} x",
+    )
+
+
+def peak_memory_mib(side: str) -> float:
+    """Growth of this process from its imports to the peak of three train steps."""
+    import transformers  # noqa: F401  # both sides hold the same libraries
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model = Ours(make_batch(), dropout=0.0)
+    if side == "peer":
+        model = Peer(model)  # ours is freed: only its weights were needed
+    for _ in range(3):
+        model.step(None)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def compare_loading(coco_path: Path) -> None:
+    """Padding and images per second of the training loader: one by one and whole, against grouped and reduced."""
+    import detr.data
+    from detr.data import KeyBatches, load_folder, make_loader
+    from detr.images import read_rgb
+    from detr.transforms import augmented_view, evaluation_view
+
+    view = partial(augmented_view, scales=list(range(480, 801, 32)), max_size=1333)
+    images = load_folder(coco_path, "custom", view, partial(evaluation_view, scale=800, max_size=1333), 0).train
+    wasted, rates = {}, {}
+    for name, grouped in (("before", False), ("after", True)):
+        batches = KeyBatches(images, 2, seed=0, grouped=grouped)
+        sizes = []
+        for batches.epoch in range(10):
+            sizes += [np.array([images.view(key).size_hw for key in batch]) for batch in batches]
+        wasted[name] = 1 - sum(s.prod(1).sum() for s in sizes) / sum(len(s) * s.max(0).prod() for s in sizes)
+        detr.data.read_rgb = read_rgb if grouped else lambda path, scale: read_rgb(path)
+        for workers in (1, 2):
+            loader = make_loader(images, batches, workers, pin_memory=False)
+            list(loader)  # starts the workers
+            count = len(batches) * 2
+            rates[name, workers] = count / seconds(lambda loader=loader: sum(1 for _ in loader))
+    report("padded share of the pixels, batches of 2", f"{wasted['after']:.1%}", f"{wasted['before']:.1%}", "before")
+    for workers in (1, 2):
+        after, before = rates["after", workers], rates["before", workers]
+        what = f"training images loaded per second, {workers} worker{'s' * (workers > 1)}"
+        report(what, f"{after:.1f}", f"{before:.1f} before", f"{after / before:.2f} x")
+
+
+def compare_metrics() -> None:
+    """COCO's metrics of 5,000 images, 80 classes, 100 detections an image; ours against pycocotools."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    from detr.evaluate import coco_metrics
+
+    coco, results = make_detections(5000, 80)
+    found = {}
+
+    def run_pycocotools() -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = COCO()
+            truth.dataset = coco
+            truth.createIndex()
+            evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        found["theirs"] = evaluation.stats
+
+    ours = seconds(lambda: found.update(ours=coco_metrics(coco, results)))
+    theirs = seconds(run_pycocotools)
+    difference = np.abs(np.array(found["ours"]) - found["theirs"]).max()
+    comparison = f"{ours / theirs:.2f} x (largest difference {difference:.0e})"
+    report("COCO metrics of 5,000 images against pycocotools", f"{ours:.1f} s", f"{theirs:.1f} s", comparison)
+
+
+def make_detections(images: int, classes: int) -> tuple[dict, list[dict]]:
+    """A random ground truth of 7 objects an image, and 100 detections an image of which some are near it."""
+    rng = np.random.default_rng(0)
+    annotations, results = [], []
+    for image in range(1, images + 1):
+        boxes = np.concatenate((rng.uniform(0, 300, (100, 2)), rng.uniform(10, 300, (100, 2))), axis=1)
+        labels = rng.integers(1, classes + 1, 100)
+        for box, label in zip(boxes[:7].tolist(), labels[:7].tolist(), strict=True):
+            entry = {"id": len(annotations) + 1, "image_id": image, "category_id": label, "bbox": box}
+            annotations.append({**entry, "area": box[2] * box[3], "iscrowd": 0})
+        boxes += rng.normal(0, 8, boxes.shape)
+        scores = rng.uniform(0, 1, 100)
+        results += [
+            {"image_id": image, "category_id": label, "bbox": box, "score": score}
+            for box, label, score in zip(boxes.tolist(), labels.tolist(), scores.tolist(), strict=True)
+        ]
+    listed = [{"id": n, "file_name": f"{n}.jpg", "width": 640, "height": 480} for n in range(1, images + 1)]
+    categories = [{"id": n, "name": str(n)} for n in range(1, classes + 1)]
+    return {"images": listed, "annotations": annotations, "categories": categories}, results
+
+
+def time_start_up(rounds: int) -> None:
+    """`--help` of each script."""
+    for script in ("prep", "main", "results"):
+        command = [sys.executable, f"{script}.py", "--help"]
+        times = in_turn({"": partial(subprocess.run, command, capture_output=True, check=True)}, rounds)
+        report(f"python {script}.py --help", f"{statistics.median(times['']):.2f} s", "", "")
+
+
+def main() -> None:
+    """Everything, then the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--coco_path", type=Path, default=Path("data/custom"))
+    args = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    time_start_up(args.rounds)
+    compare_losses(args.rounds)
+    compare_memory()
+    compare_networks(args.rounds)
+    if args.coco_path.is_dir():
+        compare_loading(args.coco_path)
+    compare_metrics()
+    print("\n| what | ours | other | ratio |\n|---|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    main()
