@@ -1,0 +1,80 @@
+"""Where the time of one train step goes: a picture of its parts, float32 and bfloat16.
+
+.venv/bin/python -m tests.benchmarks.profile_step [--rounds 5] [--output .github/profile.png]
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import torch
+
+from detr.structures import DetrOutput
+from tests.benchmarks.common import BF16, CLIP, Ours, make_batch, precision
+from utils import COLOURS, atomic_path
+
+
+def step_in_parts(ours: Ours, dtype: torch.dtype | None) -> dict[str, float]:
+    """Seconds of each part of a step, in their order; the graph is cut between backbone and transformer."""
+    model, batch, optimizer = ours.model.train(), ours.batch, ours.training.optimizer
+    body, positions = model.backbone
+    marks = [("", time.perf_counter())]
+
+    def mark(name: str) -> None:
+        marks.append((name, time.perf_counter()))
+
+    optimizer.zero_grad(set_to_none=True)
+    with precision(dtype).autocast():
+        features = body(batch.images)
+        mark("backbone, forward")
+        cut = features.detach().requires_grad_()
+        mask = torch.zeros(cut.shape[0], *cut.shape[-2:], dtype=torch.bool)
+        decoded = model.transformer(model.input_proj(cut), positions(mask), mask, model.query_embed.weight)
+        outputs = DetrOutput(model.class_embed(decoded), model.bbox_embed(decoded).sigmoid())
+        mark("transformer, forward")
+    loss = ours.criterion(outputs, batch.targets).total
+    mark("matching and losses")
+    loss.backward()
+    mark("transformer, backward")
+    features.backward(cut.grad)
+    mark("backbone, backward")
+    torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+    optimizer.step()
+    mark("clipping and AdamW")
+    return {name: at - before for (_, before), (name, at) in itertools.pairwise(marks)}
+
+
+def main() -> None:
+    """Measure, print and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=Path(".github/profile.png"))
+    args = parser.parse_args()
+    ours = Ours(make_batch())
+    formats = {"float32": None, "bfloat16": BF16}
+    parts: dict[str, dict[str, float]] = {}
+    for name, dtype in formats.items():
+        rounds = [step_in_parts(ours, dtype) for _ in range(args.rounds + 1)][1:]
+        parts[name] = {part: statistics.median(r[part] for r in rounds) for part in rounds[0]}
+        print(name, {part: f"{value:.3f} s" for part, value in parts[name].items()})
+
+    figure, axis = plt.subplots(figsize=(9, 2.4), layout="constrained")
+    for number, part in enumerate(parts["float32"]):
+        lefts = [sum(list(parts[name].values())[:number]) for name in formats]
+        axis.barh(list(formats), [parts[name][part] for name in formats], left=lefts, label=part, color=COLOURS[number])
+    axis.invert_yaxis()
+    axis.set_xlabel("seconds per step: DETR-R50, 2 images of 640x864")
+    axis.legend(ncols=3, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.45), frameon=False)
+    with atomic_path(args.output) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+
+
+if __name__ == "__main__":
+    main()
