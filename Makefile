@@ -9,8 +9,8 @@ test: .venv/installed  ## lint and quick tests: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
-proof: .venv/installed  ## the slow proofs, minutes each
-	$(BIN)/python -m pytest -m slow
+proof: .venv/installed  ## the slow proofs, minutes each; what they measured is printed at the end
+	$(BIN)/python -m pytest -m slow -rP
 
 .venv/installed: requirements.txt tests/requirements.txt tests/constraints.txt
 	$(PYTHON) -m venv .venv

@@ -6,6 +6,7 @@ python results.py --images photo.jpg holiday/         what the detector finds in
 """
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,15 +132,17 @@ def show_photographs(args: argparse.Namespace, figures: Path) -> None:
 
     paths = find_photographs(args.images)
     detector = Detector(args.checkpoint or args.log[0] / "checkpoint_best.pth", args.device)
-    report = []
+    report, stems = [], Counter()
     with utils.Progress(len(paths), "detect") as bar:
         for path in paths:
+            stems[path.stem] += 1  # a.jpg here and a.png there are two photographs
+            name = path.stem if stems[path.stem] == 1 else f"{path.stem}_{stems[path.stem]}"
             photograph = read_rgb(path)
             detections = detector(photograph, args.threshold)
             names = {d.category_id: d.category for d in detections}
             results = [to_result(str(path), d) for d in detections]
             drawn = utils.draw_objects(photograph, [to_drawing(result, names) for result in results])
-            utils.save_image(drawn, figures / "images" / f"{path.stem}.png")
+            utils.save_image(drawn, figures / "images" / f"{name}.png")
             report += [{"category": names[result["category_id"]], **result} for result in results]
             bar.update()
     utils.write_json(figures / "images" / "detections.json", report, indent=1)

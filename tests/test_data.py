@@ -10,17 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
+from detr.annotations import check_images, read_coco
 from detr.boxes import cxcywh_to_xyxy
 from detr.data import (
     CocoImages,
     ImageCache,
     KeyBatches,
     LabelMap,
-    check_images,
     collate,
     load_folder,
     make_loader,
-    read_coco,
 )
 from detr.errors import UserError
 from detr.images import read_rgb, read_size_hw

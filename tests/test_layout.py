@@ -18,12 +18,13 @@ ALLOWED = {
     "errors": set(),
     "images": OPEN,
     "public_weights": set(),
+    "annotations": OPEN | {"images"},
     "structures": set(),
     "boxes": set(),
     "via": OPEN | {"images", "via"},
     "report": OPEN | {"report"},
     "transforms": TENSORS,
-    "data": TENSORS | {"images", "transforms"},
+    "data": TENSORS | {"annotations", "images", "transforms"},
     "backbone": TENSORS,
     "position": TENSORS,
     "transformer": TENSORS,
@@ -37,7 +38,7 @@ ALLOWED = {
     "evaluate": TENSORS | {"model", "criterion", "postprocess", "data", "engine", "device"},
     "detector": TENSORS | {"images", "transforms", "data", "postprocess", "checkpoint", "device"},
 }
-TORCH_FREE = ("errors", "images", "public_weights", "via", "report")
+TORCH_FREE = ("annotations", "errors", "images", "public_weights", "via", "report")
 
 
 def imports_of(path: Path) -> set[str]:

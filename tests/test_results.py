@@ -64,6 +64,8 @@ def test_any_photograph(trained: Path, run: RunScript, tmp_path: Path, capsys: p
     assert Image.open("outputs/figures/images/gray.png").size == (50, 30)
     found = json.loads(Path("outputs/figures/images/detections.json").read_text())
     assert found[0]["image_id"] == "gray.png" and found[0]["category"] == "disc"
+    assert run("results", "--images", "gray.png", "gray.png", "--device", "cpu") == 0
+    assert {"gray.png", "gray_2.png"} <= {path.name for path in Path("outputs/figures/images").iterdir()}
     assert run("results", "--images", "nothing.jpg") == 2
     assert run("results", "--images", "data/custom/annotations") == 2
     assert "no photographs; accepted: .jpg" in capsys.readouterr().err
