@@ -133,16 +133,14 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
         "--scales",
         type=_positive,
         nargs="+",
-        default=list(range(480, 801, 32)),
         metavar="PIXELS",
         help="shorter sides to train at, drawn per image; evaluation takes the largest (480 to 800 by 32)",
     )
     add(
         "--max_size",
         type=_positive,
-        default=1333,
         metavar="PIXELS",
-        help="longest side, in pixels (%(default)s)",
+        help="longest side, in pixels (1333)",
     )
     add("--no_augment", dest="augment", action="store_false", help="no mirroring and no cropping")
     add(
@@ -206,6 +204,7 @@ def main() -> None:
         print(f"{start.path} has done {done} epochs and --epochs asks for {args.epochs}: nothing is left to train")
         return
     check_output_folder(args, start)
+    choose_sizes(args, start)
     parts = build_parts(args, start)
     if args.eval:
         evaluate_only(args, parts)
@@ -240,7 +239,8 @@ def find_start(args: argparse.Namespace) -> Start:
     checkpoint = read_checkpoint(path)
     if args.backbone_weights and not args.eval and "optimizer" not in checkpoint:
         raise UserError(f"--backbone_weights and {path}: that file holds a backbone already")
-    return Start(path, checkpoint, "optimizer" in checkpoint and path != args.weights and not args.eval)
+    is_run = {"optimizer", "epoch"} <= checkpoint.keys()
+    return Start(path, checkpoint, is_run and path != args.weights and not args.eval)
 
 
 def _fetched(url: str) -> Path:
@@ -254,11 +254,20 @@ def check_output_folder(args: argparse.Namespace, start: Start) -> None:
     """Raise UserError where a new run would mix with one that is there."""
     used = [name for name in (LAST, LOG) if (args.output_dir / name).exists()]
     goes_on_there = start.continues and start.path.parent.resolve() == args.output_dir.resolve()
-    if used and not (args.eval or args.overwrite or goes_on_there):
+    # Interrupted before its first checkpoint: there is nothing to go on with, and nothing to lose.
+    only_begun = args.resume == "auto" and LAST not in used
+    if used and not (args.eval or args.overwrite or goes_on_there or only_begun):
         raise UserError(
             f"{args.output_dir} holds a run already ({', '.join(used)}): go on with --resume auto, take another "
             "--output_dir, or delete it with --overwrite"
         )
+
+
+def choose_sizes(args: argparse.Namespace, start: Start) -> None:
+    """Fill in --scales and --max_size where they are not given: the paper's, or what a file to evaluate was made at."""
+    made_at = (start.checkpoint or {}).get("resolution", {}) if args.eval else {}
+    args.scales = args.scales or ([made_at["scale"]] if made_at else list(range(480, 801, 32)))
+    args.max_size = args.max_size or made_at.get("max_size", 1333)
 
 
 def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> None:
@@ -293,9 +302,6 @@ def _epoch_of(line: str) -> float:
 def plain(args: argparse.Namespace) -> dict:
     """The command line as plain values, fit for JSON and for checkpoints."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-
-
-# ------------------------------------------------------------------------------------------------------------ building
 
 
 # ------------------------------------------------------------------------------------------------------------ building

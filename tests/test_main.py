@@ -133,6 +133,17 @@ def test_eval_repeats_the_logged_numbers(coco_folder: Path, run: RunScript, caps
     for name, value in zip(("AP ", "AP50 ", "AR large "), (0, 1, 11), strict=True):
         assert f"{name:10} {read_log()[0]['test_coco_eval_bbox'][value]:.4f}" in output
     assert Path("outputs/predictions.json").read_text() == made
+    capsys.readouterr()
+    assert run("main", "--eval", "--num_workers", 0, "--device", "cpu") == 0  # the file knows its image size
+    assert Path("outputs/predictions.json").read_text() == made
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_starts_again(coco_folder: Path, run: RunScript) -> None:
+    Path("outputs").mkdir()
+    Path("outputs/log.txt").write_text('{"epoch": 0, "train_loss": 1}\n')
+    assert run("main", *SCRATCH, "--epochs", 1) == 2
+    assert run("main", *SCRATCH, "--epochs", 1, "--resume", "auto") == 0
+    assert len(read_log()) == 1 and read_log()[0]["train_loss"] > 1
 
 
 def test_fine_tuning_from_public_weights(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:

@@ -71,7 +71,7 @@ def main() -> None:
         axis.barh(list(formats), [parts[name][part] for name in formats], left=lefts, label=part, color=COLOURS[number])
     axis.invert_yaxis()
     axis.set_xlabel("seconds per step: DETR-R50, 2 images of 640x864")
-    axis.legend(ncols=3, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.45), frameon=False)
+    figure.legend(ncols=3, fontsize=8, loc="outside upper center", frameon=False)
     with atomic_path(args.output) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
 
