@@ -46,7 +46,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
     """Scaled dot-product attention, (B, M, Q, D/M) -> the same; `mask` is True where attention may look.
 
     On a CPU two things about PyTorch's own are mended: its bfloat16 backward is slower than float32, and its dropout
-    draws random numbers one at a time (see `Dropout`).
+    draws random numbers one at a time (see `drop`).
     """
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout)
@@ -58,21 +58,26 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
             return F.scaled_dot_product_attention(query, key, value, mask).to(dtype)
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, M, Q, N)
         if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
-        return (drop(scores.softmax(-1), dropout) @ value).to(dtype)
+            scores.masked_fill_(~mask, -torch.inf)
+        # Scaling the values instead of the weights, and a mask of one byte each, keep the large tensors few.
+        return (scores.softmax(-1) * _kept(scores, dropout) @ (value / (1 - dropout))).to(dtype)
 
 
 def drop(x: Tensor, share: float) -> Tensor:
     """Set a random share of the values to 0 and scale up the others to keep the mean (Srivastava et al. 2014).
 
-    On a CPU `F.dropout` draws one random number per value; here one 64-bit number serves four of them, which is
-    about three times faster and rounds the share to a multiple of 1/65536.
+    On a CPU `F.dropout` draws one random number per value; here one 64-bit number serves four of them, which
+    rounds the share to a multiple of 1/65536.
     """
     if x.device.type != "cpu":
         return F.dropout(x, share)
+    return x * _kept(x, share).to(x.dtype).mul_(1 / (1 - share))
+
+
+def _kept(x: Tensor, share: float) -> Tensor:
+    """A random mask of the shape of `x`, False for this share of it."""
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    kept = (bits[: x.numel()] >= round(share * 2**16) - 2**15).view(x.shape)
-    return x * kept.to(x.dtype).mul_(1 / (1 - share))
+    return (bits[: x.numel()] >= round(share * 2**16) - 2**15).view(x.shape)
 
 
 class Dropout(nn.Dropout):
