@@ -41,7 +41,7 @@ LAST, BEST, LOG, CONFIG, PREDICTIONS = RUN_FILES = (
 # -------------------------------------------------------------------------------------------------------- command line
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The reference's flags and ours. Architecture flags default to None, unset, so that a file's own are adopted."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -51,7 +51,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     _add_loss_flags(parser.add_argument_group("matching and loss"))
     _add_data_flags(parser.add_argument_group("data"))
     _add_run_flags(parser.add_argument_group("run"))
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, or `arguments` in its place."""
+    args = make_parser().parse_args(arguments)
     if args.lr_drop is None:
         args.lr_drop = max(1, round(args.epochs * 2 / 3))  # the paper drops at 200 of 300
     return args

@@ -64,12 +64,14 @@ class _FoldedConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, geometry: tuple) -> Tensor:
+        """`scale` and `shift` are (C,); `geometry` is stride, padding, dilation and groups."""
         ctx.save_for_backward(x, weight, scale)
         ctx.geometry = geometry
         return F.conv2d(x, _scaled(weight, scale, x.dtype), shift.to(x.dtype), *geometry)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of `x` and `weight`, each where it is wanted; the scale is applied to the latter's once more."""
         x, weight, scale = ctx.saved_tensors
         *geometry, groups = ctx.geometry
         wanted = [*ctx.needs_input_grad[:2], False]

@@ -52,7 +52,7 @@ class Training:
 
     Args:
         model: the network; parameters that are frozen are left out.
-        lr, lr_backbone: learning rates of the backbone and of everything else.
+        lr, lr_backbone: learning rates of everything but the backbone, and of the backbone.
         weight_decay: of AdamW.
         lr_drop: epochs until both rates drop to a tenth.
         precision: float16 needs its gradients scaled.

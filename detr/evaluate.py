@@ -5,7 +5,7 @@ Shapes: B images, Q queries.
 
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
@@ -84,7 +84,7 @@ def _index(coco: dict, annotations: list[dict]) -> COCO:
 def evaluate(
     model: Detr,
     criterion: SetCriterion,
-    batches: list[Batch],
+    batches: Iterable[Batch],
     coco: dict,
     label_map: LabelMap,
     device: torch.device,
@@ -93,7 +93,7 @@ def evaluate(
 ) -> tuple[dict[str, float], list[float], list[dict]]:
     """Losses, the 12 COCO numbers and the detections (COCO results format) of the model on a validation set.
 
-    `batches` is any iterable of batches that holds every image of `coco` once.
+    `batches` holds every image of `coco` once.
     """
     model.eval()
     means = Means()

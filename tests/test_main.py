@@ -45,6 +45,7 @@ def test_flags_keep_the_references_defaults_and_meanings() -> None:
 
 
 def test_every_flag_has_help(capsys: pytest.CaptureFixture, run: RunScript) -> None:
+    assert [action.dest for action in main.make_parser()._actions if not action.help] == []
     assert run("main", "--help") == 0
     assert "torchvision ResNet" in capsys.readouterr().out
 

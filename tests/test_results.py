@@ -21,6 +21,14 @@ def trained(coco_folder: Path, run: RunScript) -> Path:
     return Path("outputs")
 
 
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
+    """The cells of every grid that would have been saved."""
+    grids: list = []
+    monkeypatch.setattr("utils.save_grid", lambda cells, columns, path: grids.append(cells))
+    return grids
+
+
 def test_one_epoch_gives_every_picture(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     capsys.readouterr()
     assert run("results") == 0
@@ -31,11 +39,7 @@ def test_one_epoch_gives_every_picture(trained: Path, run: RunScript, capsys: py
         assert min(Image.open(path).size) > 300
 
 
-def test_predictions_show_what_passes_the_threshold(
-    trained: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn = []
-    monkeypatch.setattr("utils.save_grid", lambda cells, columns, path: drawn.append(cells))
+def test_predictions_show_what_passes_the_threshold(trained: Path, run: RunScript, drawn: list) -> None:
     assert run("results", "--threshold", 0) == 0
     assert run("results", "--threshold", 1.01) == 0
     everything, nothing = drawn
@@ -44,12 +48,8 @@ def test_predictions_show_what_passes_the_threshold(
     assert everything[0][2][0]["text"] == "disc" and everything[1][2][0]["text"].startswith("disc 0.")
 
 
-def test_a_checkpoint_finds_what_the_run_recorded(
-    trained: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_finds_what_the_run_recorded(trained: Path, run: RunScript, drawn: list) -> None:
     """The detector alone, image by image, against the batches of the evaluation: padding moves features a little."""
-    drawn = []
-    monkeypatch.setattr("utils.save_grid", lambda cells, columns, path: drawn.append(cells))
     assert run("results", "--threshold", 0) == 0
     assert run("results", "--threshold", 0, "--checkpoint", trained / "checkpoint_best.pth", "--device", "cpu") == 0
     recorded, detected = ([sorted(o["box_xyxy"] for o in objects) for _, _, objects in cells] for cells in drawn)
