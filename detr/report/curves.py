@@ -55,10 +55,10 @@ def draw_curves(runs: list[Run], name: str, path: Path, colours: tuple[str, ...]
                     colour = colours[number % len(colours)]
                     axis.plot(epochs, values, style, color=colour, label=text, marker=marker, linewidth=1.4)
         axis.set(title=panel.title, xlabel="epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # no epoch 0.02
         axis.grid(alpha=0.3)
         if name == "average_precision":
-            axis.set_ylim(0, 1)
+            axis.set_ylim(-0.02, 1.02)
         if axis.has_data():
             axis.legend(fontsize=8)
     figure.savefig(path, dpi=110, format="png")
