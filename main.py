@@ -203,6 +203,9 @@ class Parts(NamedTuple):
 def main() -> None:
     """Find where to start, build, then train and evaluate epoch by epoch."""
     args = parse_arguments()
+    from detr.device import keep_freed_memory
+
+    keep_freed_memory()
     start = find_start(args)
     if start.continues and start.checkpoint["epoch"] + 1 >= args.epochs:
         done = start.checkpoint["epoch"] + 1

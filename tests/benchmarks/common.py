@@ -1,13 +1,16 @@
 """What the benchmarks share: a batch, our model and the peer's with the same weights, steps, and timing in turn."""
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
 
 import torch
 
 from detr.criterion import SetCriterion
-from detr.device import Precision
+from detr.device import Precision, keep_freed_memory
 from detr.engine import Training
 from detr.matcher import HungarianMatcher
 from detr.model import Detr, DetrConfig
@@ -86,6 +89,36 @@ class Peer:
         self.optimizer.step()
 
 
+class OwnProcess(AbstractContextManager):
+    """One side in a process of its own, as it is in use: neither finds its memory as the other left it.
+
+    Called with the name of a method and a number format, it runs that there and waits for it.
+    """
+
+    def __init__(self, side: str, **config: object) -> None:
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _build, (side, config))
+
+    def __call__(self, method: str, dtype: torch.dtype | None) -> None:
+        self._pool.submit(_call, method, dtype).result()
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+
+def _build(side: str, config: dict) -> None:
+    """Build the model that `_call` runs, in the process of this side."""
+    global _model
+    if side == "ours":
+        keep_freed_memory()  # as main.py does; the peer's process runs as Python does by itself
+    _model = Ours(make_batch(), **config)
+    if side == "peer":
+        _model = Peer(_model)
+
+
+def _call(method: str, dtype: torch.dtype | None) -> None:
+    getattr(_model, method)(dtype)
+
+
 def seconds(call: Callable[[], object]) -> float:
     """Wall time of one call, the device included."""
     began = time.perf_counter()
@@ -95,9 +128,9 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Times of every call, A B C A B C ..., after one round that is not counted: a slow minute slows all alike."""
-    for call in calls.values():
+def in_turn(calls: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Times of every call, A B C A B C ..., after rounds that are not counted: a slow minute slows all alike."""
+    for call in list(calls.values()) * warm_up:
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):

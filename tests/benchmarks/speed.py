@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.benchmarks.common import BF16, Ours, Peer, in_turn, make_batch, ratio, seconds
+from tests.benchmarks.common import BF16, Ours, OwnProcess, Peer, in_turn, make_batch, ratio, seconds
 
 rows: list[tuple[str, str, str, str]] = []
 
@@ -36,14 +36,14 @@ def compare_networks(rounds: int) -> None:
         ("forward", "forward", False),
         ("train step, frozen backbone", "step", True),
     ):
-        ours = Ours(make_batch(), frozen_backbone=frozen, dropout=0.0)  # the peer drops less than the reference
-        peer = Peer(ours)
-        calls = {
-            f"{side} {name}": partial(getattr(model, method), dtype)
-            for side, model in (("ours", ours), ("peer", peer))
-            for name, dtype in (("float32", None), ("bfloat16", BF16))
-        }
-        times = in_turn(calls, rounds)
+        with contextlib.ExitStack() as stack:
+            calls = {}
+            for name, dtype in (("float32", None), ("bfloat16", BF16)):
+                for side in ("ours", "peer"):
+                    # No dropout: the peer drops less than the reference does.
+                    process = stack.enter_context(OwnProcess(side, frozen_backbone=frozen, dropout=0.0))
+                    calls[f"{side} {name}"] = partial(process, method, dtype)
+            times = in_turn(calls, rounds, warm_up=4)  # the memory allocators take some steps to settle
         for mine, theirs in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
             a, b = times[f"ours {mine}"], times[f"peer {theirs}"]
             report(
