@@ -6,9 +6,11 @@ python main.py --eval                                               the 12 COCO 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,15 +20,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import utils
 from detr.errors import UserError
 from detr.public_weights import PUBLIC_WEIGHTS
+from detr.schedule import LR_SCHEDULES, Recipe
 
 if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so, after the command line is parsed
     import torch
     from torch.utils.data import DataLoader
 
+    from detr.averaging import Means
     from detr.criterion import SetCriterion
     from detr.data import CocoImages, Data, KeyBatches
     from detr.device import Precision
-    from detr.engine import Means, Training
+    from detr.distributed import Processes
+    from detr.engine import Training
     from detr.model import Detr
 
 LAST, BEST, LOG, CONFIG, PREDICTIONS = RUN_FILES = (
@@ -59,6 +64,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     args = make_parser().parse_args(arguments)
     if args.lr_drop is None:
         args.lr_drop = max(1, round(args.epochs * 2 / 3))  # the paper drops at 200 of 300
+    if args.freeze == "backbone":
+        args.lr_backbone = 0.0
     return args
 
 
@@ -91,6 +98,42 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
     add("--epochs", type=_positive, default=300, help="passes over the training images (%(default)s)")
     add("--lr_drop", type=_positive, help="epochs until learning rates drop to a tenth (default: 2/3 of --epochs)")
     add("--clip_max_norm", type=_amount, default=0.1, help="largest norm of the gradient; 0 never clips (%(default)s)")
+    add(
+        "--lr_schedule",
+        choices=LR_SCHEDULES,
+        default="step",
+        help="drop at --lr_drop, or fall to 0 along a cosine (step)",
+    )
+    add("--warmup_steps", type=_count, default=0, metavar="N", help="steps over which learning rates rise at first (0)")
+    add(
+        "--accumulate",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="batches per step: the result of N x --batch_size in the memory of --batch_size (1)",
+    )
+    add(
+        "--ema_decay",
+        type=_amount,
+        default=0.99,
+        help="share that the average of the weights keeps per step; the average is what is evaluated and kept as best; "
+        "0: no average (%(default)s)",
+    )
+    add(
+        "--patience",
+        type=_count,
+        default=0,
+        metavar="EPOCHS",
+        help="stop after so many without a better AP; 0: never (0)",
+    )
+    add("--freeze", choices=("backbone",), help="what to keep as it is: the same as --lr_backbone 0")
+    add(
+        "--query_groups",
+        type=_positive,
+        default=1,
+        metavar="K",
+        help="train K groups of queries side by side, so that an object teaches K of them; only the first is kept (1)",
+    )
 
 
 def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
@@ -106,6 +149,11 @@ def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
     add("--nheads", type=_positive, help="attention heads (8)")
     add("--num_queries", type=_positive, help="object queries: the most objects an image can have (100)")
     add("--pre_norm", action="store_true", default=None, help="LayerNorm before each block instead of after it")
+    add(
+        "--batch_norm",
+        choices=("frozen", "live"),
+        help="keep the backbone's BatchNorm as pre-trained, or estimate it anew, for large batches (frozen)",
+    )
     add(
         "--num_classes",
         type=_positive,
@@ -149,6 +197,13 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
     )
     add("--no_augment", dest="augment", action="store_false", help="no mirroring and no cropping")
     add(
+        "--color_jitter",
+        type=_amount,
+        default=0.0,
+        metavar="S",
+        help="change brightness, contrast and saturation of training images by up to this share, such as 0.2 (0)",
+    )
+    add(
         "--cache", choices=("none", "ram"), default="none", help="ram: decode each image once, keep it in memory (none)"
     )
     add("--num_workers", type=_count, default=2, help="processes that load images; 0 loads in between (%(default)s)")
@@ -177,6 +232,21 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
     add("--eval", action="store_true", help="evaluate --resume (default: the run's checkpoint_best.pth), do not train")
     add("--eval_every", type=_positive, default=1, metavar="EPOCHS", help="epochs from one evaluation to the next (1)")
     add("--save_every", type=_positive, default=1, metavar="EPOCHS", help="epochs from one checkpoint to the next (1)")
+    add(
+        "--save_every_steps",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="save every N steps too, for long epochs (0: no)",
+    )
+    add(
+        "--skip_nonfinite",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="leave out up to N steps whose loss or gradient is not finite before stopping (%(default)s)",
+    )
+    add("--tensorboard", action="store_true", help="write the log for TensorBoard too, to --output_dir/tensorboard")
 
 
 # ---------------------------------------------------------------------------------------------------------- the recipe
@@ -193,6 +263,7 @@ class Start(NamedTuple):
 class Parts(NamedTuple):
     """What training and evaluation work with."""
 
+    processes: "Processes"
     device: "torch.device"
     precision: "Precision"
     data: "Data"
@@ -201,24 +272,36 @@ class Parts(NamedTuple):
 
 
 def main() -> None:
-    """Find where to start, build, then train and evaluate epoch by epoch."""
+    """Run alone, or as one of the processes that torchrun started: all of them compute, only the first one reports."""
     args = parse_arguments()
+    from detr import distributed
     from detr.device import keep_freed_memory
 
     keep_freed_memory()
+    processes = distributed.join()
+    try:
+        with contextlib.nullcontext() if processes.is_main else contextlib.redirect_stdout(None):
+            run(args, processes)
+    finally:
+        distributed.leave()
+
+
+def run(args: argparse.Namespace, processes: "Processes") -> None:
+    """Find where to start, build, then train and evaluate epoch by epoch."""
     start = find_start(args)
-    if start.continues and start.checkpoint["epoch"] + 1 >= args.epochs:
-        done = start.checkpoint["epoch"] + 1
-        print(f"{start.path} has done {done} epochs and --epochs asks for {args.epochs}: nothing is left to train")
+    if reason := nothing_left(args, start):
+        print(reason)
         return
-    check_output_folder(args, start)
+    if processes.is_main:
+        check_output_folder(args, start)
     choose_sizes(args, start)
-    parts = build_parts(args, start)
+    parts = build_parts(args, start, processes)
     if args.eval:
         evaluate_only(args, parts)
         return
     training = build_training(args, start, parts)
-    begin_run_folder(args, start, parts)
+    if processes.is_main:
+        begin_run_folder(args, start, parts)
     train(args, parts, training)
 
 
@@ -256,6 +339,21 @@ def _fetched(url: str) -> Path:
     prefixes = {weights.file_name: weights.sha256_prefix for weights in PUBLIC_WEIGHTS.values()}
     utils.download(url, path, prefixes.get(path.name, ""))
     return path
+
+
+def nothing_left(args: argparse.Namespace, start: Start) -> str:
+    """Why the run to go on with has nothing left to train; empty where it has."""
+    if not start.continues:
+        return ""
+    done, best = start.checkpoint["epoch"] + 1, start.checkpoint.get("best", {})
+    if done >= args.epochs:
+        return f"{start.path} has done {done} epochs and --epochs asks for {args.epochs}: nothing is left to train"
+    if args.patience and done - 1 - best.get("epoch", done) >= args.patience:
+        return (
+            f"{start.path} has done {done} epochs, the best was epoch {best['epoch'] + 1}: --patience {args.patience} "
+            "is used up"
+        )
+    return ""
 
 
 def check_output_folder(args: argparse.Namespace, start: Start) -> None:
@@ -297,6 +395,11 @@ def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> No
         "n_parameters": parts.model.count_trainable(),
     }
     utils.write_json(args.output_dir / CONFIG, about, indent=2)
+    weights = sum(value.nbytes for value in parts.model.state_dict().values())
+    trained = 4 * parts.model.count_trainable()
+    # Weights and their average, AdamW's two moments, and the best weights; one file more while one is replaced.
+    needed = 2 * (weights * (1 + bool(args.ema_decay)) + 2 * trained) + weights
+    utils.check_free_space(args.output_dir, needed, "the run's checkpoints")
 
 
 def _epoch_of(line: str) -> float:
@@ -318,13 +421,17 @@ def plain(args: argparse.Namespace) -> dict:
 def load_data(args: argparse.Namespace) -> "Data":
     """Both splits, checked, with the views that the command line asks for."""
     from detr.data import ImageCache, load_folder
-    from detr.transforms import augmented_view, evaluation_view, plain_training_view
+    from detr.transforms import augmented_view, evaluation_view, jittered_view, plain_training_view
 
-    training_view = augmented_view if args.augment else plain_training_view
+    training_view = partial(
+        augmented_view if args.augment else plain_training_view, scales=args.scales, max_size=args.max_size
+    )
+    if args.color_jitter:
+        training_view = partial(jittered_view, choose=training_view, strength=args.color_jitter)
     data = load_folder(
         args.coco_path,
         args.dataset_file,
-        partial(training_view, scales=args.scales, max_size=args.max_size),
+        training_view,
         partial(evaluation_view, **resolution(args)),
         args.seed,
         args.num_classes,
@@ -347,35 +454,56 @@ def build_model(args: argparse.Namespace, start: Start, data: "Data") -> "Detr":
     from detr.checkpoint import load_backbone_weights, load_weights, read_config
     from detr.model import Detr, DetrConfig
 
-    fields = {field.name for field in dataclasses.fields(DetrConfig)} - {"num_classes", "batch_norm"}
+    fields = {field.name for field in dataclasses.fields(DetrConfig)} - {"num_classes"}
     asked = {name: value for name in sorted(fields) if (value := getattr(args, name)) is not None}
     if start.checkpoint is None:
         source = args.backbone_weights or "imagenet"
-        batch_norm = "live" if source == "none" else "frozen"
-        model = Detr(DetrConfig(data.num_classes, batch_norm=batch_norm, **asked))
         if source == "none":
+            asked = {"batch_norm": "live"} | asked
+        model = Detr(DetrConfig(data.num_classes, **asked))
+        if source == "none" and model.config.batch_norm == "live":
             print("random backbone: nothing is frozen, BatchNorm is live")
+        elif source == "none":
+            raise UserError("--batch_norm frozen needs a pre-trained backbone, and --backbone_weights is none")
         else:
             print(load_backbone_weights(model, source))
     else:
         own = read_config(start.path, start.checkpoint)
         has_run = args.eval or start.continues
         num_classes = own.get("num_classes", data.num_classes) if has_run else data.num_classes
-        for name in asked.keys() & own.keys() - {"dropout"}:  # dropout is a way to train, not what the file is
+        for name in asked.keys() & own.keys() - {"dropout", "batch_norm"}:  # ways to train, not what the file is
             if asked[name] != own[name]:
                 raise UserError(f"--{name} {asked[name]} contradicts {start.path}, which has {own[name]}; leave it out")
         model = Detr(DetrConfig(**(own | asked | {"num_classes": num_classes})))
         same_classes = start.checkpoint.get("categories", data.label_map.categories) == data.label_map.categories
-        report = load_weights(model, start.checkpoint["model"], start.path, keep_head=same_classes)
+        report = load_weights(model, weights_to_use(start), start.path, keep_head=same_classes)
         if has_run and (report.fresh or args.num_classes not in (None, num_classes)):
             raise UserError(f"{start.path}: its class head is not for the categories of {args.coco_path}")
         print(f"{start.path}: {report}")
     if args.lr_backbone == 0:
         model.freeze_backbone()
+    add_query_groups(args, start, model)
     return model
 
 
-def build_parts(args: argparse.Namespace, start: Start) -> Parts:
+def add_query_groups(args: argparse.Namespace, start: Start, model: "Detr") -> None:
+    """The groups of queries to train side by side: those of the run to go on with, or new ones."""
+    # Near the queries that have learnt something already; random ones are as good as any other.
+    model.add_query_groups(args.query_groups, spread=0.1 if start.checkpoint else 1.0)
+    if start.continues:
+        saved = start.checkpoint.get("train_only", {})
+        own = {name: value for name, value in model.state_dict().items() if name in saved}
+        if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in own.items()}:
+            raise UserError(f"{start.path}: was trained with another number of --query_groups than {args.query_groups}")
+        model.load_state_dict(saved, strict=False)
+
+
+def weights_to_use(start: Start) -> dict:
+    """The state dict of the file to start from: for anything but going on, the average of the weights if it has one."""
+    return (None if start.continues else start.checkpoint.get("ema")) or start.checkpoint["model"]
+
+
+def build_parts(args: argparse.Namespace, start: Start, processes: "Processes") -> Parts:
     """Device, data, network and loss, as the command line and the file to start from say."""
     import torch
 
@@ -383,7 +511,7 @@ def build_parts(args: argparse.Namespace, start: Start) -> Parts:
     from detr.device import pick_device, pick_precision
     from detr.matcher import HungarianMatcher
 
-    device = pick_device(args.device)
+    device = pick_device(args.device, processes)
     torch.manual_seed(args.seed)
     data = load_data(args)
     model = build_model(args, start, data)
@@ -391,15 +519,19 @@ def build_parts(args: argparse.Namespace, start: Start) -> Parts:
     criterion = SetCriterion(
         model.config.num_classes, matcher, args.eos_coef, args.bbox_loss_coef, args.giou_loss_coef, args.aux_loss
     )
-    return Parts(device, pick_precision(args.amp, device), data, model.to(device), criterion.to(device))
+    torch.manual_seed(args.seed + processes.rank)  # the processes began with the same weights, and drop others
+    precision = pick_precision(args.amp, device)
+    return Parts(processes, device, precision, data, model.to(device), criterion.to(device))
 
 
 def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Training":
     """Optimiser and schedule; a continued run gets its state back, and is told where this command line differs."""
     from detr.engine import Training
 
+    recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
+    updates = training_keys(args, parts).updates
     training = Training(
-        parts.model, args.lr, args.lr_backbone, args.weight_decay, args.lr_drop, parts.precision, args.start_epoch
+        parts.model, parts.criterion, recipe, updates, parts.precision, parts.processes, args.start_epoch
     )
     if start.continues:
         training.restore(start.checkpoint, start.path)
@@ -421,59 +553,129 @@ def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Tra
 
 def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
     """The loop: train, evaluate, log, save."""
-    from detr.data import KeyBatches
-    from detr.engine import train_one_epoch
-
     data, trained = parts.data, parts.model.count_trainable()
     print(
         f"{trained:,} parameters to train on {len(data.train)} images, {len(data.val)} to evaluate on; "
         f"{parts.device}, {parts.precision}; epochs {training.epochs_done + 1} to {args.epochs}"
     )
-    keys = KeyBatches(data.train, args.batch_size, args.seed)
-    train_loader = load(args, parts, data.train, keys)
-    val_loader = load(args, parts, data.val, KeyBatches(data.val, args.batch_size))
-    for keys.epoch in range(training.epochs_done, args.epochs):
-        began, epoch = time.monotonic(), keys.epoch
-        title = f"epoch {epoch + 1}/{args.epochs}"
-        with utils.Progress(len(keys), title) as bar:
-            means = train_one_epoch(
-                parts.model,
-                parts.criterion,
-                train_loader,
-                training,
-                parts.device,
-                parts.precision,
-                title,
-                args.clip_max_norm,
-                partial(show_step, bar),
-            )
-        log, ap = prefixed("train_", means), None
-        is_last = epoch + 1 == args.epochs
-        if is_last or (epoch + 1) % args.eval_every == 0:
-            losses, metrics, found = evaluate_on(parts, val_loader)
-            log |= prefixed("test_", losses) | {"test_coco_eval_bbox": metrics}
-            ap = metrics[0]
-        log |= {"epoch": epoch, "n_parameters": trained, "seconds": round(time.monotonic() - began, 2)}
-        if training.end_epoch(ap):
-            save_best(args, parts, training, found)
-        append_log(args.output_dir / LOG, log)
-        if is_last or (epoch + 1) % args.save_every == 0:
-            save_last(args, parts, training)
-        print(summary_line(title, log, training.best), flush=True)
+    keys = training_keys(args, parts)
+    train_loader, val_loader = load(args, parts, data.train, keys), validation_loader(args, parts)
+    log_to = open_logs(args, parts)
+    began, first = time.monotonic(), training.epochs_done
+    with utils.StopRequest() as stop:
+        for keys.epoch in range(training.epochs_done, args.epochs):
+            epoch, keys.first_update = keys.epoch, training.updates_done
+            means = train_one_epoch(args, parts, training, train_loader, len(keys), stop)
+            log, found = prefixed("train_", means), []
+            is_last = epoch + 1 == args.epochs
+            if is_last or (epoch + 1) % args.eval_every == 0:
+                evaluation, found = evaluate_one_epoch(args, parts, training, val_loader, stop)
+                log |= evaluation
+            ap = log.get("test_coco_eval_bbox", [None])[0]
+            log |= {"epoch": epoch, "n_parameters": trained} | accounts(parts, training, log)
+            if training.end_epoch(ap):
+                save_best(args, parts, training, found)
+            log_to(log)
+            no_patience = args.patience and ap is not None and epoch - training.best["epoch"] >= args.patience
+            if is_last or no_patience or (epoch + 1) % args.save_every == 0:
+                save_last(args, parts, training)
+            left = (time.monotonic() - began) / (epoch + 1 - first) * (args.epochs - epoch - 1)
+            print(summary_line(f"epoch {epoch + 1}/{args.epochs}", log, training.best, left), flush=True)
+            if no_patience:
+                print(f"stopping: no better AP in {args.patience} epochs")
+                break
     print(f"done: {args.output_dir / BEST} has AP {training.best['AP']:.3f}; next: python results.py")
+
+
+def train_one_epoch(
+    args: argparse.Namespace,
+    parts: Parts,
+    training: "Training",
+    loader: "DataLoader",
+    batches: int,
+    stop: utils.StopRequest,
+) -> dict[str, float]:
+    """What is left of an epoch; saves in between where it is asked to, and before it stops."""
+    from detr.data import read_batches
+    from detr.distributed import any_process
+
+    on_nonfinite = partial(write_nonfinite, args, parts)
+    title = f"epoch {training.epochs_done + 1}/{args.epochs}"
+    done = training.updates_done * args.accumulate
+    with utils.Progress(batches, title, done=done, shown=parts.processes.is_main) as bar:
+
+        def on_update() -> None:
+            bar.update(args.accumulate, lambda: f"loss {training.means.mean('loss'):.3f}")
+            stops = any_process(bool(stop.signal))
+            if stops or (args.save_every_steps and training.updates_done % args.save_every_steps == 0):
+                training.settle(on_nonfinite)
+                save_last(args, parts, training)
+            if stops:
+                raise stopped(args, training, stop)
+
+        return training.train_epoch(read_batches(loader), on_update, on_nonfinite)
+
+
+def evaluate_one_epoch(
+    args: argparse.Namespace, parts: Parts, training: "Training", loader: "DataLoader", stop: utils.StopRequest
+) -> tuple[dict, list[dict]]:
+    """The log's keys of an evaluation, and the detections."""
+
+    def on_step() -> None:
+        if stop.signal and parts.processes.count == 1:  # several processes are not at the same batch: they go on
+            save_last(args, parts, training)
+            raise stopped(args, training, stop)
+
+    began = time.monotonic()
+    losses, metrics, found = evaluate_on(parts, training.detector, loader, on_step)
+    seconds = {"seconds_eval": round(time.monotonic() - began, 2)}
+    return prefixed("test_", losses) | {"test_coco_eval_bbox": metrics} | seconds, found
+
+
+def stopped(args: argparse.Namespace, training: "Training", stop: utils.StopRequest) -> utils.Stopped:
+    """What to raise when the run was asked to stop, and was saved."""
+    return utils.Stopped(
+        f"stopped in epoch {training.epochs_done + 1} after step {training.updates_done} of "
+        f"{training.updates_per_epoch}; {args.output_dir / LAST} is saved. To go on, run the same command with "
+        "--resume auto",
+        stop.signal or signal.SIGTERM,
+    )
 
 
 def evaluate_only(args: argparse.Namespace, parts: Parts) -> None:
     """Print the 12 COCO numbers and write predictions.json."""
-    from detr.data import KeyBatches
     from detr.evaluate import COCO_METRICS
 
-    val_loader = load(args, parts, parts.data.val, KeyBatches(parts.data.val, args.batch_size))
-    _, metrics, predictions = evaluate_on(parts, val_loader)
+    _, metrics, predictions = evaluate_on(parts, parts.model, validation_loader(args, parts))
     for name, value in zip(COCO_METRICS, metrics, strict=True):
         print(f"{name:10} {value:.4f}")
-    utils.write_json(args.output_dir / PREDICTIONS, predictions)
+    if parts.processes.is_main:
+        utils.write_json(args.output_dir / PREDICTIONS, predictions)
     print(f"detections: {args.output_dir / PREDICTIONS}")
+
+
+def training_keys(args: argparse.Namespace, parts: Parts) -> "KeyBatches":
+    """Which images make up the updates of an epoch, and which of them this process takes."""
+    from detr.data import KeyBatches
+
+    processes = parts.processes
+    return KeyBatches(
+        parts.data.train,
+        args.batch_size,
+        args.seed,
+        accumulate=args.accumulate,
+        process=processes.rank,
+        processes=processes.count,
+    )
+
+
+def validation_loader(args: argparse.Namespace, parts: Parts) -> "DataLoader":
+    """This process's share of the validation images."""
+    from detr.data import KeyBatches
+
+    processes = parts.processes
+    keys = KeyBatches(parts.data.val, args.batch_size, process=processes.rank, processes=processes.count)
+    return load(args, parts, parts.data.val, keys)
 
 
 def load(args: argparse.Namespace, parts: Parts, images: "CocoImages", keys: "KeyBatches") -> "DataLoader":
@@ -483,31 +685,75 @@ def load(args: argparse.Namespace, parts: Parts, images: "CocoImages", keys: "Ke
     return make_loader(images, keys, args.num_workers, pin_memory=parts.device.type == "cuda")
 
 
-def evaluate_on(parts: Parts, val_loader: "DataLoader") -> tuple[dict, list[float], list[dict]]:
+def evaluate_on(
+    parts: Parts, model: "Detr", val_loader: "DataLoader", on_step: Callable[[], None] = lambda: None
+) -> tuple[dict, list[float], list[dict]]:
     """Losses, the 12 COCO numbers and the detections on the validation images."""
+    from detr.data import read_batches
     from detr.evaluate import evaluate
 
-    with utils.Progress(len(val_loader), "evaluate") as bar:
+    with utils.Progress(len(val_loader), "evaluate", shown=parts.processes.is_main) as bar:
+
+        def show(means: "Means") -> None:
+            bar.update(text=lambda: f"loss {means.mean('loss'):.3f}")
+            on_step()
+
         return evaluate(
-            parts.model,
+            model,
             parts.criterion,
-            val_loader,
+            read_batches(val_loader),
             parts.data.val_coco,
             parts.data.label_map,
             parts.device,
             parts.precision,
-            partial(show_step, bar),
+            show,
         )
 
 
-def show_step(bar: utils.Progress, means: "Means") -> None:
-    """Move the progress bar on."""
-    bar.update(text=lambda: f"loss {means.mean('loss'):.3f}")
+# ------------------------------------------------------------------------------------------------- logs and checkpoints
+
+
+def accounts(parts: Parts, training: "Training", log: dict) -> dict[str, float]:
+    """Where an epoch's time and memory went, of this process: keys for the log."""
+    from detr.device import peak_memory_mib
+
+    return {
+        "lr_backbone": training.optimizer.param_groups[1]["lr"],
+        "seconds": round(training.seconds + log.get("seconds_eval", 0.0), 2),
+        "seconds_train": round(training.seconds, 2),
+        "seconds_data": round(training.seconds_waiting, 2),
+        "images_per_second": round(training.images / training.seconds, 2) if training.seconds else 0.0,
+        "peak_memory_mib": round(peak_memory_mib(parts.device)),
+    }
 
 
 def prefixed(prefix: str, values: dict) -> dict:
     """The same values under longer names."""
     return {prefix + name: value for name, value in values.items()}
+
+
+def open_logs(args: argparse.Namespace, parts: Parts) -> Callable[[dict], None]:
+    """What writes an epoch's numbers to log.txt, and to TensorBoard where that is asked for."""
+    if not parts.processes.is_main:
+        return lambda log: None
+    path = args.output_dir / LOG
+    if not args.tensorboard:
+        return partial(append_log, path)
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard") from error
+    writer = SummaryWriter(args.output_dir / "tensorboard")
+
+    def write(log: dict) -> None:
+        append_log(path, log)
+        for name, value in log.items():
+            values = value if isinstance(value, list) else [value]
+            for number, one in enumerate(values):
+                writer.add_scalar(f"{name}_{number}" if isinstance(value, list) else name, one, log["epoch"])
+        writer.flush()
+
+    return write
 
 
 def append_log(path: Path, log: dict) -> None:
@@ -516,39 +762,51 @@ def append_log(path: Path, log: dict) -> None:
         file.write(json.dumps(log) + "\n")
 
 
-def summary_line(title: str, log: dict, best: dict) -> str:
+def summary_line(title: str, log: dict, best: dict, seconds_left: float) -> str:
     """One epoch in one line a person can read."""
     words = [title, f"loss {log['train_loss']:.3f}"]
     if "test_coco_eval_bbox" in log:
         ap, ap50 = log["test_coco_eval_bbox"][:2]
         star = " (best so far)" if best["epoch"] == log["epoch"] else ""
         words += [f"val loss {log['test_loss']:.3f}", f"AP {ap:.3f}", f"AP50 {ap50:.3f}{star}"]
-    return "  ".join([*words, f"lr {log['train_lr']:.1e}", f"{log['seconds']:.0f} s"])
+    words += [f"lr {log['train_lr']:.1e}", f"{log['images_per_second']:.1f} images/s", f"{log['seconds']:.0f} s"]
+    return "  ".join(words + ([f"{utils.duration(seconds_left)} left"] if seconds_left else []))
+
+
+def write_nonfinite(args: argparse.Namespace, parts: Parts, report: dict) -> None:
+    """Keep what is known of an update that was not finite."""
+    path = args.output_dir / f"nonfinite_epoch{report['epoch']}_step{report['step']}.json"
+    if parts.processes.is_main:
+        utils.write_json(path, report, indent=2)
+    print(f"epoch {report['epoch']}, step {report['step']} is not finite and was left out; its batch is in {path}")
 
 
 def save_best(args: argparse.Namespace, parts: Parts, training: "Training", found: list[dict]) -> None:
     """The weights to use, and what they find on the validation images."""
     import torch
 
-    with utils.atomic_path(args.output_dir / BEST) as temporary:
-        torch.save(detector_state(args, parts, training), temporary)
-    utils.write_json(args.output_dir / PREDICTIONS, found)
+    if parts.processes.is_main:
+        with utils.atomic_path(args.output_dir / BEST) as temporary:
+            torch.save(detector_state(args, parts, training, training.detector), temporary)
+        utils.write_json(args.output_dir / PREDICTIONS, found)
 
 
 def save_last(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
     """Everything that going on needs."""
     import torch
 
-    state = detector_state(args, parts, training) | training.state() | {"args": plain(args)}
-    with utils.atomic_path(args.output_dir / LAST) as temporary:
-        torch.save(state, temporary)
+    state = training.state() | {"args": plain(args)}  # every process has a part in it
+    if parts.processes.is_main:
+        state = detector_state(args, parts, training, parts.model) | state
+        with utils.atomic_path(args.output_dir / LAST) as temporary:
+            torch.save(state, temporary)
 
 
-def detector_state(args: argparse.Namespace, parts: Parts, training: "Training") -> dict:
+def detector_state(args: argparse.Namespace, parts: Parts, training: "Training", model: "Detr") -> dict:
     """What makes a file a detector."""
     from detr.checkpoint import weights_state
 
-    return weights_state(parts.model, parts.data.label_map.categories, resolution(args), training.best)
+    return weights_state(model, parts.data.label_map.categories, resolution(args), training.best)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
+import signal
 import sys
 import time
 import urllib.error
@@ -34,6 +36,9 @@ def run_script(main: Callable[[], None]) -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(_fail(f"{where}{error.strerror or error}"))
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         sys.exit(130)
@@ -42,6 +47,43 @@ def run_script(main: Callable[[], None]) -> None:
 def _fail(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 2
+
+
+class Stopped(Exception):
+    """The user or the system asked the script to stop, and it did so in good order; says how to go on."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal = signal_number
+
+
+class StopRequest(contextlib.AbstractContextManager):
+    """Inside it, Ctrl-C and SIGTERM only set `signal`, to be looked at where stopping is safe; a second one stops at
+    once.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.signal: int = 0
+        self._process = os.getpid()
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if os.getpid() != self._process:  # a process that loads images: it is ended by the one that it works for
+            return
+        if self.signal:
+            raise KeyboardInterrupt
+        self.signal = number
+        print("\nstopping after this step; once more stops at once", file=sys.stderr)
 
 
 # -------------------------------------------------------------------------------------------------------- atomic files
@@ -61,6 +103,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_free_space(folder: Path, needed: int, what: str) -> None:
+    """Raise UserError unless the disk of `folder` has room for `needed` bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: {what} will need {needed / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB are free there"
+        )
+
+
 def write_json(path: Path, value: object, indent: int | None = None) -> bool:
     """Write a value as JSON, atomically; a file that says the same already is left alone. Returns whether it wrote."""
     text = json.dumps(value, indent=indent)
@@ -77,26 +128,30 @@ def write_json(path: Path, value: object, indent: int | None = None) -> bool:
 class Progress:
     """How far a long task is: a bar on a terminal; elsewhere a plain line a minute, so that logs stay short.
 
-    Args: total steps (None where unknown), what is being done, the unit (`B` counts bytes).
+    Args: total steps (None where unknown), what is being done, the unit (`B` counts bytes), how many are done already,
+    and whether to show it at all.
     """
 
     LINE_EVERY_S = 60.0
     TEXT_EVERY_S = 0.5
 
-    def __init__(self, total: int | None, description: str, unit: str = "it") -> None:
+    def __init__(
+        self, total: int | None, description: str, unit: str = "it", done: int = 0, shown: bool = True
+    ) -> None:
         from tqdm import tqdm
 
-        self._is_terminal = sys.stderr.isatty()
+        self._is_terminal, self._shown = sys.stderr.isatty(), shown
         self._bar = tqdm(
             total=total,
+            initial=done,
             desc=description,
             unit=unit,
             unit_scale=unit == "B",
             dynamic_ncols=True,
             leave=False,
-            disable=not self._is_terminal,
+            disable=not (self._is_terminal and shown),
         )
-        self._total, self._description, self._done = total, description, 0
+        self._total, self._description, self._done = total, description, done
         self._last_text = time.monotonic()
 
     def update(self, steps: int = 1, text: Callable[[], str] = str) -> None:
@@ -110,7 +165,7 @@ class Progress:
         if self._is_terminal:
             self._bar.set_postfix_str(text(), refresh=False)
             self._bar.update(steps)
-        else:
+        elif self._shown:
             print(f"{self._description}: {self._done} of {self._total or '?'} {text()}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> "Progress":
@@ -118,6 +173,14 @@ class Progress:
 
     def __exit__(self, *exc_info: object) -> None:
         self._bar.close()
+
+
+def duration(seconds: float) -> str:
+    """A time that a person can read: 40 s, 12 min, 3 h 05 min."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 # ----------------------------------------------------------------------------------------------------------- downloads

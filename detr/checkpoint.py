@@ -20,6 +20,7 @@ from detr.model import Detr, DetrConfig
 from detr.public_weights import PUBLIC_WEIGHTS
 
 CLASS_HEAD = ("class_embed.weight", "class_embed.bias")
+TRAIN_ONLY = ("extra_queries",)  # parameters that help to train a DETR and are no part of it
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -139,7 +140,7 @@ def load_weights(detr: Detr, model: dict[str, Tensor], path: Path, keep_head: bo
     `keep_head=False` leaves the file's class head out although it would fit: its classes are others.
     Raises UserError naming the keys when anything else is missing, unexpected or of another shape.
     """
-    own = detr.state_dict()
+    own, train_only = plain_state(detr)
     missing = [key for key in own if key not in model and key not in CLASS_HEAD]
     unexpected = [key for key in model if key not in own]
     reshaped = [
@@ -154,7 +155,7 @@ def load_weights(detr: Detr, model: dict[str, Tensor], path: Path, keep_head: bo
             raise UserError(f"{path}: the weights do not fit a DETR with {detr.config.backbone}: {first}{more}")
     head_fits = keep_head and all(key in model and model[key].shape == own[key].shape for key in CLASS_HEAD)
     usable = {key: value for key, value in model.items() if head_fits or key not in CLASS_HEAD}
-    detr.load_state_dict(own | usable)
+    detr.load_state_dict(own | usable | train_only)
     describe = [f"{key} {tuple(model[key].shape)}" for key in CLASS_HEAD if key in model and not head_fits]
     return LoadReport(len(usable), [] if head_fits else list(CLASS_HEAD), describe)
 
@@ -175,13 +176,20 @@ def load_detector(path: Path) -> tuple[Detr, list[dict], dict[str, int]]:
     return detr.eval(), checkpoint["categories"], checkpoint["resolution"]
 
 
+def plain_state(detr: Detr) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state dict in two: what a plain DETR has, under the public files' keys, and what only its training uses."""
+    state = detr.state_dict()
+    train_only = {key: state.pop(key) for key in TRAIN_ONLY if key in state}
+    return dict(state), train_only
+
+
 def weights_state(detr: Detr, categories: list[dict], resolution: dict[str, int], best: dict) -> dict:
     """A detector as it is saved: weights, architecture, what its classes are called, and how good it was when.
 
     `resolution` has the keywords `scale` and `max_size` of `transforms.evaluation_view`, in pixels.
     """
     return {
-        "model": detr.state_dict(),
+        "model": plain_state(detr)[0],
         "config": dataclasses.asdict(detr.config),
         "categories": categories,
         "resolution": resolution,

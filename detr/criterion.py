@@ -1,7 +1,8 @@
 """The set loss (DETR, section 3.1, equation 2): classes, boxes and what the reference code logs beside them.
 
-All decoder layers are computed together; the normalisers are known from the targets alone, so that a batch split
-over processes or accumulation steps gives the same number as the whole batch.
+All decoder layers are computed together. Every term is a sum over images or objects divided by a normaliser that is
+known from the targets alone, so that the parts of a batch that is split over accumulation steps or processes, each
+divided by the normalisers of the whole, add up to the loss of the whole.
 
 Shapes: L decoder layers, B images, Q queries, T objects of the fullest image, K classes, M matched pairs.
 """
@@ -16,12 +17,30 @@ from detr.boxes import cxcywh_to_xyxy, generalized_iou
 from detr.matcher import HungarianMatcher, Match
 from detr.structures import DetrOutput, Targets
 
+TINY = 1e-12  # in place of a normaliser that is 0, so that 0 / 0 is 0
+
+
+class Normalisers(NamedTuple):
+    """What the losses are divided by. Those of a batch are the sums of those of its parts."""
+
+    images: float
+    objects: float
+    matched: float  # objects that get a query: all of an image, unless it has more objects than there are queries
+    class_weight: float  # summed over the queries of all images
+
+    def __add__(self, other: "Normalisers") -> "Normalisers":
+        return Normalisers(*(a + b for a, b in zip(self, other, strict=True)))
+
 
 class Losses(NamedTuple):
     """The number to minimise and the terms behind it."""
 
     total: Tensor  # ()
     terms: dict[str, Tensor]  # unweighted and detached, each (); named as in the reference's log
+
+    def __add__(self, other: "Losses") -> "Losses":
+        """Of two parts of a batch, both divided by the normalisers of the whole."""
+        return Losses(self.total + other.total, {name: self.terms[name] + other.terms[name] for name in self.terms})
 
 
 class SetCriterion(nn.Module):
@@ -54,25 +73,32 @@ class SetCriterion(nn.Module):
         class_weights[num_classes] = eos_coef
         self.register_buffer("class_weights", class_weights, persistent=False)
 
-    def forward(self, outputs: DetrOutput, targets: Targets) -> Losses:
+    def normalisers(self, targets: Targets, num_queries: int) -> Normalisers:
+        """Of the B images of `targets`, each answered by Q queries."""
+        images, matched = len(targets.counts), sum(min(count, num_queries) for count in targets.counts)
+        class_weight = matched + self.eos_coef * (images * num_queries - matched)
+        return Normalisers(images, sum(targets.counts), matched, class_weight)
+
+    def forward(self, outputs: DetrOutput, targets: Targets, whole: Normalisers | None = None) -> Losses:
         """Loss of the outputs (L, B, Q, ...) against the targets of the B images, in float32.
 
-        Raises FloatingPointError, naming the quantity, when the outputs or a loss are not finite.
+        `whole` are the normalisers of the batch that these images are a part of; by default they are all of it.
         """
         outputs = outputs.in_full_precision()
         if not self.aux_loss:
             outputs = DetrOutput(outputs.logits[-1:], outputs.boxes_cxcywh[-1:])
+        whole = whole or self.normalisers(targets, outputs.logits.shape[2])
         match = self.matcher(outputs, targets)
         target_classes = self._target_classes(outputs, targets, match)
         per_layer = {
-            "loss_ce": self._class_loss(outputs.logits, target_classes),
-            **self._box_losses(outputs.boxes_cxcywh, targets, match),
+            "loss_ce": self._class_loss(outputs.logits, target_classes) / max(whole.class_weight, TINY),
+            **self._box_losses(outputs.boxes_cxcywh, targets, match, max(whole.objects, 1)),
         }
         total = sum(self.weights[name] * values.sum() for name, values in per_layer.items())
         with torch.no_grad():
-            per_layer["cardinality_error"] = self._cardinality_error(outputs.logits, targets)
+            per_layer["cardinality_error"] = self._cardinality_error(outputs.logits, targets) / whole.images
             terms = _name_by_layer({name: values.detach() for name, values in per_layer.items()})
-            terms["class_error"] = _class_error(outputs.logits, target_classes, self.num_classes)
+            terms["class_error"] = self._class_error(outputs.logits, target_classes, whole)
         return Losses(total, terms)
 
     def weight_of(self, term: str) -> float | None:
@@ -88,37 +114,35 @@ class SetCriterion(nn.Module):
         return target_classes
 
     def _class_loss(self, logits: Tensor, target_classes: Tensor) -> Tensor:
-        """Weighted cross-entropy, averaged by weight: (L, B, Q, K + 1), (L, B, Q) -> (L,)."""
+        """Weighted cross-entropy, summed: (L, B, Q, K + 1), (L, B, Q) -> (L,)."""
         loss = F.cross_entropy(logits.flatten(0, 2), target_classes.flatten(), self.class_weights, reduction="none")
-        weight = self.class_weights[target_classes]
-        return loss.unflatten(0, target_classes.shape).sum((1, 2)) / weight.sum((1, 2))
+        return loss.unflatten(0, target_classes.shape).sum((1, 2))
 
-    def _box_losses(self, boxes_cxcywh: Tensor, targets: Targets, match: Match) -> dict[str, Tensor]:
-        """L1 and GIoU losses of the matched pairs, per object of the batch: (L, B, Q, 4) -> (L,) each."""
+    def _box_losses(self, boxes_cxcywh: Tensor, targets: Targets, match: Match, objects: float) -> dict[str, Tensor]:
+        """L1 and GIoU losses of the matched pairs, per object: (L, B, Q, 4) -> (L,) each."""
         predicted = boxes_cxcywh[match.layer, match.image, match.query]  # (M, 4)
         wanted = targets.boxes_cxcywh[match.image, match.target]
         distance = (predicted - wanted).abs().sum(-1)
         giou_loss = 1 - generalized_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(wanted))
-        num_boxes = max(1, sum(targets.counts))
         zeros = boxes_cxcywh.sum((1, 2, 3)) * 0  # keeps the heads in the graph of a batch without objects
         return {
-            "loss_bbox": zeros.index_add(0, match.layer, distance) / num_boxes,
-            "loss_giou": zeros.index_add(0, match.layer, giou_loss) / num_boxes,
+            "loss_bbox": zeros.index_add(0, match.layer, distance) / objects,
+            "loss_giou": zeros.index_add(0, match.layer, giou_loss) / objects,
         }
 
     def _cardinality_error(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Mean absolute error in the number of objects found: (L, B, Q, K + 1) -> (L,). Logged, not trained on."""
+        """Absolute error in the number of objects found, summed: (L, B, Q, K + 1) -> (L,). Logged, not trained on."""
         found = (logits.argmax(-1) != self.num_classes).sum(-1).float()  # (L, B)
         wanted = torch.tensor(targets.counts, dtype=torch.float32, device=logits.device)
-        return (found - wanted).abs().mean(-1)
+        return (found - wanted).abs().sum(-1)
 
-
-def _class_error(logits: Tensor, target_classes: Tensor, no_object: int) -> Tensor:
-    """Percentage of matched queries of the last layer that name another class; 100 where nothing is matched."""
-    predicted, wanted = logits[-1].argmax(-1), target_classes[-1]
-    matched = wanted != no_object
-    correct = (matched & (predicted == wanted)).sum()
-    return 100 - 100 * correct / matched.sum().clamp(min=1)
+    def _class_error(self, logits: Tensor, target_classes: Tensor, whole: Normalisers) -> Tensor:
+        """Percentage of matched queries of the last layer that name another class, (); 100 where nothing is matched."""
+        wanted = target_classes[-1]
+        if not whole.matched:
+            return logits.new_tensor(100 * logits.shape[1] / whole.images)
+        wrong = (wanted != self.num_classes) & (logits[-1].argmax(-1) != wanted)
+        return 100 * wrong.sum() / whole.matched
 
 
 def _name_by_layer(per_layer: dict[str, Tensor]) -> dict[str, Tensor]:

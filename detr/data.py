@@ -152,62 +152,101 @@ class CocoImages(Dataset):
 
 class KeyBatches(Sampler[list[Key]]):
     """Batches of (epoch, index) keys, images of like shape together: less padding, and no batch of one wide and one
-    tall image. The batches of an epoch are a function of (seed, epoch) alone.
+    tall image. What the updates of an epoch consist of is a function of (seed, epoch) alone.
+
+    An update of the weights takes `accumulate` batches from each of the `processes`, so that the images of an update
+    are the same however they are split.
 
     Args:
         images: whose views are to be batched.
         batch_size: images per batch.
-        seed: of the shuffling; None sorts by shape instead and keeps every image (evaluation). When shuffling, an
-            incomplete last batch is left out, as in the reference, unless it is the only one.
+        seed: of the shuffling; None sorts by shape instead and keeps every image (evaluation). When shuffling, the
+            images of an incomplete last update are left out, as in the reference, unless it is the only one.
         grouped: False puts whatever comes next into a batch.
+        accumulate: batches per update and process.
+        process, processes: which share of each update (of all batches in evaluation) is handed out here.
+
+    `epoch` and `first_update` say where to begin. Raises UserError with fewer images than processes.
     """
 
     POOL = 32  # batches' worth of shuffled images from which like ones are picked: more saves little more padding
 
-    def __init__(self, images: CocoImages, batch_size: int, seed: int | None = None, grouped: bool = True) -> None:
+    def __init__(
+        self,
+        images: CocoImages,
+        batch_size: int,
+        seed: int | None = None,
+        grouped: bool = True,
+        accumulate: int = 1,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        if len(images) < processes and seed is not None:
+            raise UserError(f"{images.folder}: {len(images)} images are too few to share among {processes} processes")
         self.images = images
         self.batch_size = batch_size
+        self.update_size = batch_size * accumulate * processes
         self.seed = seed
         self.grouped = grouped
+        self.process, self.processes = process, processes
         self.epoch = 0
+        self.first_update = 0
+
+    @property
+    def updates(self) -> int:
+        """Updates of the weights in a whole epoch of training."""
+        return max(1, len(self.images) // self.update_size)
 
     def __len__(self) -> int:
-        if self.seed is None or len(self.images) < self.batch_size:
-            return -(-len(self.images) // self.batch_size)
-        return len(self.images) // self.batch_size
+        """Batches handed out here in a whole epoch."""
+        if self.seed is None:
+            return len(range(self.process, -(-len(self.images) // self.batch_size), self.processes))
+        return sum(-(-len(share) // self.batch_size) for share in self._shares(np.arange(len(self.images))))
 
     def __iter__(self) -> Iterator[list[Key]]:
         order = np.arange(len(self.images))
         if self.seed is None:
             if self.grouped:
                 order = np.array(sorted(order, key=lambda index: np.divide(*self.images.size_hw(index))))
-            yield from ([(0, int(index)) for index in batch] for batch in self._slices(order, len(self)))
-            return
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(order)[: len(self) * self.batch_size]
-        pool = self.POOL * self.batch_size
-        for start in range(0, len(order), pool):
-            indices = order[start : start + pool]
-            batches = (
-                self._alike(indices) if self.grouped else self._slices(indices, -(-len(indices) // self.batch_size))
+            yield from (
+                [(0, int(i)) for i in b] for b in _slices(order, self.batch_size)[self.process :: self.processes]
             )
-            yield from ([(self.epoch, int(index)) for index in batches[n]] for n in rng.permutation(len(batches)))
+            return
+        for share in self._shares(self._shuffled())[self.first_update :]:
+            yield from ([(self.epoch, int(index)) for index in batch] for batch in _slices(share, self.batch_size))
 
-    def _slices(self, order: np.ndarray, count: int) -> list[np.ndarray]:
-        return [order[n * self.batch_size : (n + 1) * self.batch_size] for n in range(count)]
+    def _shares(self, order: np.ndarray) -> list[np.ndarray]:
+        """What this process has of each update, given the order of all images."""
+        updates = _slices(order, self.update_size)[: self.updates]
+        return [np.array_split(update, self.processes)[self.process] for update in updates]
+
+    def _shuffled(self) -> np.ndarray:
+        """All images in this epoch's order, those that make up an update side by side."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.images))[: self.updates * self.update_size]
+        updates: list[np.ndarray] = []
+        for pool in _slices(order, self.POOL * self.update_size):
+            together = self._alike(pool) if self.grouped else _slices(pool, self.update_size)
+            updates += [together[n] for n in rng.permutation(len(together))]
+        return np.concatenate(updates)
 
     def _alike(self, indices: np.ndarray) -> list[np.ndarray]:
-        """Batches picked greedily: the first image left, and those that would be padded least beside it."""
+        """Updates picked greedily: the first image left, and those that would be padded least beside it."""
         sizes_hw = np.array([self.images.view((self.epoch, int(index))).size_hw for index in indices])
-        left, batches = np.arange(len(indices)), []
+        left, updates = np.arange(len(indices)), []
         while len(left):
             first, rest = left[0], left[1:]
             together = np.maximum(sizes_hw[first], sizes_hw[rest])
             padding = 2 * together.prod(1) - sizes_hw[first].prod() - sizes_hw[rest].prod(1)
-            chosen = np.argsort(padding, kind="stable")[: self.batch_size - 1]
-            batches.append(indices[np.append(first, rest[chosen])])
+            chosen = np.argsort(padding, kind="stable")[: self.update_size - 1]
+            updates.append(indices[np.append(first, rest[chosen])])
             left = np.delete(rest, chosen)
-        return batches
+        return updates
+
+
+def _slices(order: np.ndarray, size: int) -> list[np.ndarray]:
+    """Consecutive pieces of this size, the last one may be shorter."""
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 class ImageCache:
@@ -281,6 +320,22 @@ def make_loader(images: CocoImages, batches: KeyBatches, num_workers: int, pin_m
         persistent_workers=num_workers > 0,
         generator=torch.Generator(),  # of its own: starting an epoch must not move the model's random numbers
     )
+
+
+def read_batches(loader: DataLoader) -> Iterator[Batch]:
+    """The loader's batches. Raises UserError, in one sentence, for what went wrong in a process that loads them."""
+    try:
+        yield from loader
+    except UserError as error:
+        # From a worker the loader wraps it in a traceback, which ends in the message.
+        raise UserError(str(error).rpartition("UserError: ")[2]) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a process that loads images has died ({str(error).splitlines()[0]}): most often memory ran out; try a "
+            "smaller --num_workers (0 loads in the main process)"
+        ) from error
 
 
 def load_folder(

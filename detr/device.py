@@ -8,13 +8,18 @@ from typing import NamedTuple
 
 import torch
 
+from detr.distributed import ALONE, Processes
 from detr.errors import UserError
 
 AMP_CHOICES = ("auto", "bf16", "fp16", "off")
 
 
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; `auto` takes CUDA, then MPS, then the CPU. Raises UserError when it is not there."""
+def pick_device(name: str, processes: Processes = ALONE) -> torch.device:
+    """The device called `name`; `auto` takes CUDA, then MPS, then the CPU; of several processes on a machine each takes
+    a GPU of its own. Raises UserError when it is not there.
+    """
+    if processes.count > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
+        name = f"cuda:{processes.local_rank}"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -23,8 +28,20 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from error
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32, as convolutions have by default
     return device
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """The most memory that this process has held: of the GPU where it computes on one, otherwise of the host."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return 0.0
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def keep_freed_memory() -> None:

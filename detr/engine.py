@@ -1,111 +1,133 @@
-"""Training: the optimiser and its schedule, one epoch, and the means that are logged."""
+"""Training: one update after another, what is counted meanwhile, and the state that a checkpoint needs to go on."""
 
+import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from detr.checkpoint import random_state, restore_random_state
-from detr.criterion import Losses, SetCriterion
+from detr import distributed
+from detr.averaging import Means, WeightAverage
+from detr.checkpoint import plain_state, random_state, restore_random_state
+from detr.criterion import Losses, Normalisers, SetCriterion
 from detr.device import Precision
 from detr.errors import UserError
 from detr.model import Detr
-from detr.structures import Batch
+from detr.schedule import Recipe
+from detr.structures import Batch, Targets
 
 SMALLEST_SCALE = 1.0  # of a float16 run's gradients: below it something other than rounding is wrong
 
 
-class Means:
-    """Running means of the loss and its terms over the steps of an epoch; the sums stay on the device."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self._sums: dict[str, Tensor] = {}
-
-    def add(self, losses: Losses) -> None:
-        """Count one step."""
-        self.steps += 1
-        for name, value in {"loss": losses.total.detach(), **losses.terms}.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-
-    def mean(self, name: str) -> float:
-        """Mean of `loss` or of a term so far."""
-        return float(self._sums[name]) / self.steps
-
-    def log_terms(self, criterion: SetCriterion) -> dict[str, float]:
-        """Every mean under the reference's log keys: `loss_x` weighted as in the total, `loss_x_unscaled` as it is."""
-        if not self.steps:
-            return {}
-        names, values = list(self._sums), (torch.stack(list(self._sums.values())) / self.steps).tolist()
-        means = dict(zip(names, values, strict=True))
-        log = {"class_error": means["class_error"], "loss": means.pop("loss")}
-        log |= {
-            name: mean * weight for name, mean in means.items() if (weight := criterion.weight_of(name)) is not None
-        }
-        return log | {f"{name}_unscaled": mean for name, mean in means.items()}
-
-
 class Training:
-    """What moves on from epoch to epoch and is saved to go on with: AdamW, its schedule, and the best score.
+    """A run: the model with what moves on from update to update and is saved to go on with.
+
+    Apart from the matching, nothing in an update waits for the device: whether its loss is finite is decided there, an
+    update that is not is left out there, and the host learns of it during the next one.
 
     Args:
-        model: the network; parameters that are frozen are left out.
-        lr, lr_backbone: learning rates of everything but the backbone, and of the backbone.
-        weight_decay: of AdamW.
-        lr_drop: epochs until both rates drop to a tenth.
-        precision: float16 needs its gradients scaled.
+        model: the network, on its device; parameters that are frozen stay as they are.
+        criterion: its loss.
+        recipe: learning rates and the rest.
+        updates_per_epoch: of this process.
+        precision: the number format of the network's forward and backward pass.
+        processes: those of the run.
         epochs_done: epochs that count as done.
     """
 
     def __init__(
         self,
         model: Detr,
-        lr: float,
-        lr_backbone: float,
-        weight_decay: float,
-        lr_drop: int,
+        criterion: SetCriterion,
+        recipe: Recipe,
+        updates_per_epoch: int,
         precision: Precision,
+        processes: distributed.Processes = distributed.ALONE,
         epochs_done: int = 0,
     ) -> None:
-        self.rates = (lr, lr_backbone)
-        self.weight_decay = weight_decay
-        self.lr_drop = lr_drop
+        self.model, self.criterion, self.recipe = model, criterion, recipe
+        self.updates_per_epoch = updates_per_epoch
+        self.precision = precision
+        self.processes = processes
+        self.device = next(model.parameters()).device
         self.epochs_done = epochs_done
+        self.updates_done = 0  # in the epoch under way
+        self.means = Means()  # of the epoch under way
         self.best = {"AP": -math.inf, "epoch": -1}
-        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for name, p in trained if not name.startswith("backbone.0.")]},
-            {"params": [p for name, p in trained if name.startswith("backbone.0.")]},
-        ]
-        # Fused: one pass over the parameters, which can also leave an update out without asking the host.
-        self.optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
+        self.skipped = 0
+        self.images, self.seconds, self.seconds_waiting = 0, 0.0, 0.0  # of the epoch under way, in this process
+        self.optimizer = _make_optimizer(model, recipe)
         self.scaler = torch.amp.GradScaler(precision.device_type, enabled=precision.dtype == torch.float16)
-        self.set_learning_rates()
+        self.average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
+        self._network = distributed.wrap(model)
+        self._pending: tuple[Tensor, Losses, list[Targets]] | None = None  # an update that was not looked at yet
+        live = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self._statistics = [value for module in live for value in (module.running_mean, module.running_var)]
 
-    def set_learning_rates(self) -> None:
-        """Rates of the coming epoch: a function of the epochs done alone, so that a continued run needs no history."""
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * 0.1 ** (self.epochs_done // self.lr_drop)
-            group["weight_decay"] = self.weight_decay
+    @property
+    def detector(self) -> Detr:
+        """The weights that are evaluated and kept as the best: the average where there is one."""
+        return self.average.model if self.average else self.model
 
-    def update(self, model: Detr, loss: Tensor, clip_max_norm: float) -> Tensor:
-        """One step of the optimiser, left out where loss or gradients are not finite; returns whether they were, (),
-        still on the device. With float16 infinite gradients are normal: then only the loss and the scale count.
+    def train_epoch(
+        self,
+        batches: Iterable[Batch],
+        on_update: Callable[[], None] = lambda: None,
+        on_nonfinite: Callable[[dict], None] = lambda report: None,
+    ) -> dict[str, float]:
+        """Train on the batches of an epoch, or on what is left of it; returns its means under the reference's log keys.
+
+        `on_update` is called after every update, `on_nonfinite` with a report of each that was left out.
+        Raises UserError when one more is not finite than the recipe allows, or when memory runs out, naming the epoch,
+        the update and its images.
         """
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), clip_max_norm or math.inf)
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            return torch.isfinite(loss.detach()) & (self.scaler.scale(torch.ones_like(loss.detach())) >= SMALLEST_SCALE)
-        finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
-        self.optimizer.found_inf = 1 - finite.float()  # what a GradScaler tells a fused optimiser
-        self.optimizer.step()
-        return finite
+        self.model.train()
+        self.images, self.seconds, self.seconds_waiting = 0, 0.0, 0.0
+        began = time.monotonic()
+        for update in self._updates(iter(batches)):
+            self._set_learning_rates()
+            with _out_of_memory_named(self._where(self.updates_done + 1), update):
+                before = [statistic.clone() for statistic in self._statistics]
+                losses = self._gradients(update, on_nonfinite)
+                finite = self._step(losses)
+            for statistic, old in zip(self._statistics, before, strict=True):
+                statistic.copy_(torch.where(finite, statistic, old))
+            self.means.add(losses, finite, self.optimizer.param_groups[0]["lr"])
+            self.updates_done += 1
+            if self.average:
+                self.average.update(self._updates_so_far)
+            self._pending = finite, losses, [batch.targets for batch in update]
+            self.images += sum(len(batch.images) for batch in update) * self.processes.count
+            self.seconds = time.monotonic() - began
+            on_update()
+        self.settle(on_nonfinite)
+        return self.means.log_terms(self.criterion)
+
+    def settle(self, on_nonfinite: Callable[[dict], None] = lambda report: None) -> None:
+        """Make sure that the last update was finite; to be called before anything is saved."""
+        if self._pending is None:
+            return
+        (finite, losses, targets), self._pending = self._pending, None
+        if finite:
+            return
+        where = self._where(self.updates_done)
+        named = {name: float(value) for name, value in {"loss": losses.total, **losses.terms}.items()}
+        images = distributed.gathered([image for one in targets for image in _describe(one)])
+        written = {name: value if math.isfinite(value) else str(value) for name, value in named.items()}  # as JSON can
+        on_nonfinite({"epoch": self.epochs_done + 1, "step": self.updates_done, "losses": written, "images": images})
+        self.skipped += 1
+        if self.skipped > self.recipe.skip_nonfinite:
+            ids = [image["image_id"] for image in images]
+            what = "the loss" if not math.isfinite(named["loss"]) else "the gradient"
+            raise UserError(
+                f"{where}, images {ids}: {what} is not finite (NaN or infinity); the weights were left as they were. A "
+                "smaller --lr or --clip_max_norm usually helps; so does a look at these images"
+            )
 
     def end_epoch(self, ap: float | None) -> bool:
         """Count an epoch as done, with its AP where it was evaluated; returns whether that is the best so far."""
@@ -113,7 +135,7 @@ class Training:
         if is_best:
             self.best = {"AP": ap, "epoch": self.epochs_done}
         self.epochs_done += 1
-        self.set_learning_rates()
+        self.updates_done, self.means = 0, Means()
         return is_best
 
     def state(self) -> dict:
@@ -122,22 +144,26 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             # What torch's StepLR would hold, so that the reference code can go on with our checkpoint too.
             "lr_scheduler": {
-                "step_size": self.lr_drop,
+                "step_size": self.recipe.lr_drop,
                 "gamma": 0.1,
-                "base_lrs": list(self.rates),
+                "base_lrs": [self.recipe.lr, self.recipe.lr_backbone],
                 "last_epoch": self.epochs_done,
                 "_step_count": self.epochs_done + 1,
             },
             "epoch": self.epochs_done - 1,
+            "step": {"updates_done": self.updates_done, "means": self.means.state()},
             "best": self.best,
+            "skipped": self.skipped,
+            "ema": plain_state(self.average.model)[0] if self.average else None,
+            "train_only": plain_state(self.model)[1],
             "scaler": self.scaler.state_dict(),
-            "rng": random_state(),
+            "rng": distributed.gathered([random_state()]),  # of every process
         }
 
     def restore(self, checkpoint: dict, path: Path) -> None:
         """Go on from a checkpoint; learning rates and weight decay stay those asked for now.
 
-        Raises UserError when it was made for other trained parameters.
+        Raises UserError when it was made for other trained parameters, or stopped inside an epoch of another length.
         """
         try:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
@@ -145,57 +171,121 @@ class Training:
             raise UserError(f"{path}: its optimiser trained other parameters; is --lr_backbone as it was?") from error
         self.epochs_done = checkpoint["epoch"] + 1
         self.best = checkpoint.get("best", self.best)
-        self.set_learning_rates()
+        self.skipped = checkpoint.get("skipped", 0)
+        if step := checkpoint.get("step"):
+            self.updates_done = step["updates_done"]
+            self.means.restore(step["means"])
+        if self.updates_done > self.updates_per_epoch:
+            raise UserError(f"{path}: {self.updates_done} updates into an epoch that now has {self.updates_per_epoch}")
+        if self.average:
+            saved = checkpoint.get("ema") or checkpoint["model"]
+            self.average.model.load_state_dict(saved | plain_state(self.average.model)[1])
         if checkpoint.get("scaler"):
             self.scaler.load_state_dict(checkpoint["scaler"])
-        if "rng" in checkpoint:
-            restore_random_state(checkpoint["rng"])
+        if len(states := checkpoint.get("rng", [])) == self.processes.count:
+            restore_random_state(states[self.processes.rank])
+
+    @property
+    def _updates_so_far(self) -> int:
+        return self.epochs_done * self.updates_per_epoch + self.updates_done
+
+    def _where(self, update: int) -> str:
+        return f"epoch {self.epochs_done + 1}/{self.recipe.epochs}, step {update}"
+
+    def _set_learning_rates(self) -> None:
+        factor = self.recipe.rate_factor(self._updates_so_far, self.updates_per_epoch)
+        rates = (self.recipe.lr, self.recipe.lr_backbone)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+            group["weight_decay"] = self.recipe.weight_decay
+
+    def _updates(self, batches: Iterator[Batch]) -> Iterator[list[Batch]]:
+        """The batches of one update at a time; the time spent on waiting for them is counted."""
+        while True:
+            began = time.monotonic()
+            update = list(itertools.islice(batches, self.recipe.accumulate))
+            self.seconds_waiting += time.monotonic() - began
+            if not update:
+                return
+            yield update
+
+    def _gradients(self, update: list[Batch], on_nonfinite: Callable[[dict], None]) -> Losses:
+        """Forward and backward through every batch of an update, in this process; its losses over all processes."""
+        self.optimizer.zero_grad(set_to_none=True)
+        groups = self.model.query_groups
+        queries = self.model.config.num_queries
+        parts = [self.criterion.normalisers(batch.targets.repeated(groups), queries) for batch in update]
+        mine = torch.tensor(sum(parts[1:], parts[0]), dtype=torch.float64)
+        whole = Normalisers(*distributed.summed(mine).tolist())
+        found: list[Losses] = []
+        for batch in update:
+            is_last = len(found) + 1 == len(update)
+            with contextlib.nullcontext() if is_last or self._network is self.model else self._network.no_sync():
+                moved = batch.to(self.device)
+                with self.precision.autocast():
+                    outputs = self._network(moved.images, moved.padding_mask)
+                losses = self.criterion(outputs, moved.targets.repeated(groups), whole)
+                self.settle(on_nonfinite)  # the matching has just waited for the device: reading this costs nothing
+                # The mean over the processes is taken of the gradients; normalised by the whole they are to be summed.
+                self.scaler.scale(losses.total * self.processes.count).backward()
+            found.append(Losses(losses.total.detach(), losses.terms))
+        return _over_processes(sum(found[1:], found[0]))
+
+    def _step(self, losses: Losses) -> Tensor:
+        """One step of the optimiser, left out where loss or gradients are not finite; returns whether they were, (),
+        still on the device. With float16 infinite gradients are normal: then only the loss and the scale count.
+        """
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_max_norm or math.inf)
+        finite = torch.isfinite(losses.total)
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            return finite & (self.scaler.scale(torch.ones_like(losses.total)) >= SMALLEST_SCALE)
+        finite = finite & torch.isfinite(norm)
+        self.optimizer.found_inf = 1 - finite.float()  # what a GradScaler tells a fused optimiser
+        self.optimizer.step()
+        return finite
 
 
-def train_one_epoch(
-    model: Detr,
-    criterion: SetCriterion,
-    batches: Iterable[Batch],
-    training: Training,
-    device: torch.device,
-    precision: Precision,
-    title: str,
-    clip_max_norm: float,
-    on_step: Callable[[Means], None] = lambda means: None,
-) -> dict[str, float]:
-    """Train on every batch once and return the means of the epoch under the reference's log keys.
-
-    Apart from the matching, nothing in a step waits for the device: whether its loss is finite is decided there, an
-    update that is not is left out there, and the host learns of it at the next step.
-    Raises UserError when a loss is not finite, naming the epoch (`title`), step and images.
-    """
-    model.train()
-    means = Means()
-    previous: tuple[Tensor, str] | None = None
-    for step, batch in enumerate(batches, start=1):
-        moved = batch.to(device)
-        where = f"{title}, step {step}: images {batch.targets.image_ids}"
-        with precision.autocast():
-            outputs = model(moved.images, moved.padding_mask)
-        try:
-            losses = criterion(outputs, moved.targets)
-        except FloatingPointError as error:
-            raise UserError(_not_finite(where, str(error))) from error
-        _stop_unless_finite(previous)  # the matching has just waited for the device: reading this costs nothing
-        previous = training.update(model, losses.total, clip_max_norm), where
-        means.add(losses)
-        on_step(means)
-    _stop_unless_finite(previous)
-    return {"lr": training.optimizer.param_groups[0]["lr"], **means.log_terms(criterion)}
+def _make_optimizer(model: Detr, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW over what is trained: the backbone's parameters in a group of their own."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for name, p in trained if not name.startswith("backbone.0.")]},
+        {"params": [p for name, p in trained if name.startswith("backbone.0.")]},
+    ]
+    # Fused: one pass over the parameters, which can also leave an update out without asking the host.
+    return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
 
-def _stop_unless_finite(update: tuple[Tensor, str] | None) -> None:
-    if update is not None and not update[0]:
-        raise UserError(_not_finite(update[1], "the loss or its gradient"))
+def _over_processes(losses: Losses) -> Losses:
+    values = distributed.summed(torch.stack((losses.total, *losses.terms.values())))
+    return Losses(values[0], dict(zip(losses.terms, values[1:], strict=True)))
 
 
-def _not_finite(where: str, what: str) -> str:
-    return (
-        f"{where}: {what} is not finite (NaN or infinity); the weights were left as they were. A smaller --lr or "
-        "--clip_max_norm usually helps; so does a look at these images"
-    )
+def _describe(targets: Targets) -> list[dict]:
+    """A batch's objects in plain values, an entry for each image."""
+    return [
+        {"image_id": image_id, "labels": labels[:count].tolist(), "boxes_cxcywh": boxes[:count].tolist()}
+        for image_id, labels, boxes, count in zip(
+            targets.image_ids, targets.labels, targets.boxes_cxcywh, targets.counts, strict=True
+        )
+    ]
+
+
+@contextlib.contextmanager
+def _out_of_memory_named(where: str, update: list[Batch]) -> Iterator[None]:
+    """Turn the device's or the host's out-of-memory error into a UserError that says what would fit."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        images = [(batch.images.shape[0], *batch.images.shape[-2:]) for batch in update]
+        count, height, width = max(images, key=math.prod)
+        raise UserError(
+            f"{where}: out of memory; its largest batch is {count} x {width}x{height} pixels, images "
+            f"{update[images.index((count, height, width))].targets.image_ids}. Less memory: a smaller --batch_size "
+            "(with --accumulate for the same result), smaller --scales and --max_size, --freeze backbone, --amp"
+        ) from error

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
 
+from detr import distributed
+from detr.averaging import Means
 from detr.boxes import xyxy_to_xywh
 from detr.criterion import SetCriterion
 from detr.data import LabelMap
 from detr.device import Precision
-from detr.engine import Means
 from detr.model import Detr
 from detr.postprocess import Detections, postprocess
 from detr.structures import Batch
@@ -93,7 +94,7 @@ def evaluate(
 ) -> tuple[dict[str, float], list[float], list[dict]]:
     """Losses, the 12 COCO numbers and the detections (COCO results format) of the model on a validation set.
 
-    `batches` holds every image of `coco` once.
+    `batches` holds every image of `coco` once, over all processes; each of them gets the whole result.
     """
     model.eval()
     means = Means()
@@ -106,4 +107,6 @@ def evaluate(
         detections = postprocess(outputs, batch.targets.original_sizes_hw)
         results += to_coco_results(detections, batch.targets.image_ids, label_map)
         on_step(means)
+    means = means.over_processes()
+    results = sorted(distributed.gathered(results), key=lambda result: result["image_id"])
     return means.log_terms(criterion), coco_metrics(coco, results), results

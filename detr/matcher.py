@@ -14,6 +14,8 @@ from detr.boxes import cxcywh_to_xyxy, generalized_iou
 from detr.errors import UserError
 from detr.structures import DetrOutput, Targets
 
+WORST = 1e9  # dearer than any pair of finite boxes
+
 
 class Match(NamedTuple):
     """M matched pairs over all layers and images, as index vectors (M,) on the outputs' device."""
@@ -58,11 +60,10 @@ class HungarianMatcher:
     def __call__(self, outputs: DetrOutput, targets: Targets) -> Match:
         """Match the outputs (L, B, Q, ...) with the targets of the B images.
 
-        Raises FloatingPointError when a cost is not finite: the network's outputs hold NaN or infinity.
+        A cost that is not finite is matched last: the loss will not be finite either, and says so.
         """
         cost = matching_cost(outputs, targets, *self.costs).cpu().numpy()
-        if not np.isfinite(cost).all():
-            raise FloatingPointError("the matching cost")
+        cost = np.nan_to_num(cost, copy=False, nan=WORST, posinf=WORST, neginf=WORST)  # SciPy refuses others
         pairs = [
             np.stack(np.broadcast_arrays(layer, image, *linear_sum_assignment(cost[layer, image, :, :count])))
             for layer in range(cost.shape[0])

@@ -5,6 +5,7 @@ Shapes: B images, Q queries, K classes (logit K means "no object"), L decoder la
 
 import dataclasses
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -89,17 +90,41 @@ class Detr(nn.Module):
             config.pre_norm,
         )
         self.query_embed = nn.Embedding(config.num_queries, dim)
+        self.register_parameter("extra_queries", None)  # (G - 1, Q, D) with G groups, see add_query_groups
         self.class_embed = nn.Linear(dim, config.num_classes + 1)
         self.bbox_embed = BoxHead(dim)
 
     def forward(self, images: Tensor, padding_mask: Tensor) -> DetrOutput:
-        """Images (B, 3, H, W), ImageNet-normalised, and their padding mask (B, H, W), True on padding."""
+        """Images (B, 3, H, W), ImageNet-normalised, and their padding mask (B, H, W), True on padding.
+
+        In training with G groups of queries, the outputs are those of G * B images: all of the first group, then all
+        of the second, each to be matched by itself.
+        """
         body, position_embedding = self.backbone
         features = body(images)  # (B, C, H/32, W/32)
         mask = F.interpolate(padding_mask[None].float(), size=features.shape[-2:])[0].bool()
         positions = position_embedding(mask)
-        decoded = self.transformer(self.input_proj(features), positions, mask, self.query_embed.weight)
+        queries = self.query_embed.weight[None]
+        if self.training and self.extra_queries is not None:
+            queries = torch.cat((queries, self.extra_queries))
+        decoded = self.transformer(self.input_proj(features), positions, mask, queries)  # (L, G * B, Q, D)
         return DetrOutput(self.class_embed(decoded), self.bbox_embed(decoded).sigmoid())
+
+    @property
+    def query_groups(self) -> int:
+        """Groups of queries in training; outside it only the first, `query_embed`, is used."""
+        return 1 if self.extra_queries is None else 1 + len(self.extra_queries)
+
+    def add_query_groups(self, groups: int, spread: float) -> None:
+        """Train `groups` groups of queries side by side: each object then teaches one query of every group (Chen et
+        al. 2022, Group DETR, section 3). Groups do not see each other, and only the first is part of the detector.
+
+        `spread` says how far, in standard deviations of the embedding, each new group is from a copy of it. With no
+        spread at all the groups would stay copies of each other and teach nothing new.
+        """
+        copies = self.query_embed.weight.detach().repeat(groups - 1, 1, 1)
+        if groups > 1:
+            self.extra_queries = nn.Parameter(copies + spread * copies.std() * torch.randn_like(copies))
 
     def freeze_backbone(self) -> None:
         """Keep the whole backbone as it is; before an optimiser or DistributedDataParallel sees the parameters."""

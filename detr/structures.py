@@ -18,6 +18,16 @@ class Targets(NamedTuple):
     image_ids: list[int]
     original_sizes_hw: list[tuple[int, int]]  # upright pixels of the file, what detections are scaled to
 
+    def repeated(self, times: int) -> "Targets":
+        """The same images several times over, (times * B): what several groups of queries are compared with."""
+        return Targets(
+            self.labels.repeat(times, 1),
+            self.boxes_cxcywh.repeat(times, 1, 1),
+            self.counts * times,
+            self.image_ids * times,
+            self.original_sizes_hw * times,
+        )
+
 
 class Batch(NamedTuple):
     """Images padded to a common size, their padding, and their objects."""

@@ -1,6 +1,7 @@
 """The encoder-decoder transformer (DETR, section 3.2 and figure 10).
 
-Shapes: B images, N = H*W tokens of the feature map, Q object queries, L decoder layers, D width, M heads.
+Shapes: B images, N = H*W tokens of the feature map, Q object queries in each of G groups, L decoder layers, D width, M
+heads.
 Positions are added to queries and keys of every attention, never to values, so that content stays free of place.
 """
 
@@ -138,14 +139,15 @@ class DecoderLayer(FeedForward):
     def forward(
         self, slots: Tensor, queries: Tensor, memory: Tensor, placed_memory: Tensor, padding_mask: Tensor
     ) -> Tensor:
-        """(B, Q, D) slots, (Q, D) queries, (B, N, D) memory without and with positions, (B, N) -> (B, Q, D)."""
+        """(B, G, Q, D) slots, (G, Q, D) queries, (B, N, D) memory without and with positions, (B, N) mask -> slots."""
 
         def attend_slots(x: Tensor) -> Tensor:
-            placed = x + queries
-            return self.self_attn(placed, placed, x)
+            placed = (x + queries).flatten(0, 1)  # (B * G, Q, D): the groups do not see each other
+            return self.self_attn(placed, placed, x.flatten(0, 1)).view_as(x)
 
         def attend_memory(x: Tensor) -> Tensor:
-            return self.multihead_attn(x + queries, placed_memory, memory, padding_mask)
+            placed = (x + queries).flatten(1, 2)
+            return self.multihead_attn(placed, placed_memory, memory, padding_mask).view_as(x)
 
         slots = _residual(slots, attend_slots, self.norm1, self.dropout, self.pre_norm)
         slots = _residual(slots, attend_memory, self.norm2, self.dropout, self.pre_norm)
@@ -181,14 +183,14 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, queries: Tensor, memory: Tensor, positions: Tensor, padding_mask: Tensor) -> Tensor:
-        """(Q, D), (B, N, D), (B, N, D), (B, N) -> normalised output of every layer (L, B, Q, D)."""
+        """(G, Q, D), (B, N, D), (B, N, D), (B, N) -> normalised output of every layer (L, G * B, Q, D)."""
         slots = queries.new_zeros(()).expand(memory.shape[0], *queries.shape)
         placed_memory = memory + positions
         outputs = []
         for layer in self.layers:
             slots = layer(slots, queries, memory, placed_memory, padding_mask)
             outputs.append(slots)
-        return self.norm(torch.stack(outputs))
+        return self.norm(torch.stack(outputs)).transpose(1, 2).flatten(1, 2)
 
 
 class Transformer(nn.Module):
@@ -212,7 +214,7 @@ class Transformer(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, features: Tensor, positions: Tensor, padding_mask: Tensor, queries: Tensor) -> Tensor:
-        """(B, D, H, W) features and positions, (B, H, W) mask, (Q, D) queries -> (L, B, Q, D)."""
+        """(B, D, H, W) features and positions, (B, H, W) mask, (G, Q, D) queries -> (L, G * B, Q, D)."""
         tokens = features.flatten(2).transpose(1, 2)  # (B, D, H, W) -> (B, N, D)
         positions = positions.flatten(2).transpose(1, 2)
         padding_mask = padding_mask.flatten(1)

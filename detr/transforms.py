@@ -1,14 +1,16 @@
 """Augmentation and resizing (DETR, section 4 and appendix A.4): decide a view of the image first, then cut it once.
 
-A `View` is the region of the original image that is seen, the size it is scaled to, and whether it is mirrored.
+A `View` is the region of the original image that is seen, the size it is scaled to, whether it is mirrored, and in
+which light.
 The paper's resize, crop, resize chain is such a view too, so that every pixel is resampled only once.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance
 from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -18,6 +20,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _CROP_RESIZE_SHARES = (400 / 800, 500 / 800, 600 / 800)
 _CROP_MIN_SHARE, _CROP_MAX_SHARE = 384 / 800, 600 / 800
 
+LIGHTS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)  # what colour jitter changes
+
 
 class View(NamedTuple):
     """What of an image the network sees, and how large."""
@@ -25,6 +29,7 @@ class View(NamedTuple):
     region_xyxy: tuple[float, float, float, float]  # in pixels of the original image
     size_hw: tuple[int, int]  # of the result
     mirrored: bool
+    light: tuple[float, ...] = ()  # factors of `LIGHTS`, 1 changes nothing; empty for none of them
 
     @property
     def scale(self) -> float:
@@ -68,6 +73,17 @@ def augmented_view(size_hw: tuple[int, int], rng: np.random.Generator, scales: l
     return View(region_xyxy, fitted_size_hw(cut_hw, int(rng.choice(scales)), max_size), mirrored)
 
 
+def jittered_view(
+    size_hw: tuple[int, int],
+    rng: np.random.Generator,
+    choose: Callable[[tuple[int, int], np.random.Generator], View],
+    strength: float,
+) -> View:
+    """The view that `choose` picks, with brightness, contrast and saturation multiplied by up to 1 +- `strength`."""
+    view = choose(size_hw, rng)
+    return view._replace(light=tuple(rng.uniform(max(0.0, 1 - strength), 1 + strength, len(LIGHTS)).tolist()))
+
+
 def _random_region(size_hw: tuple[int, int], rng: np.random.Generator, scale: int) -> tuple[float, float, float, float]:
     """The crop of the paper, in pixels of the original image: resize, then cut a random rectangle."""
     resized_hw = fitted_size_hw(size_hw, max(1, round(scale * rng.choice(_CROP_RESIZE_SHARES))))
@@ -90,6 +106,8 @@ def apply_to_image(image: Image.Image, view: View, original_size_hw: tuple[int, 
     seen = image.resize((width, height), Image.Resampling.BILINEAR, box=region)
     if view.mirrored:
         seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for enhance, factor in zip(LIGHTS, view.light, strict=False):
+        seen = enhance(seen).enhance(factor)
     pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous().float()
     mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
     return pixels.div_(255).sub_(mean).div_(std)

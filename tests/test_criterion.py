@@ -111,12 +111,26 @@ def test_class_error_counts_matched_queries_only() -> None:
     assert losses.terms["class_error"] == 50
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("field", ["logits", "boxes_cxcywh"])
-def test_nan_is_named_before_scipy_sees_it(field: str) -> None:
-    output = make_output(1, 1, 3, 2)
-    broken = output._replace(**{field: getattr(output, field).detach().clone().index_fill_(2, torch.tensor(1), np.nan)})
-    with pytest.raises(FloatingPointError, match="matching cost"):
-        SetCriterion(2, HungarianMatcher())(broken, make_targets([1], 2))
+def test_what_is_not_finite_reaches_the_loss_and_not_scipy(field: str, value: float) -> None:
+    output = make_output(1, 1, 1, 2)
+    broken = output._replace(**{field: torch.full_like(getattr(output, field), value)})
+    assert not torch.isfinite(SetCriterion(2, HungarianMatcher())(broken, make_targets([1], 2)).total)
+
+
+def test_the_parts_of_a_batch_add_up_to_the_whole() -> None:
+    output, targets = make_output(2, 3, 6, 3), make_targets([4, 0, 7], 3)  # one image has more objects than queries
+    criterion = SetCriterion(3, HungarianMatcher())
+    normalisers = criterion.normalisers(targets, 6)
+    assert normalisers == (3, 11, 10, pytest.approx(10 + 0.1 * 8))
+    parts = []
+    for n in range(3):
+        mine = Targets(*(field[n : n + 1] for field in targets))
+        parts.append(criterion(DetrOutput(*(field[:, n : n + 1] for field in output)), mine, normalisers))
+    whole, added = criterion(output, targets), parts[0] + parts[1] + parts[2]
+    for name, value in {"total": whole.total, **whole.terms}.items():
+        torch.testing.assert_close({"total": added.total, **added.terms}[name], value)
 
 
 def test_weights_of_logged_terms() -> None:

@@ -1,7 +1,8 @@
 """One step and one epoch: what is updated, what is left alone, and in which number format."""
 
+import dataclasses
 import json
-from collections.abc import Callable
+import math
 from pathlib import Path
 
 import pytest
@@ -9,83 +10,117 @@ import torch
 
 from detr import device as device_room
 from detr.backbone import FrozenBatchNorm2d, conv_norm
+from detr.checkpoint import plain_state, weights_state
 from detr.criterion import SetCriterion
 from detr.device import Precision, pick_device, pick_precision
-from detr.engine import Training, train_one_epoch
+from detr.engine import Training
 from detr.errors import UserError
 from detr.matcher import HungarianMatcher
 from detr.model import Detr, DetrConfig
-from detr.structures import Batch
+from detr.schedule import Recipe
+from detr.structures import Batch, DetrOutput, Targets
 from tests.conftest import RunScript, needs_shared
 from tests.test_learning import SMALL, write_eight_photographs
 from tests.test_parity import make_batch
 
-CPU = torch.device("cpu")
 FLOAT32 = Precision("cpu", None)
 BFLOAT16 = Precision("cpu", torch.bfloat16)
 
 
-def make_training(lr: float = 1e-3, seed: int = 0) -> tuple[Detr, SetCriterion, Training]:
-    torch.manual_seed(seed)
-    detr = Detr(DetrConfig(3, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, num_queries=6))
-    training = Training(detr, lr, lr, 1e-4, 10, FLOAT32)
-    return detr, SetCriterion(3, HungarianMatcher()), training
+SMALL_DETR = DetrConfig(
+    3, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, num_queries=6, dropout=0.0
+)
+RECIPE = Recipe(lr=1e-3, lr_backbone=1e-3, epochs=10)
+
+
+def make_training(precision: Precision = FLOAT32, groups: int = 1, **recipe: object) -> Training:
+    """The same weights every time."""
+    torch.manual_seed(0)
+    detr = Detr(SMALL_DETR)
+    detr.add_query_groups(groups, spread=1.0)
+    criterion = SetCriterion(3, HungarianMatcher())
+    return Training(detr, criterion, dataclasses.replace(RECIPE, **recipe), 4, precision)
 
 
 def snapshot(detr: Detr) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in detr.state_dict().items()}
 
 
-def train(batches: list[Batch], precision: Precision = FLOAT32, spoil: Callable | None = None) -> tuple[Detr, dict]:
-    detr, criterion, training = make_training()
-    if spoil:
-        spoil(detr)
-    log = train_one_epoch(detr, criterion, batches, training, CPU, precision, "epoch 1/1", 0.1)
-    return detr, log
-
-
 def test_a_step_changes_what_is_trained_and_nothing_else() -> None:
-    before = snapshot(make_training()[0])
-    detr, log = train([make_batch(3)])
-    for name, parameter in detr.named_parameters():
+    training = make_training()
+    before = snapshot(training.model)
+    log = training.train_epoch([make_batch(3)])
+    for name, parameter in training.model.named_parameters():
         assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
     assert log["lr"] == 1e-3 and log["loss"] > 0
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_an_update_that_is_not_finite_is_left_out(what: str) -> None:
-    detr, criterion, training = make_training()
-    before = snapshot(detr)
+def break_gradient(training: Training, steps: set[int]) -> None:
+    """Make the gradient of these steps, counted from 1, not finite."""
+    done = 0
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal done
+        done += 1
+        return gradient * float("inf") if done in steps else gradient
+
+    training.model.query_embed.weight.register_hook(spoil)
+
+
+def broken_batch() -> Batch:
+    """Its images are ids 1 and 2; the second has a pixel that is not a number."""
     batch = make_batch(3)
-    loss = criterion(detr(batch.images, batch.padding_mask), batch.targets).total
-    if what == "loss":
-        loss = loss * float("nan")
-    else:
-        detr.query_embed.weight.register_hook(lambda gradient: gradient * float("inf"))
-    assert not training.update(detr, loss, 0.1)
-    assert all(torch.equal(value, before[name]) for name, value in detr.state_dict().items())
+    batch.images[1, 0, 3, 4] = float("nan")
+    return batch
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
+def test_an_update_that_is_not_finite_is_left_out(what: str, batch_norm: str) -> None:
+    training = make_training(ema_decay=0.9)
+    if batch_norm == "live":
+        torch.manual_seed(0)
+        model = Detr(dataclasses.replace(SMALL_DETR, batch_norm="live"))
+        training = Training(model, training.criterion, training.recipe, 4, FLOAT32)
+    before = snapshot(training.model)
+    if what == "gradient":
+        break_gradient(training, {1})
+    with pytest.raises(UserError, match=rf"epoch 1/10, step 1, images \[1, 2\]: the {what} is not finite"):
+        training.train_epoch([broken_batch() if what == "loss" else make_batch(3)])
+    after = snapshot(training.model)
+    assert all(torch.equal(after[name], before[name]) for name in before if what == "loss" or "running" not in name)
     assert all(torch.equal(s["exp_avg"], torch.zeros_like(s["exp_avg"])) for s in training.optimizer.state.values())
 
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_the_step_that_broke_is_named_whatever_follows(after: int) -> None:
     """The host learns of it one step late, or at the end of the epoch."""
-    steps = 0
+    training = make_training()
+    break_gradient(training, {2})
+    with pytest.raises(UserError, match=r"epoch 1/10, step 2, images \[1, 2\]: the gradient is not finite"):
+        training.train_epoch([make_batch(3)] * (2 + after))
 
-    def spoil(detr: Detr) -> None:
-        def break_second(gradient: torch.Tensor) -> torch.Tensor:
-            nonlocal steps
-            steps += 1
-            return gradient * float("nan") if steps == 2 else gradient
 
-        detr.query_embed.weight.register_hook(break_second)
-
-    with pytest.raises(UserError, match=r"epoch 1/1, step 2: images \[1, 2\]: the loss or its gradient is not finite"):
-        train([make_batch(3)] * (2 + after), spoil=spoil)
+def test_so_many_steps_that_are_not_finite_are_tolerated_and_reported() -> None:
+    training, clean = make_training(skip_nonfinite=2), make_training()
+    reports: list[dict] = []
+    log = training.train_epoch(
+        [make_batch(3), broken_batch(), make_batch(3), broken_batch()], on_nonfinite=reports.append
+    )
+    expected = clean.train_epoch([make_batch(3)] * 2)
+    assert log["loss"] == expected["loss"]  # neither the weights nor the means know of the others
+    for name, value in snapshot(clean.model).items():
+        assert torch.equal(value, training.model.state_dict()[name]), name
+    assert [(report["epoch"], report["step"]) for report in reports] == [(1, 2), (1, 4)]
+    assert [image["image_id"] for image in reports[0]["images"]] == [1, 2]
+    assert reports[0]["losses"]["loss"] == "nan" and reports[0]["images"][0]["boxes_cxcywh"]
+    with pytest.raises(UserError, match="step 5"):
+        training.train_epoch([broken_batch()])
 
 
 def test_a_frozen_backbone_has_no_backward_pass() -> None:
-    detr, criterion, _ = make_training()
+    training = make_training()
+    detr, criterion = training.model, training.criterion
     detr.freeze_backbone()
     batch = make_batch(3)
     assert not detr.backbone[0](batch.images).requires_grad
@@ -109,29 +144,142 @@ def test_the_fold_keeps_no_scaled_weights() -> None:
 
 
 def test_bfloat16_gives_nearly_the_same_losses_and_float32_weights() -> None:
-    exact, half = (train([make_batch(3)] * 3, precision) for precision in (FLOAT32, BFLOAT16))
+    exact, half = make_training(), make_training(BFLOAT16)
+    logs = [training.train_epoch([make_batch(3)] * 3) for training in (exact, half)]
     for name in ("loss", "loss_ce", "loss_bbox", "loss_giou"):
-        assert half[1][name] == pytest.approx(exact[1][name], rel=0.03) and half[1][name] != exact[1][name]
-    assert {p.dtype for p in half[0].parameters()} == {torch.float32}
+        assert logs[1][name] == pytest.approx(logs[0][name], rel=0.03) and logs[1][name] != logs[0][name]
+    assert {p.dtype for p in half.model.parameters()} == {torch.float32}
 
 
-def test_learning_rates_drop_and_come_back_from_a_checkpoint() -> None:
-    detr, _, training = make_training()
-    training.lr_drop = 2
-    rates = []
-    for _ in range(4):
-        rates.append(training.optimizer.param_groups[0]["lr"])
-        training.end_epoch(None)
-    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
-    again = Training(detr, 1e-3, 1e-3, 1e-4, 2, FLOAT32)
-    again.restore(training.state(), Path("c.pth"))
-    assert again.epochs_done == 4 and again.optimizer.param_groups[1]["lr"] == pytest.approx(1e-5)
+def rates(recipe: Recipe, updates: int, per_epoch: int) -> list[float]:
+    return [recipe.rate_factor(update, per_epoch) for update in range(updates)]
+
+
+def test_learning_rate_schedules() -> None:
+    assert rates(Recipe(lr_drop=2), 9, 2) == pytest.approx([1] * 4 + [0.1] * 4 + [0.01])
+    warm = rates(Recipe(lr_drop=2, warmup_steps=3), 5, 2)
+    assert warm == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1, 0.1])
+    cosine = rates(Recipe(epochs=4, lr_schedule="cosine"), 9, 2)
+    assert cosine == pytest.approx([(1 + math.cos(math.pi * n / 8)) / 2 for n in range(9)]) and cosine[-1] == 0
+    with pytest.raises(UserError, match="lr_schedule must be one of step, cosine"):
+        Recipe(lr_schedule="linear")
+
+
+def test_the_optimiser_follows_the_schedule_from_a_checkpoint_too() -> None:
+    training = make_training(lr_drop=1, warmup_steps=1, lr_backbone=1e-4)
+    log = training.train_epoch([make_batch(3)] * 4)
+    assert log["lr"] == pytest.approx((0.5 + 3) / 4 * 1e-3)
+    training.end_epoch(None)
+    training.train_epoch([make_batch(3)])
+    assert [group["lr"] for group in training.optimizer.param_groups] == pytest.approx([1e-4, 1e-5])
+    again = make_training(lr_drop=1, warmup_steps=1, lr_backbone=1e-4)
+    again.restore({**training.state(), "model": training.model.state_dict()}, Path("c.pth"))
+    again.train_epoch([make_batch(3)])
+    assert again.updates_done == 2 and again.epochs_done == 1
+    assert [group["lr"] for group in again.optimizer.param_groups] == pytest.approx([1e-4, 1e-5])
 
 
 def test_the_best_score_is_kept() -> None:
-    training = make_training()[2]
+    training = make_training()
     assert [training.end_epoch(ap) for ap in (0.2, None, 0.1, 0.3, 0.3)] == [True, False, False, True, False]
     assert training.best == {"AP": 0.3, "epoch": 3}
+
+
+def single_images(batch: Batch) -> list[Batch]:
+    """The images of a batch one by one; they are of one size here, so that nothing is padded either way."""
+    parts = []
+    for row in range(len(batch.images)):
+        t = batch.targets
+        targets = Targets(
+            t.labels[row : row + 1],
+            t.boxes_cxcywh[row : row + 1],
+            t.counts[row : row + 1],
+            t.image_ids[row : row + 1],
+            t.original_sizes_hw[row : row + 1],
+        )
+        parts.append(Batch(batch.images[row : row + 1], batch.padding_mask[row : row + 1], targets))
+    return parts
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_accumulated_batches_equal_the_larger_batch(groups: int) -> None:
+    """Loss, logged terms and gradients, although one image has 3 objects and the other one."""
+    whole = make_batch(3, padded=False)
+    assert len(set(whole.targets.counts)) == 2
+    found = []
+    for accumulate, batches in ((1, [whole]), (2, single_images(whole))):
+        training = make_training(groups=groups, accumulate=accumulate, lr=0.0, lr_backbone=0.0, clip_max_norm=0)
+        log = training.train_epoch(batches)
+        assert training.updates_done == 1 and training.images == 2
+        found.append((log, {name: p.grad for name, p in training.model.named_parameters() if p.grad is not None}))
+    (log, gradients), (parts_log, parts_gradients) = found
+    assert log.keys() == parts_log.keys() and gradients.keys() == parts_gradients.keys()
+    for name, value in log.items():
+        assert parts_log[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    a, b = (torch.cat([g.flatten() for g in grads.values()]) for grads in (gradients, parts_gradients))
+    assert (a - b).norm() < 1e-3 * a.norm()
+
+
+def test_the_average_of_the_weights_follows_its_formula_and_nothing_else_changes() -> None:
+    batches = [make_batch(3, seed=n) for n in range(4)]
+    plain, averaged = make_training(), make_training(ema_decay=0.25)
+    expected = snapshot(plain.model)
+    for number, batch in enumerate(batches, start=1):
+        plain.train_epoch([batch])
+        decay = min(0.25, (1 + number) / (10 + number))
+        for name, value in plain.model.state_dict().items():
+            expected[name] = decay * expected[name] + (1 - decay) * value
+    averaged.train_epoch(batches)
+    for name, value in snapshot(plain.model).items():
+        assert torch.equal(averaged.model.state_dict()[name], value), name
+        torch.testing.assert_close(averaged.detector.state_dict()[name], expected[name])
+    assert plain.detector is plain.model and not averaged.detector.training
+
+
+def test_query_groups_teach_more_queries_and_leave_a_plain_detr() -> None:
+    batch = make_batch(3)
+    training = make_training(groups=3)
+    detr = training.model.train()
+    outputs = detr(batch.images, batch.padding_mask)
+    assert outputs.logits.shape[1:3] == (3 * 2, 6)
+    # Each group is what a DETR with its queries alone would say: groups do not see each other.
+    for group in range(3):
+        alone = Detr(SMALL_DETR).train()
+        alone.load_state_dict(plain_state(detr)[0])
+        if group:
+            alone.query_embed.weight.data = detr.extra_queries.data[group - 1]
+        expected = alone(batch.images, batch.padding_mask)
+        torch.testing.assert_close(outputs.logits[:, 2 * group : 2 * group + 2], expected.logits, rtol=1e-4, atol=1e-5)
+    # The loss is the mean over the groups.
+    losses = training.criterion(outputs, batch.targets.repeated(3))
+    apart = [
+        training.criterion(DetrOutput(*(part[:, 2 * g : 2 * g + 2] for part in outputs)), batch.targets).total
+        for g in range(3)
+    ]
+    torch.testing.assert_close(losses.total, sum(apart) / 3)
+    training.train_epoch([batch])
+    assert (training.optimizer.state[detr.extra_queries]["exp_avg"] != 0).any()
+    assert detr.eval()(batch.images, batch.padding_mask).logits.shape[1:3] == (2, 6)
+    weights = weights_state(detr, [], {}, training.best)["model"]
+    assert weights.keys() == Detr(SMALL_DETR).state_dict().keys()
+    state = training.state()
+    assert list(state["train_only"]) == ["extra_queries"]
+
+
+def test_running_out_of_memory_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = make_training()
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(training.model, "forward", fail)
+    with pytest.raises(
+        UserError, match=r"step 1: out of memory; its largest batch is 2 x 160x96 pixels, images \[1, 2\]"
+    ):
+        training.train_epoch([make_batch(3)])
+    monkeypatch.setattr(training.model, "forward", lambda *_: torch.empty(2**60))
+    with pytest.raises(UserError, match="out of memory"):
+        training.train_epoch([make_batch(3)])
 
 
 @pytest.mark.parametrize(
@@ -148,11 +296,10 @@ def test_number_formats(amp: str, native: bool, expected: str, monkeypatch: pyte
 def test_an_epoch_on_a_gpu(amp: str) -> None:
     gpu = pick_device("cuda")
     precision = pick_precision(amp, gpu)
-    detr, criterion, _ = make_training()
-    detr, criterion = detr.to(gpu), criterion.to(gpu)
-    training = Training(detr, 1e-3, 1e-3, 1e-4, 10, precision)
-    log = train_one_epoch(detr, criterion, [make_batch(3)] * 3, training, gpu, precision, "epoch 1/1", 0.1)
-    assert log["loss"] == pytest.approx(train([make_batch(3)] * 3)[1]["loss"], rel=0.1)
+    model = make_training().model.to(gpu)
+    criterion = SetCriterion(3, HungarianMatcher()).to(gpu)
+    log = Training(model, criterion, RECIPE, 4, precision).train_epoch([make_batch(3)] * 3)
+    assert log["loss"] == pytest.approx(make_training().train_epoch([make_batch(3)] * 3)["loss"], rel=0.1)
 
 
 @needs_shared

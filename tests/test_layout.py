@@ -33,12 +33,15 @@ ALLOWED = {
     "criterion": TENSORS | {"matcher"},
     "postprocess": TENSORS,
     "checkpoint": TENSORS | {"model", "backbone", "public_weights"},
-    "device": OPEN,
-    "engine": TENSORS | {"model", "criterion", "checkpoint", "device"},
-    "evaluate": TENSORS | {"model", "criterion", "postprocess", "data", "engine", "device"},
+    "distributed": OPEN,
+    "device": OPEN | {"distributed"},
+    "schedule": OPEN,
+    "averaging": OPEN | {"criterion", "distributed"},
+    "engine": TENSORS | {"model", "criterion", "checkpoint", "device", "distributed", "schedule", "averaging"},
+    "evaluate": TENSORS | {"model", "criterion", "postprocess", "data", "device", "distributed", "averaging"},
     "detector": TENSORS | {"images", "transforms", "data", "postprocess", "checkpoint", "device"},
 }
-TORCH_FREE = ("annotations", "errors", "images", "public_weights", "via", "report")
+TORCH_FREE = ("annotations", "errors", "images", "public_weights", "schedule", "via", "report")
 
 
 def imports_of(path: Path) -> set[str]:

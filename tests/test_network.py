@@ -127,7 +127,7 @@ def test_attention_never_sees_padding(pre_norm: bool) -> None:
     """Tokens under the padding may hold anything: the queries' outputs do not change."""
     torch.manual_seed(0)
     detr = Detr(DetrConfig(2, **SMALL, pre_norm=pre_norm)).eval()
-    features, queries = torch.randn(1, 32, 4, 6), detr.query_embed.weight
+    features, queries = torch.randn(1, 32, 4, 6), detr.query_embed.weight[None]
     padding_mask = torch.zeros(1, 4, 6, dtype=torch.bool)
     padding_mask[:, 3:], padding_mask[:, :, 4:] = True, True
     positions = detr.backbone[1](padding_mask)

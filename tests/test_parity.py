@@ -50,17 +50,18 @@ def make_model(config: DetrConfig) -> Detr:
     return detr
 
 
-def make_batch(num_classes: int) -> Batch:
+def make_batch(num_classes: int, padded: bool = True, seed: int = 1) -> Batch:
     """Two images of different size, so that there is padding on both axes; three objects and one."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     images = torch.zeros(2, 3, 96, 160)
     padding_mask = torch.ones(2, 96, 160, dtype=torch.bool)
-    for row, (height, width) in enumerate(((96, 128), (64, 160))):
+    sizes_hw = [(96, 128), (64, 160)] if padded else [(96, 160)] * 2
+    for row, (height, width) in enumerate(sizes_hw):
         images[row, :, :height, :width] = torch.randn(3, height, width, generator=generator)
         padding_mask[row, :height, :width] = False
     boxes = torch.rand(2, 3, 4, generator=generator) * 0.4 + 0.1
     labels = torch.randint(num_classes, (2, 3), generator=generator)
-    return Batch(images, padding_mask, Targets(labels, boxes, [3, 1], [1, 2], [(96, 128), (64, 160)]))
+    return Batch(images, padding_mask, Targets(labels, boxes, [3, 1], [1, 2], sizes_hw))
 
 
 def relative_gradient_errors(detr: Detr, peer: torch.nn.Module) -> tuple[dict[str, float], float]:

@@ -14,12 +14,13 @@ from detr.device import Precision, keep_freed_memory
 from detr.engine import Training
 from detr.matcher import HungarianMatcher
 from detr.model import Detr, DetrConfig
+from detr.schedule import Recipe
 from detr.structures import Batch, Targets
 from tests.peer import make_peer, peer_labels
 
 CLASSES = 91
 BF16 = torch.bfloat16
-CLIP = 0.1
+CLIP = Recipe().clip_max_norm
 
 
 def make_batch(images: int = 2, height: int = 640, width: int = 864, objects: int = 8) -> Batch:
@@ -49,7 +50,7 @@ class Ours:
             self.model.freeze_backbone()
         self.model.to(device)
         self.criterion = SetCriterion(CLASSES, HungarianMatcher()).to(device)
-        self.training = Training(self.model, 1e-4, 1e-5, 1e-4, 100, precision(None, device))
+        self.training = Training(self.model, self.criterion, Recipe(), 1, precision(None, device))
 
     def forward(self, dtype: torch.dtype | None) -> None:
         self.model.eval()
@@ -57,10 +58,8 @@ class Ours:
             self.model(self.batch.images, self.batch.padding_mask)
 
     def step(self, dtype: torch.dtype | None) -> None:
-        self.model.train()
-        with precision(dtype, self.device).autocast():
-            outputs = self.model(self.batch.images, self.batch.padding_mask)
-        self.training.update(self.model, self.criterion(outputs, self.batch.targets).total, CLIP)
+        self.training.precision = precision(dtype, self.device)
+        self.training.train_epoch([self.batch])
 
 
 class Peer:

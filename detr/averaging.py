@@ -1,0 +1,90 @@
+"""Averages: of the losses over the updates of an epoch, and of the weights over the updates of a run."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from detr import distributed
+from detr.criterion import Losses, SetCriterion
+
+
+class Means:
+    """Running means of the loss, its terms and the learning rate; the sums stay on the device until they are read."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._sums: Tensor | None = None  # of every name, and how many were counted
+        self._rates, self._updates = 0.0, 0
+
+    def add(self, losses: Losses, counts: Tensor | bool = True, rate: float = 0.0) -> None:
+        """Count the losses of one batch or update, unless `counts`, which may still be on the device, is False."""
+        self._names = ["loss", *losses.terms]
+        values = torch.stack((losses.total.detach(), *losses.terms.values(), torch.ones_like(losses.total.detach())))
+        values = torch.where(torch.as_tensor(counts, device=values.device), values, 0)
+        self._sums = values if self._sums is None else self._sums.to(values.device) + values
+        self._rates += rate
+        self._updates += 1
+
+    def mean(self, name: str) -> float:
+        """Mean of `loss` or of a term so far; NaN where nothing was counted."""
+        return self._means()[name] if self._names else float("nan")
+
+    def log_terms(self, criterion: SetCriterion) -> dict[str, float]:
+        """Every mean under the reference's log keys: `loss_x` weighted as in the total, `loss_x_unscaled` as it is."""
+        if not self._names:
+            return {}
+        means = self._means()
+        log = {"lr": self._rates / self._updates, "class_error": means["class_error"], "loss": means.pop("loss")}
+        log |= {
+            name: mean * weight for name, mean in means.items() if (weight := criterion.weight_of(name)) is not None
+        }
+        return log | {f"{name}_unscaled": mean for name, mean in means.items()}
+
+    def over_processes(self) -> "Means":
+        """The same over the batches of all processes, of which some may have had none."""
+        states = [state for state in distributed.gathered([self.state()]) if state["names"]]
+        together = Means()
+        for state in states:
+            sums = state["sums"] if together._sums is None else together._sums + state["sums"]
+            together.restore({**state, "sums": sums, "updates": together._updates + state["updates"]})
+        return together
+
+    def state(self) -> dict:
+        """What a checkpoint in the middle of an epoch holds of them."""
+        sums = None if self._sums is None else self._sums.cpu()
+        return {"names": self._names, "sums": sums, "rates": self._rates, "updates": self._updates}
+
+    def restore(self, state: dict) -> None:
+        """Go on from `state`."""
+        self._names, self._rates, self._updates = state["names"], state["rates"], state["updates"]
+        self._sums = state["sums"]
+
+    def _means(self) -> dict[str, float]:
+        *sums, count = self._sums.tolist()
+        return {name: value / count if count else float("nan") for name, value in zip(self._names, sums, strict=True)}
+
+
+class WeightAverage:
+    """An exponential moving average of a model's weights, which is the steadier detector of the two.
+
+    Args:
+        model: what is averaged, with what is frozen frozen already.
+        decay: share of the old average that an update keeps; the first updates keep less, so that the average is not
+            held back by where the run began: (1 + n) / (10 + n) after n updates.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.decay = decay
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        moving = trained | {name for name, _ in model.named_buffers()}
+        theirs, ours = model.state_dict(keep_vars=True), self.model.state_dict(keep_vars=True)
+        self._theirs = [theirs[name].detach() for name in theirs if name in moving]
+        self._ours = [ours[name].detach() for name in ours if name in moving]
+
+    @torch.no_grad()
+    def update(self, updates: int) -> None:
+        """Move towards the model after its `updates`-th update."""
+        decay = min(self.decay, (1 + updates) / (10 + updates))
+        torch._foreach_lerp_(self._ours, self._theirs, 1 - decay)

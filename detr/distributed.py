@@ -1,0 +1,87 @@
+"""One run in several processes (torchrun): who is who, and the few things that they tell each other.
+
+In a run of one process every function here does nothing and costs nothing.
+"""
+
+import os
+from datetime import timedelta
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from detr.errors import UserError
+
+PATIENCE = timedelta(minutes=30)  # with a process that says nothing: its evaluation may be the slower one
+
+
+class Processes(NamedTuple):
+    """Which of the run's processes this is."""
+
+    rank: int = 0  # among all
+    count: int = 1
+    local_rank: int = 0  # among those of this machine: which of its GPUs to take
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+
+ALONE = Processes()
+
+
+def join() -> Processes:
+    """Meet the other processes that torchrun started; alone where it was not used.
+
+    Tensors on a GPU travel by NCCL, those of the host by gloo. Raises UserError where the others cannot be reached.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ALONE
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"the processes of this run could not find each other: {error}") from error
+    return Processes(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
+
+
+def leave() -> None:
+    """Part from the other processes at the end of a run."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def wrap(model: nn.Module) -> nn.Module:
+    """The model to call in training: its gradients become the mean over all processes.
+
+    Freeze before wrapping: what needs no gradient is not waited for.
+    """
+    if not dist.is_initialized():
+        return model
+    device = next(model.parameters()).device
+    return nn.parallel.DistributedDataParallel(
+        model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+    )
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum over all processes, on the tensor's own device; nothing waits for a GPU."""
+    if dist.is_initialized():
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process; all of them must ask."""
+    return bool(summed(torch.tensor(float(flag))) > 0) if dist.is_initialized() else flag
+
+
+def gathered(values: list) -> list:
+    """The lists of all processes one behind the other, in every process."""
+    if not dist.is_initialized():
+        return values
+    lists: list[list] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(lists, values)
+    return [value for one in lists for value in one]
