@@ -6,6 +6,7 @@ keys and shapes of the public DETR files; its `config` says which architecture t
 
 import argparse
 import dataclasses
+import itertools
 import pickle
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from detr.backbone import RESNETS
+from detr.backbone import BACKBONES, STRIDES
 from detr.errors import UserError
 from detr.model import Detr, DetrConfig
 from detr.public_weights import PUBLIC_WEIGHTS
@@ -73,10 +74,11 @@ def read_config(path: Path, checkpoint: dict) -> dict:
         dilation_of = {weights.file_name: weights.dilation for weights in PUBLIC_WEIGHTS.values()}
         if path.name in dilation_of:
             config["dilation"] = dilation_of[path.name]
+    config = {"stride": 32} | config  # files from before there was a choice
     unknown = sorted(set(config) - known)
     if unknown:
         raise UserError(f"{path}: its config has {', '.join(unknown)}, unknown here; it is from another version")
-    return dict(config)
+    return config
 
 
 def _config_from_shapes(path: Path, model: dict[str, Tensor]) -> dict:
@@ -85,8 +87,10 @@ def _config_from_shapes(path: Path, model: dict[str, Tensor]) -> dict:
     if missing:
         raise UserError(f"{path}: not the weights of a DETR, {missing[0]} is missing")
     dim = model["input_proj.weight"].shape[0]
+    backbone, stride = _backbone_from_shapes(path, model)
     config = {
-        "backbone": _backbone_from_shapes(path, model),
+        "backbone": backbone,
+        "stride": stride,
         "position_embedding": "learned" if "backbone.1.row_embed.weight" in model else "sine",
         "hidden_dim": dim,
         "enc_layers": _count_layers(model, "transformer.encoder.layers."),
@@ -104,19 +108,26 @@ def _count_layers(model: dict[str, Tensor], prefix: str) -> int:
     return len({key[len(prefix) :].split(".")[0] for key in model if key.startswith(prefix)})
 
 
-def _backbone_from_shapes(path: Path, model: dict[str, Tensor]) -> str:
-    """The torchvision ResNet whose parameters have the shapes of `backbone.0.body.*`."""
+def _backbone_from_shapes(path: Path, model: dict[str, Tensor]) -> tuple[str, int]:
+    """Name and stride of the backbone whose parameters have the shapes of `backbone.0.body.*`."""
     prefix = "backbone.0.body."
     found = {key[len(prefix) :]: value.shape for key, value in model.items() if key.startswith(prefix)}
-    for name in RESNETS:
-        with torch.device("meta"):
-            body = torchvision.models.get_model(name, weights=None).state_dict()
-        wanted = {
-            key: value.shape for key, value in body.items() if not key.startswith("fc.") and "num_batches" not in key
-        }
-        if found == wanted:
-            return name
-    raise UserError(f"{path}: its backbone has the shapes of no torchvision ResNet; accepted: {', '.join(RESNETS)}")
+    for stride, name in itertools.product(STRIDES, BACKBONES):
+        if found == _body_shapes(name, stride):
+            return name, stride
+    raise UserError(
+        f"{path}: its backbone has the shapes of no torchvision ResNet or MobileNetV3; accepted: {', '.join(BACKBONES)}"
+    )
+
+
+def _body_shapes(name: str, stride: int) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        body = BACKBONES[name](name, dilation=False, stride=stride, batch_norm="frozen")
+    return _shapes(body.state_dict())
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items()}
 
 
 class LoadReport(NamedTuple):

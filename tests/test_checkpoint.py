@@ -21,6 +21,7 @@ from detr.errors import UserError
 from detr.model import Detr, DetrConfig
 
 SMALL = DetrConfig(5, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, num_queries=5)
+MOBILE = dataclasses.replace(SMALL, backbone="mobilenet_v3_small", stride=16)
 
 
 def save_public_layout(path: Path, config: DetrConfig = SMALL) -> Detr:
@@ -38,8 +39,11 @@ def save_public_layout(path: Path, config: DetrConfig = SMALL) -> Detr:
         dataclasses.replace(SMALL, backbone="resnext50_32x4d"),
         dataclasses.replace(SMALL, backbone="wide_resnet50_2"),
         dataclasses.replace(SMALL, backbone="resnet34", batch_norm="live"),
+        dataclasses.replace(SMALL, stride=16),
+        MOBILE,
+        dataclasses.replace(MOBILE, backbone="mobilenet_v3_large", stride=32),
     ],
-    ids=["r50", "learned", "resnext", "wide", "r34-live"],
+    ids=["r50", "learned", "resnext", "wide", "r34-live", "r18-16", "mobile-16", "mobile-32"],
 )
 def test_architecture_is_read_from_shapes(config: DetrConfig, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
@@ -54,6 +58,17 @@ def test_public_files_with_dilation_are_known_by_name(tmp_path: Path) -> None:
     for name, dilation in (("detr-r50-dc5-f0fb7ef5.pth", True), ("detr-r50-e632da11.pth", False)):
         save_public_layout(tmp_path / name)
         assert read_config(tmp_path / name, read_checkpoint(tmp_path / name))["dilation"] is dilation
+
+
+def test_files_from_before_there_was_a_choice_of_stride(tmp_path: Path) -> None:
+    config = dataclasses.asdict(SMALL)
+    del config["stride"]
+    original, path = Detr(SMALL), tmp_path / "old.pth"
+    torch.save({"model": original.state_dict(), "config": config}, path)
+    read = read_config(path, read_checkpoint(path))
+    assert DetrConfig(**config) == DetrConfig(**read) == SMALL
+    assert read["stride"] == 32  # said, so that --stride 16 is a contradiction and not a list of missing tensors
+    assert load_weights(Detr(DetrConfig(**read)), original.state_dict(), path).skipped == []
 
 
 def test_stripped_weights_load_and_only_the_head_is_fresh(tmp_path: Path) -> None:
@@ -142,7 +157,7 @@ def test_weights_that_are_no_detr_are_refused(tmp_path: Path) -> None:
         ({"fc.weight": torch.zeros(1)}, "input_proj.weight is missing"),
         (
             {**Detr(SMALL).state_dict(), "backbone.0.body.conv1.weight": torch.zeros(8, 3, 7, 7)},
-            "no torchvision ResNet",
+            "no torchvision ResNet or MobileNetV3; accepted: .*resnet50, .*mobilenet_v3_small",
         ),
     ):
         torch.save({"model": model}, path)
@@ -159,12 +174,13 @@ def test_the_references_own_training_checkpoints_are_read(tmp_path: Path) -> Non
     assert vars(read_checkpoint(tmp_path / "ref.pth")["args"])["lr"] == 1e-4
 
 
-def test_a_detector_is_rebuilt_from_its_file_alone(tmp_path: Path) -> None:
-    detr, path = Detr(SMALL).eval(), tmp_path / "best.pth"
+@pytest.mark.parametrize("config", [SMALL, MOBILE], ids=["resnet", "mobilenet"])
+def test_a_detector_is_rebuilt_from_its_file_alone(config: DetrConfig, tmp_path: Path) -> None:
+    detr, path = Detr(config).eval(), tmp_path / "best.pth"
     categories = [{"id": n, "name": str(n)} for n in range(1, 6)]
     torch.save(weights_state(detr, categories, {"scale": 64, "max_size": 96}, {"AP": 0.5, "epoch": 3}), path)
     again, names, resolution = load_detector(path)
-    assert again.config == SMALL and names == categories and resolution == {"scale": 64, "max_size": 96}
+    assert again.config == config and names == categories and resolution == {"scale": 64, "max_size": 96}
     batch = torch.randn(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.bool)
     assert torch.equal(detr(*batch).logits, again(*batch).logits)
     save_public_layout(path)

@@ -89,14 +89,16 @@ def test_sine_positions_are_relative_to_the_image_without_its_padding() -> None:
 
 
 def test_learned_positions_refuse_a_map_that_is_too_large() -> None:
-    with pytest.raises(UserError, match="50 rows and columns"):
+    with pytest.raises(UserError, match=r"50 rows and columns.* 3x51; .*neither --dilation nor --stride 16"):
         LearnedPositionEmbedding(32)(torch.zeros(1, 3, 51, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [({"num_classes": 0}, "num_classes"), ({"hidden_dim": 30}, "multiple"), ({"dropout": 1.0}, "dropout"),
-     ({"position_embedding": "none"}, "sine, learned"), ({"enc_layers": -1}, "enc_layers")],
+     ({"position_embedding": "none"}, "sine, learned"), ({"enc_layers": -1}, "enc_layers"),
+     ({"stride": 8}, "stride must be one of 32, 16, got 8"),
+     ({"stride": 16, "dilation": True}, "the second leaves that stage out")],
 )  # fmt: skip
 def test_configurations_that_no_detr_can_have(wrong: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
