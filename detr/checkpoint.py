@@ -219,6 +219,7 @@ def restore_random_state(state: dict) -> None:
 def load_backbone_weights(detr: Detr, source: str) -> str:
     """Start the backbone from a classifier's weights: `imagenet` (torchvision's, downloaded once) or a file of them.
 
+    The classifier's last layers are not used, and neither are stages that this backbone leaves out for its stride.
     Returns what was loaded, in words. Raises UserError where the weights cannot be had or do not fit.
     """
     body = detr.backbone[0].body
@@ -234,11 +235,13 @@ def load_backbone_weights(detr: Detr, source: str) -> str:
             ) from error
     else:
         state = _read_tensors(Path(source))
-        if not isinstance(state, dict):
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise UserError(f"{source}: not a state dict of a torchvision {name}")
-    state = {key: value for key, value in state.items() if not key.startswith("fc.") and "num_batches" not in key}
-    own = body.state_dict()
-    if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in own.items()}:
+    state = {
+        key: value for key, value in state.items() if not key.startswith(body.classifier) and "num_batches" not in key
+    }
+    own, whole = _shapes(body.state_dict()), _body_shapes(name, stride=32)
+    if not own.items() <= _shapes(state).items() <= whole.items():
         raise UserError(f"{source}: these are not the weights of a torchvision {name}")
-    body.load_state_dict(state)
+    body.load_state_dict({key: state[key] for key in own})
     return f"backbone started from {source}"

@@ -201,10 +201,68 @@ def test_backbone_starts_from_a_classifiers_file(tmp_path: Path) -> None:
         load_backbone_weights(Detr(dataclasses.replace(SMALL, backbone="resnet34")), str(path))
 
 
-def test_imagenet_weights_without_a_network_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stride", [16, 32])
+@pytest.mark.parametrize(
+    ("name", "last", "head"),
+    [
+        ("resnet18", "layer3.1.bn2.bias", "fc.bias"),
+        ("mobilenet_v3_small", "features.8.block.3.1.bias", "classifier.3.bias"),
+    ],
+)
+def test_a_classifiers_file_fits_a_backbone_that_is_cut(
+    name: str, last: str, head: str, stride: int, tmp_path: Path
+) -> None:
+    """What the backbone leaves out may be in the file or not; everything else has to fit exactly."""
+    import torchvision
+
+    path = tmp_path / "classifier.pth"
+    whole = torchvision.models.get_model(name, weights=None).state_dict()
+    fresh = dataclasses.replace(SMALL, backbone=name, stride=stride)
+
+    def load(state: dict) -> dict[str, torch.Tensor]:
+        torch.save(state, path)
+        detr = Detr(fresh)
+        load_backbone_weights(detr, str(path))
+        return detr.backbone[0].body.state_dict()
+
+    assert head in whole and last in whole
+    whole[last] = torch.rand_like(whole[last])
+    for state in (whole, whole | {head: torch.zeros(7)}):
+        loaded = load(state)
+        assert len(loaded) > 50 and all(torch.equal(value, whole[key]) for key, value in loaded.items())
+    assert torch.equal(load(dict(loaded))[last], whole[last])  # nothing but what this backbone has
+    late = max(key for key in whole if key.startswith(("layer4", "features.12")) and key.endswith("weight"))
+    for wrong in (
+        {key: value for key, value in whole.items() if key != last},
+        whole | {"layer5.weight": torch.zeros(1)},
+        whole | {last: torch.zeros(3)},
+        whole | {late: torch.zeros(3)},
+        {f"module.{key}": value for key, value in whole.items()},
+        {},
+    ):
+        with pytest.raises(UserError, match=rf"classifier.pth: these are not the weights of a torchvision {name}"):
+            load(wrong)
+    with pytest.raises(UserError, match=r"classifier.pth: not a state dict"):
+        load({"model": whole, "epoch": 3})
+
+
+@pytest.mark.parametrize("config", [SMALL, MOBILE], ids=["resnet", "mobilenet"])
+def test_imagenet_weights_without_a_network_say_what_to_do(config: DetrConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    with pytest.raises(UserError, match=r"resnet18 could not be downloaded \(no network\): fetch https://\S+resnet18"):
-        load_backbone_weights(Detr(SMALL), "imagenet")
+    name = config.backbone
+    with pytest.raises(UserError, match=rf"{name} could not be downloaded \(no network\): fetch https://\S+{name}"):
+        load_backbone_weights(Detr(config), "imagenet")
+
+
+@pytest.mark.parametrize("config", [dataclasses.replace(SMALL, stride=16), MOBILE], ids=["resnet", "mobilenet"])
+def test_imagenet_weights_start_a_backbone_that_is_cut(config: DetrConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    whole = torchvision.models.get_model(config.backbone, weights=None).state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **kwargs: whole)
+    detr = Detr(config)
+    assert load_backbone_weights(detr, "imagenet") == "backbone started from imagenet"
+    assert all(torch.equal(value, whole[key]) for key, value in detr.backbone[0].body.state_dict().items())
