@@ -138,8 +138,19 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
 
 def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--backbone", help="torchvision ResNet: resnet18, resnet34, resnet50, resnet101, ... (resnet50)")
+    add(
+        "--backbone",
+        help="torchvision ResNet: resnet18, resnet34, resnet50, resnet101, ..., or for small machines "
+        "mobilenet_v3_small, mobilenet_v3_large (resnet50)",
+    )
     add("--dilation", action="store_true", default=None, help="stride 16 instead of 32 in the last stage (DC5)")
+    add(
+        "--stride",
+        type=int,
+        choices=(16, 32),
+        help="pixels from one cell of the feature map to the next; 16 leaves out the backbone's last stage: fewer "
+        "parameters and a finer map, of four times as many cells (32)",
+    )
     add("--position_embedding", choices=("sine", "learned"), help="kind of position embedding (sine)")
     add("--enc_layers", type=_count, help="encoder layers (6)")
     add("--dec_layers", type=_positive, help="decoder layers (6)")

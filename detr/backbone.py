@@ -1,34 +1,45 @@
-"""The convolutional backbone: a torchvision ResNet without its classifier.
+"""The convolutional backbone: a torchvision ResNet or MobileNetV3 without its classifier.
 
 With frozen BatchNorm, a convolution and the norm after it are one affine map; the norm is folded into the
 convolution's weights at every call, which saves a pass over each feature map while gradients still reach the weights.
 
-Shapes: B images, C channels of the last stage, H and W image size, stride 32 (16 with dilation).
+Shapes: B images, C channels of the last stage, H and W image size, S stride: 32, or 16 where the network is cut after
+its last stage of that stride (16 with dilation as well, which keeps all stages).
 """
+
+import bisect
+import itertools
+import math
+import operator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.mobilenetv3 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import Conv2dNormActivation
 
 from detr.errors import UserError
 
 RESNETS = tuple(
     torchvision.models.list_models(module=torchvision.models, include=["resnet*", "resnext*", "wide_resnet*"])
 )
+MOBILENETS = ("mobilenet_v3_small", "mobilenet_v3_large")
+STRIDES = (32, 16)
 
 
 class FrozenBatchNorm2d(nn.Module):
     """BatchNorm with fixed statistics and fixed affine parameters: DETR's batches are too small to estimate them.
 
-    All four vectors are buffers under BatchNorm's own names, so that pre-trained weights load.
+    All four vectors are buffers under BatchNorm's own names, so that pre-trained weights load. `eps` is no part of a
+    weights file: it must be what the weights were trained with.
     """
 
-    eps = 1e-5
-
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
+        self.eps = eps
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -48,8 +59,8 @@ class FrozenBatchNorm2d(nn.Module):
 class LiveBatchNorm2d(nn.BatchNorm2d):
     """Ordinary BatchNorm whose state dict has the keys of the frozen one, so that either loads the other's weights."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(channels, eps, momentum)
         self.num_batches_tracked = None
 
     def _load_from_state_dict(self, *arguments: object) -> None:
@@ -57,6 +68,11 @@ class LiveBatchNorm2d(nn.BatchNorm2d):
 
 
 BATCH_NORMS = {"frozen": FrozenBatchNorm2d, "live": LiveBatchNorm2d}
+# What torchvision's MobileNetV3 was trained with (Howard et al. 2019, section 6.1, for the momentum).
+MOBILENET_NORMS = {
+    "frozen": partial(FrozenBatchNorm2d, eps=1e-3),
+    "live": partial(LiveBatchNorm2d, eps=1e-3, momentum=0.01),
+}
 
 
 class _FoldedConvolution(torch.autograd.Function):
@@ -105,9 +121,11 @@ def _residual_block(x: Tensor, block: BasicBlock | Bottleneck) -> Tensor:
 
 
 class ResNetBody(nn.Module):
-    """Stem and four stages of a torchvision ResNet, under torchvision's own parameter names."""
+    """Stem and four stages of a torchvision ResNet (three at stride 16), under torchvision's own parameter names."""
 
-    def __init__(self, name: str, dilation: bool, batch_norm: str) -> None:
+    classifier = "fc."  # what the names begin with that a classifier's file has besides
+
+    def __init__(self, name: str, dilation: bool, stride: int, batch_norm: str) -> None:
         super().__init__()
         norm_layer = BATCH_NORMS[batch_norm]
         try:
@@ -122,9 +140,16 @@ class ResNetBody(nn.Module):
         self.channels = resnet.fc.in_features
         for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"):
             setattr(self, part, getattr(resnet, part))
+        if stride == 16:
+            self.layer4 = nn.Sequential()  # nothing to load and nothing to compute
+            self.channels //= 2  # each stage doubles them
+
+    def up_to_stride_4(self) -> list[nn.Module]:
+        """Stem and first stage."""
+        return [self.conv1, self.bn1, self.layer1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C, H/32, W/32), sizes rounded up."""
+        """(B, 3, H, W) -> (B, C, H/S, W/S), sizes rounded up."""
         x = F.relu_(conv_norm(images, self.conv1, self.bn1))
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -133,22 +158,85 @@ class ResNetBody(nn.Module):
         return x
 
 
-class Backbone(nn.Module):
-    """The body, plus the rule of what is trained (DETR, section 4: stem and first stage stay as pre-trained)."""
+def _conv_norm_activation(x: Tensor, layer: Conv2dNormActivation) -> Tensor:
+    """A convolution, its norm, and the activation of most of these layers."""
+    conv, norm, *activations = layer
+    x = conv_norm(x, conv, norm)
+    for activation in activations:
+        x = activation(x)
+    return x
 
-    def __init__(self, name: str, dilation: bool = False, batch_norm: str = "frozen") -> None:
+
+def _inverted_residual(x: Tensor, block: InvertedResidual) -> Tensor:
+    """One block of MobileNetV3 (Howard et al. 2019, figure 4): expand, depthwise, squeeze and excite, project."""
+    out = x
+    for part in block.block:
+        out = _conv_norm_activation(out, part) if isinstance(part, Conv2dNormActivation) else part(out)
+    return out.add_(x) if block.use_res_connect else out
+
+
+class MobileNetBody(nn.Module):
+    """The features of a torchvision MobileNetV3 down to `stride`, under torchvision's own parameter names.
+
+    At stride 32 that is all of them, with the 1x1 convolution at the end (576 or 960 channels): torchvision's detectors
+    take its output for their last level too, and the ImageNet weights have it. Without it the body would end in a
+    narrow linear layer (96 or 160 channels) which only this convolution was trained to read.
+    """
+
+    classifier = "classifier."  # what the names begin with that a classifier's file has besides
+
+    def __init__(self, name: str, dilation: bool, stride: int, batch_norm: str) -> None:
         super().__init__()
-        if name not in RESNETS:
-            raise UserError(f"--backbone {name} is not known; accepted: {', '.join(RESNETS)}")
-        # Channels last in memory: what convolutions on CPUs and tensor cores read fastest.
-        self.body = ResNetBody(name, dilation, batch_norm).to(memory_format=torch.channels_last)
-        self.channels = self.body.channels
-        if batch_norm == "frozen":
-            self.body.conv1.requires_grad_(False)
-            self.body.layer1.requires_grad_(False)
+        if dilation:
+            raise UserError(
+                f"--dilation (DC5) is for ResNets, not for {name}; --stride 16 gives a map of the same size"
+            )
+        norm_layer = MOBILENET_NORMS[batch_norm]
+        features = torchvision.models.get_model(name, weights=None, norm_layer=norm_layer).features
+        self.features = features[: _count_up_to(features, stride)]
+        self.channels = self.features[-1].out_channels
+
+    def up_to_stride_4(self) -> list[nn.Module]:
+        """What is a ResNet's stem and first stage: the first 2 entries of the small network, 4 of the large."""
+        return list(self.features[: _count_up_to(self.features, 4)])
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W), ImageNet-normalised -> (B, C, H/32, W/32); 16-bit inside under autocast."""
+        """(B, 3, H, W) -> (B, C, H/S, W/S), sizes rounded up."""
+        x = images
+        for entry in self.features:
+            x = _inverted_residual(x, entry) if isinstance(entry, InvertedResidual) else _conv_norm_activation(x, entry)
+        return x
+
+
+def _count_up_to(features: nn.Sequential, stride: int) -> int:
+    """How many of the first entries there are whose output is at most `stride` times smaller than the image."""
+    steps = (math.prod(m.stride[0] for m in entry.modules() if isinstance(m, nn.Conv2d)) for entry in features)
+    return bisect.bisect_right(list(itertools.accumulate(steps, operator.mul)), stride)
+
+
+BACKBONES = {**dict.fromkeys(RESNETS, ResNetBody), **dict.fromkeys(MOBILENETS, MobileNetBody)}
+
+
+class Backbone(nn.Module):
+    """The body, plus the rule of what is trained.
+
+    With frozen BatchNorm everything down to stride 4 stays as pre-trained: stem and first stage of a ResNet (DETR,
+    section 4), and as much of MobileNetV3. With live BatchNorm all is trained.
+    """
+
+    def __init__(self, name: str, dilation: bool = False, stride: int = 32, batch_norm: str = "frozen") -> None:
+        super().__init__()
+        if name not in BACKBONES:
+            raise UserError(f"--backbone {name} is not known; accepted: {', '.join(BACKBONES)}")
+        # Channels last in memory: what convolutions on CPUs and tensor cores read fastest.
+        self.body = BACKBONES[name](name, dilation, stride, batch_norm).to(memory_format=torch.channels_last)
+        self.channels = self.body.channels
+        if batch_norm == "frozen":
+            for part in self.body.up_to_stride_4():
+                part.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W), ImageNet-normalised -> (B, C, H/S, W/S); 16-bit inside under autocast."""
         if torch.is_autocast_enabled(images.device.type):
             images = images.to(torch.get_autocast_dtype(images.device.type))
         return self.body(images.contiguous(memory_format=torch.channels_last))

@@ -6,6 +6,7 @@ keys and shapes of the public DETR files; its `config` says which architecture t
 
 import argparse
 import dataclasses
+import itertools
 import pickle
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from detr.backbone import RESNETS
+from detr.backbone import BACKBONES, STRIDES
 from detr.errors import UserError
 from detr.model import Detr, DetrConfig
 from detr.public_weights import PUBLIC_WEIGHTS
@@ -74,10 +75,11 @@ def read_config(path: Path, checkpoint: dict) -> dict:
         dilation_of = {weights.file_name: weights.dilation for weights in PUBLIC_WEIGHTS.values()}
         if path.name in dilation_of:
             config["dilation"] = dilation_of[path.name]
+    config = {"stride": 32} | config  # files from before there was a choice
     unknown = sorted(set(config) - known)
     if unknown:
         raise UserError(f"{path}: its config has {', '.join(unknown)}, unknown here; it is from another version")
-    return dict(config)
+    return config
 
 
 def _config_from_shapes(path: Path, model: dict[str, Tensor]) -> dict:
@@ -86,8 +88,10 @@ def _config_from_shapes(path: Path, model: dict[str, Tensor]) -> dict:
     if missing:
         raise UserError(f"{path}: not the weights of a DETR, {missing[0]} is missing")
     dim = model["input_proj.weight"].shape[0]
+    backbone, stride = _backbone_from_shapes(path, model)
     config = {
-        "backbone": _backbone_from_shapes(path, model),
+        "backbone": backbone,
+        "stride": stride,
         "position_embedding": "learned" if "backbone.1.row_embed.weight" in model else "sine",
         "hidden_dim": dim,
         "enc_layers": _count_layers(model, "transformer.encoder.layers."),
@@ -105,19 +109,26 @@ def _count_layers(model: dict[str, Tensor], prefix: str) -> int:
     return len({key[len(prefix) :].split(".")[0] for key in model if key.startswith(prefix)})
 
 
-def _backbone_from_shapes(path: Path, model: dict[str, Tensor]) -> str:
-    """The torchvision ResNet whose parameters have the shapes of `backbone.0.body.*`."""
+def _backbone_from_shapes(path: Path, model: dict[str, Tensor]) -> tuple[str, int]:
+    """Name and stride of the backbone whose parameters have the shapes of `backbone.0.body.*`."""
     prefix = "backbone.0.body."
     found = {key[len(prefix) :]: value.shape for key, value in model.items() if key.startswith(prefix)}
-    for name in RESNETS:
-        with torch.device("meta"):
-            body = torchvision.models.get_model(name, weights=None).state_dict()
-        wanted = {
-            key: value.shape for key, value in body.items() if not key.startswith("fc.") and "num_batches" not in key
-        }
-        if found == wanted:
-            return name
-    raise UserError(f"{path}: its backbone has the shapes of no torchvision ResNet; accepted: {', '.join(RESNETS)}")
+    for stride, name in itertools.product(STRIDES, BACKBONES):
+        if found == _body_shapes(name, stride):
+            return name, stride
+    raise UserError(
+        f"{path}: its backbone has the shapes of no torchvision ResNet or MobileNetV3; accepted: {', '.join(BACKBONES)}"
+    )
+
+
+def _body_shapes(name: str, stride: int) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        body = BACKBONES[name](name, dilation=False, stride=stride, batch_norm="frozen")
+    return _shapes(body.state_dict())
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items()}
 
 
 class LoadReport(NamedTuple):
@@ -216,6 +227,7 @@ def restore_random_state(state: dict) -> None:
 def load_backbone_weights(detr: Detr, source: str) -> str:
     """Start the backbone from a classifier's weights: `imagenet` (torchvision's, downloaded once) or a file of them.
 
+    The classifier's last layers are not used, and neither are stages that this backbone leaves out for its stride.
     Returns what was loaded, in words. Raises UserError where the weights cannot be had or do not fit.
     """
     body = detr.backbone[0].body
@@ -231,11 +243,13 @@ def load_backbone_weights(detr: Detr, source: str) -> str:
             ) from error
     else:
         state = _read_tensors(Path(source))
-        if not isinstance(state, dict):
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise UserError(f"{source}: not a state dict of a torchvision {name}")
-    state = {key: value for key, value in state.items() if not key.startswith("fc.") and "num_batches" not in key}
-    own = body.state_dict()
-    if {key: value.shape for key, value in state.items()} != {key: value.shape for key, value in own.items()}:
+    state = {
+        key: value for key, value in state.items() if not key.startswith(body.classifier) and "num_batches" not in key
+    }
+    own, whole = _shapes(body.state_dict()), _body_shapes(name, stride=32)
+    if not own.items() <= _shapes(state).items() <= whole.items():
         raise UserError(f"{source}: these are not the weights of a torchvision {name}")
-    body.load_state_dict(state)
+    body.load_state_dict({key: state[key] for key in own})
     return f"backbone started from {source}"

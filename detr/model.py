@@ -1,6 +1,7 @@
 """DETR: backbone, transformer and prediction heads (Carion et al. 2020, section 3.2), and its frozen configuration.
 
-Shapes: B images, Q queries, K classes (logit K means "no object"), L decoder layers, D width.
+Shapes: B images, Q queries, K classes (logit K means "no object"), L decoder layers, D width, C backbone channels, S
+stride.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detr.backbone import BATCH_NORMS, Backbone
+from detr.backbone import BATCH_NORMS, STRIDES, Backbone
 from detr.errors import UserError
 from detr.position import LearnedPositionEmbedding, SinePositionEmbedding
 from detr.structures import DetrOutput
@@ -28,6 +29,7 @@ class DetrConfig:
     num_classes: int
     backbone: str = "resnet50"
     dilation: bool = False
+    stride: int = 32
     batch_norm: str = "frozen"
     position_embedding: str = "sine"
     hidden_dim: int = 256
@@ -51,9 +53,15 @@ class DetrConfig:
             raise UserError(
                 f"hidden_dim must be a multiple of nheads and of 4, got {self.hidden_dim} with {self.nheads} heads"
             )
-        for name, known in (("position_embedding", POSITION_EMBEDDINGS), ("batch_norm", BATCH_NORMS)):
+        choices = {"position_embedding": POSITION_EMBEDDINGS, "batch_norm": BATCH_NORMS, "stride": STRIDES}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise UserError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+                raise UserError(f"{name} must be one of {', '.join(map(str, known))}, got {getattr(self, name)!r}")
+        if self.dilation and self.stride == 16:
+            raise UserError(
+                "--dilation (DC5) and --stride 16: one of them; the first keeps the backbone's last stage and runs it "
+                "at stride 16, the second leaves that stage out"
+            )
 
 
 class BoxHead(nn.Module):
@@ -76,7 +84,7 @@ class Detr(nn.Module):
         super().__init__()
         self.config = config
         dim = config.hidden_dim
-        backbone = Backbone(config.backbone, config.dilation, config.batch_norm)
+        backbone = Backbone(config.backbone, config.dilation, config.stride, config.batch_norm)
         # A Sequential only for its names: the public files call the two parts backbone.0 and backbone.1.
         self.backbone = nn.Sequential(backbone, POSITION_EMBEDDINGS[config.position_embedding](dim))
         self.input_proj = nn.Conv2d(backbone.channels, dim, kernel_size=1)
@@ -101,7 +109,7 @@ class Detr(nn.Module):
         of the second, each to be matched by itself.
         """
         body, position_embedding = self.backbone
-        features = body(images)  # (B, C, H/32, W/32)
+        features = body(images)  # (B, C, H/S, W/S)
         mask = F.interpolate(padding_mask[None].float(), size=features.shape[-2:])[0].bool()
         positions = position_embedding(mask)
         queries = self.query_embed.weight[None]

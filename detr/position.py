@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detr.errors import UserError
 
-LEARNED_GRID = 50  # rows and columns in the public files: 50 x 32 = 1600 pixels at stride 32
+LEARNED_GRID = 50  # rows and columns in the public files: 50 x 32 = 1600 pixels at stride 32, 800 at 16
 
 
 class SinePositionEmbedding(nn.Module):
@@ -54,7 +54,8 @@ class LearnedPositionEmbedding(nn.Module):
         if max(height, width) > LEARNED_GRID:
             raise UserError(
                 f"--position_embedding learned knows {LEARNED_GRID} rows and columns, this batch has a feature map of "
-                f"{height}x{width}; use smaller --scales and --max_size, no --dilation, or --position_embedding sine"
+                f"{height}x{width}; use smaller --scales and --max_size, neither --dilation nor --stride 16, or "
+                "--position_embedding sine"
             )
         columns = self.col_embed.weight[:width].expand(height, width, -1)
         rows = self.row_embed.weight[:height, None].expand(height, width, -1)

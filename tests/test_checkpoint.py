@@ -21,6 +21,7 @@ from detr.errors import UserError
 from detr.model import Detr, DetrConfig
 
 SMALL = DetrConfig(5, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, num_queries=5)
+MOBILE = dataclasses.replace(SMALL, backbone="mobilenet_v3_small", stride=16)
 
 
 def save_public_layout(path: Path, config: DetrConfig = SMALL) -> Detr:
@@ -38,8 +39,11 @@ def save_public_layout(path: Path, config: DetrConfig = SMALL) -> Detr:
         dataclasses.replace(SMALL, backbone="resnext50_32x4d"),
         dataclasses.replace(SMALL, backbone="wide_resnet50_2"),
         dataclasses.replace(SMALL, backbone="resnet34", batch_norm="live"),
+        dataclasses.replace(SMALL, stride=16),
+        MOBILE,
+        dataclasses.replace(MOBILE, backbone="mobilenet_v3_large", stride=32),
     ],
-    ids=["r50", "learned", "resnext", "wide", "r34-live"],
+    ids=["r50", "learned", "resnext", "wide", "r34-live", "r18-16", "mobile-16", "mobile-32"],
 )
 def test_architecture_is_read_from_shapes(config: DetrConfig, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
@@ -54,6 +58,17 @@ def test_public_files_with_dilation_are_known_by_name(tmp_path: Path) -> None:
     for name, dilation in (("detr-r50-dc5-f0fb7ef5.pth", True), ("detr-r50-e632da11.pth", False)):
         save_public_layout(tmp_path / name)
         assert read_config(tmp_path / name, read_checkpoint(tmp_path / name))["dilation"] is dilation
+
+
+def test_files_from_before_there_was_a_choice_of_stride(tmp_path: Path) -> None:
+    config = dataclasses.asdict(SMALL)
+    del config["stride"]
+    original, path = Detr(SMALL), tmp_path / "old.pth"
+    torch.save({"model": original.state_dict(), "config": config}, path)
+    read = read_config(path, read_checkpoint(path))
+    assert DetrConfig(**config) == DetrConfig(**read) == SMALL
+    assert read["stride"] == 32  # said, so that --stride 16 is a contradiction and not a list of missing tensors
+    assert load_weights(Detr(DetrConfig(**read)), original.state_dict(), path).skipped == []
 
 
 def test_stripped_weights_load_and_only_the_head_is_fresh(tmp_path: Path) -> None:
@@ -142,7 +157,7 @@ def test_weights_that_are_no_detr_are_refused(tmp_path: Path) -> None:
         ({"fc.weight": torch.zeros(1)}, "input_proj.weight is missing"),
         (
             {**Detr(SMALL).state_dict(), "backbone.0.body.conv1.weight": torch.zeros(8, 3, 7, 7)},
-            "no torchvision ResNet",
+            "no torchvision ResNet or MobileNetV3; accepted: .*resnet50, .*mobilenet_v3_small",
         ),
     ):
         torch.save({"model": model}, path)
@@ -159,12 +174,13 @@ def test_the_references_own_training_checkpoints_are_read(tmp_path: Path) -> Non
     assert vars(read_checkpoint(tmp_path / "ref.pth")["args"])["lr"] == 1e-4
 
 
-def test_a_detector_is_rebuilt_from_its_file_alone(tmp_path: Path) -> None:
-    detr, path = Detr(SMALL).eval(), tmp_path / "best.pth"
+@pytest.mark.parametrize("config", [SMALL, MOBILE], ids=["resnet", "mobilenet"])
+def test_a_detector_is_rebuilt_from_its_file_alone(config: DetrConfig, tmp_path: Path) -> None:
+    detr, path = Detr(config).eval(), tmp_path / "best.pth"
     categories = [{"id": n, "name": str(n)} for n in range(1, 6)]
     torch.save(weights_state(detr, categories, {"scale": 64, "max_size": 96}, {"AP": 0.5, "epoch": 3}), path)
     again, names, resolution = load_detector(path)
-    assert again.config == SMALL and names == categories and resolution == {"scale": 64, "max_size": 96}
+    assert again.config == config and names == categories and resolution == {"scale": 64, "max_size": 96}
     batch = torch.randn(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.bool)
     assert torch.equal(detr(*batch).logits, again(*batch).logits)
     save_public_layout(path)
@@ -185,10 +201,68 @@ def test_backbone_starts_from_a_classifiers_file(tmp_path: Path) -> None:
         load_backbone_weights(Detr(dataclasses.replace(SMALL, backbone="resnet34")), str(path))
 
 
-def test_imagenet_weights_without_a_network_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stride", [16, 32])
+@pytest.mark.parametrize(
+    ("name", "last", "head"),
+    [
+        ("resnet18", "layer3.1.bn2.bias", "fc.bias"),
+        ("mobilenet_v3_small", "features.8.block.3.1.bias", "classifier.3.bias"),
+    ],
+)
+def test_a_classifiers_file_fits_a_backbone_that_is_cut(
+    name: str, last: str, head: str, stride: int, tmp_path: Path
+) -> None:
+    """What the backbone leaves out may be in the file or not; everything else has to fit exactly."""
+    import torchvision
+
+    path = tmp_path / "classifier.pth"
+    whole = torchvision.models.get_model(name, weights=None).state_dict()
+    fresh = dataclasses.replace(SMALL, backbone=name, stride=stride)
+
+    def load(state: dict) -> dict[str, torch.Tensor]:
+        torch.save(state, path)
+        detr = Detr(fresh)
+        load_backbone_weights(detr, str(path))
+        return detr.backbone[0].body.state_dict()
+
+    assert head in whole and last in whole
+    whole[last] = torch.rand_like(whole[last])
+    for state in (whole, whole | {head: torch.zeros(7)}):
+        loaded = load(state)
+        assert len(loaded) > 50 and all(torch.equal(value, whole[key]) for key, value in loaded.items())
+    assert torch.equal(load(dict(loaded))[last], whole[last])  # nothing but what this backbone has
+    late = max(key for key in whole if key.startswith(("layer4", "features.12")) and key.endswith("weight"))
+    for wrong in (
+        {key: value for key, value in whole.items() if key != last},
+        whole | {"layer5.weight": torch.zeros(1)},
+        whole | {last: torch.zeros(3)},
+        whole | {late: torch.zeros(3)},
+        {f"module.{key}": value for key, value in whole.items()},
+        {},
+    ):
+        with pytest.raises(UserError, match=rf"classifier.pth: these are not the weights of a torchvision {name}"):
+            load(wrong)
+    with pytest.raises(UserError, match=r"classifier.pth: not a state dict"):
+        load({"model": whole, "epoch": 3})
+
+
+@pytest.mark.parametrize("config", [SMALL, MOBILE], ids=["resnet", "mobilenet"])
+def test_imagenet_weights_without_a_network_say_what_to_do(config: DetrConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    with pytest.raises(UserError, match=r"resnet18 could not be downloaded \(no network\): fetch https://\S+resnet18"):
-        load_backbone_weights(Detr(SMALL), "imagenet")
+    name = config.backbone
+    with pytest.raises(UserError, match=rf"{name} could not be downloaded \(no network\): fetch https://\S+{name}"):
+        load_backbone_weights(Detr(config), "imagenet")
+
+
+@pytest.mark.parametrize("config", [dataclasses.replace(SMALL, stride=16), MOBILE], ids=["resnet", "mobilenet"])
+def test_imagenet_weights_start_a_backbone_that_is_cut(config: DetrConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision
+
+    whole = torchvision.models.get_model(config.backbone, weights=None).state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **kwargs: whole)
+    detr = Detr(config)
+    assert load_backbone_weights(detr, "imagenet") == "backbone started from imagenet"
+    assert all(torch.equal(value, whole[key]) for key, value in detr.backbone[0].body.state_dict().items())

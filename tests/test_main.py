@@ -47,7 +47,8 @@ def test_flags_keep_the_references_defaults_and_meanings() -> None:
 def test_every_flag_has_help(capsys: pytest.CaptureFixture, run: RunScript) -> None:
     assert [action.dest for action in main.make_parser()._actions if not action.help] == []
     assert run("main", "--help") == 0
-    assert "torchvision ResNet" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "torchvision ResNet" in output and "mobilenet_v3_small" in output and "--stride {16,32}" in output
 
 
 def test_a_run_leaves_everything_behind(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
@@ -165,6 +166,29 @@ def test_fine_tuning_from_public_weights(coco_folder: Path, run: RunScript, caps
     assert run(*start, "--output_dir", "o2", "--epochs", 1, "--dropout", 0, "--hidden_dim", 32) == 0
     assert run(*start, "--output_dir", "o3", "--backbone_weights", "none") == 2
     assert "holds a backbone already" in capsys.readouterr().err
+
+
+def test_a_mobilenet_at_stride_16_trains_goes_on_and_is_adopted(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    shape = ("--backbone", "mobilenet_v3_small", "--stride", 16)
+    assert run("main", *SCRATCH, *shape, "--epochs", 1) == 0
+    saved = weights("outputs/checkpoint_best.pth")
+    assert saved["config"]["stride"] == 16 and saved["config"]["backbone"] == "mobilenet_v3_small"
+    assert saved["model"]["input_proj.weight"].shape == (32, 48, 1, 1)
+    assert run("main", "--resume", "auto", "--epochs", 2, *TINY[-8:]) == 0
+    assert run("main", "--eval", *TINY[-8:]) == 0
+    capsys.readouterr()
+    for flags, message in (
+        (("--stride", 32), "--stride 32 contradicts"),
+        (("--backbone", "resnet18"), "--backbone resnet18 contradicts"),
+        (("--dilation",), "--dilation True contradicts"),
+    ):
+        start = ("main", "--weights", "outputs/checkpoint_best.pth", "--output_dir", "new", *TINY[-8:])
+        assert run(*start, *flags) == 2
+        assert message in capsys.readouterr().err
+    assert run("main", *SCRATCH, *shape, "--dilation", "--output_dir", "new") == 2
+    assert "--dilation (DC5) and --stride 16: one of them" in capsys.readouterr().err
 
 
 def test_resume_auto_starts_from_weights_once(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
