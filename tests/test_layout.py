@@ -18,6 +18,7 @@ ALLOWED = {
     "errors": set(),
     "images": OPEN,
     "public_weights": set(),
+    "class_rows": OPEN,
     "annotations": OPEN | {"images"},
     "structures": set(),
     "boxes": set(),
@@ -32,13 +33,13 @@ ALLOWED = {
     "matcher": TENSORS,
     "criterion": TENSORS | {"matcher"},
     "postprocess": TENSORS,
-    "checkpoint": TENSORS | {"model", "backbone", "public_weights"},
+    "checkpoint": TENSORS | {"model", "backbone", "public_weights", "class_rows"},
     "device": OPEN,
     "engine": TENSORS | {"model", "criterion", "checkpoint", "device"},
     "evaluate": TENSORS | {"model", "criterion", "postprocess", "data", "engine", "device"},
     "detector": TENSORS | {"images", "transforms", "data", "postprocess", "checkpoint", "device"},
 }
-TORCH_FREE = ("annotations", "errors", "images", "public_weights", "via", "report")
+TORCH_FREE = ("annotations", "class_rows", "errors", "images", "public_weights", "via", "report")
 
 
 def imports_of(path: Path) -> set[str]:
