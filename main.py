@@ -548,7 +548,8 @@ def detector_state(args: argparse.Namespace, parts: Parts, training: "Training")
     """What makes a file a detector."""
     from detr.checkpoint import weights_state
 
-    return weights_state(parts.model, parts.data.label_map.categories, resolution(args), training.best)
+    label_map = parts.data.label_map
+    return weights_state(parts.model, label_map.categories, resolution(args), training.best, label_map.raw_ids)
 
 
 if __name__ == "__main__":

@@ -175,15 +175,19 @@ def load_detector(path: Path) -> tuple[Detr, list[dict], dict[str, int]]:
     return detr.eval(), checkpoint["categories"], checkpoint["resolution"]
 
 
-def weights_state(detr: Detr, categories: list[dict], resolution: dict[str, int], best: dict) -> dict:
+def weights_state(
+    detr: Detr, categories: list[dict], resolution: dict[str, int], best: dict, raw_ids: bool = False
+) -> dict:
     """A detector as it is saved: weights, architecture, what its classes are called, and how good it was when.
 
-    `resolution` has the keywords `scale` and `max_size` of `transforms.evaluation_view`, in pixels.
+    `resolution` has the keywords `scale` and `max_size` of `transforms.evaluation_view`, in pixels; `raw_ids` says how
+    labels follow from `categories`, as in `data.LabelMap`.
     """
     return {
         "model": detr.state_dict(),
         "config": dataclasses.asdict(detr.config),
         "categories": categories,
+        "raw_ids": raw_ids,
         "resolution": resolution,
         "best": best,
         "epoch": best["epoch"],

@@ -45,9 +45,11 @@ class LabelMap:
             ({"id": int(c["id"]), "name": str(c["name"])} for c in categories), key=lambda category: category["id"]
         )
         ids = [category["id"] for category in self.categories]
+        self.raw_ids = raw_ids
         self.num_classes = COCO_LABELS if raw_ids else len(ids)
         self._label_of_id = {i: i for i in ids} if raw_ids else {i: label for label, i in enumerate(ids)}
         self._id_of_label = {label: i for i, label in self._label_of_id.items()}
+        self.names = {self._label_of_id[c["id"]]: c["name"] for c in self.categories}  # label -> class
 
     def to_labels(self, category_ids: list[int]) -> list[int]:
         """Category ids of a file -> labels. Raises KeyError for an id that no category has."""
