@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import utils
 from detr.errors import UserError
-from detr.public_weights import PUBLIC_WEIGHTS
+from detr.public_weights import PUBLIC_CLASSES, PUBLIC_WEIGHTS
 
 if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so, after the command line is parsed
     import torch
     from torch.utils.data import DataLoader
 
+    from detr.class_rows import ClassRows
     from detr.criterion import SetCriterion
     from detr.data import CocoImages, Data, KeyBatches
     from detr.device import Precision
@@ -74,6 +75,13 @@ def _not_negative(kind: Callable[[str], float], text: str) -> float:
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"{value} is negative")
     return value
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, _, new = (part.strip() for part in text.partition("="))
+    if not (old and new):
+        raise argparse.ArgumentTypeError(f"{text!r} is not COCO_NAME=YOUR_NAME, such as person=pedestrian")
+    return old, new
 
 
 _count = partial(_not_negative, int)
@@ -172,6 +180,15 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
         "or starts from --weights if there is none",
     )
     add("--weights", type=Path, metavar="FILE", help="weights to start from")
+    add(
+        "--class_map",
+        type=_pair,
+        nargs="+",
+        action="extend",
+        metavar="COCO_NAME=YOUR_NAME",
+        help="classes that start from what the weights know under another name, such as person=pedestrian; the same "
+        "names and their plurals are found without it",
+    )
     add("--overwrite", action="store_true", help="start anew in a used --output_dir: its run is deleted")
     add("--start_epoch", type=_count, default=0, help="epoch to begin a new run with, from 0 (%(default)s)")
     add("--eval", action="store_true", help="evaluate --resume (default: the run's checkpoint_best.pth), do not train")
@@ -207,6 +224,7 @@ def main() -> None:
 
     keep_freed_memory()
     start = find_start(args)
+    check_class_map(args, start)
     if start.continues and start.checkpoint["epoch"] + 1 >= args.epochs:
         done = start.checkpoint["epoch"] + 1
         print(f"{start.path} has done {done} epochs and --epochs asks for {args.epochs}: nothing is left to train")
@@ -258,6 +276,29 @@ def _fetched(url: str) -> Path:
     return path
 
 
+def check_class_map(args: argparse.Namespace, start: Start) -> None:
+    """Raise UserError where --class_map is given and there is no class head to take rows from."""
+    from detr.checkpoint import has_class_head
+
+    if args.class_map is None:
+        return
+    if args.eval:
+        raise UserError("--class_map and --eval: class rows are taken over when a run starts, not when it is evaluated")
+    if start.checkpoint is None:
+        raise UserError("--class_map needs weights with a class head to start from: name them with --resume FILE")
+    if start.continues:
+        # The command that began the run may be given again: after a disconnect nobody should have to edit it.
+        if args.class_map != arguments_of(start.checkpoint).get("class_map"):
+            raise UserError(
+                f"--class_map: {start.path} is a run to go on with; its class rows were chosen at its start"
+            )
+    elif not has_class_head(start.checkpoint):
+        raise UserError(
+            f"--class_map: {start.path} has no class head to take rows from; start from the whole file, which "
+            "prep.py leaves beside the stripped one"
+        )
+
+
 def check_output_folder(args: argparse.Namespace, start: Start) -> None:
     """Raise UserError where a new run would mix with one that is there."""
     used = [name for name in (LAST, LOG) if (args.output_dir / name).exists()]
@@ -305,6 +346,12 @@ def _epoch_of(line: str) -> float:
         return json.loads(line)["epoch"]
     except (json.JSONDecodeError, KeyError):
         return math.inf
+
+
+def arguments_of(checkpoint: dict) -> dict:
+    """The command line that a checkpoint was made with; nothing where it does not say."""
+    args = checkpoint.get("args", {})
+    return args if isinstance(args, dict) else vars(args)  # the reference saves a Namespace
 
 
 def plain(args: argparse.Namespace) -> dict:
@@ -366,13 +413,33 @@ def build_model(args: argparse.Namespace, start: Start, data: "Data") -> "Detr":
                 raise UserError(f"--{name} {asked[name]} contradicts {start.path}, which has {own[name]}; leave it out")
         model = Detr(DetrConfig(**(own | asked | {"num_classes": num_classes})))
         same_classes = start.checkpoint.get("categories", data.label_map.categories) == data.label_map.categories
-        report = load_weights(model, start.checkpoint["model"], start.path, keep_head=same_classes)
-        if has_run and (report.fresh or args.num_classes not in (None, num_classes)):
+        class_rows = None if has_run else choose_class_rows(args, start, data)
+        report = load_weights(model, start.checkpoint["model"], start.path, class_rows)
+        if has_run and (report.fresh or not same_classes or args.num_classes not in (None, num_classes)):
             raise UserError(f"{start.path}: its class head is not for the categories of {args.coco_path}")
         print(f"{start.path}: {report}")
     if args.lr_backbone == 0:
         model.freeze_backbone()
     return model
+
+
+def choose_class_rows(args: argparse.Namespace, start: Start, data: "Data") -> "ClassRows | None":
+    """Which rows of the file's class head to start from; None where it has none, or all of them as they are."""
+    from detr.checkpoint import has_class_head
+    from detr.class_rows import match_classes
+    from detr.data import COCO_LABELS, LabelMap
+
+    if not has_class_head(start.checkpoint):
+        return None
+    num_classes = len(start.checkpoint["model"]["class_embed.bias"]) - 1
+    if "categories" in start.checkpoint:
+        file_names = LabelMap(start.checkpoint["categories"], start.checkpoint.get("raw_ids", False)).names
+    else:
+        file_names = PUBLIC_CLASSES if num_classes == COCO_LABELS else {}
+    # A file that does not name its classes is trusted where their number is right.
+    if not args.class_map and num_classes == data.num_classes and file_names in ({}, data.label_map.names):
+        return None
+    return match_classes(file_names, data.label_map.names, args.class_map or [], start.path)
 
 
 def build_parts(args: argparse.Namespace, start: Start) -> Parts:
@@ -403,8 +470,7 @@ def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Tra
     )
     if start.continues:
         training.restore(start.checkpoint, start.path)
-        then = start.checkpoint.get("args", {})
-        then = then if isinstance(then, dict) else vars(then)  # the reference saves a Namespace
+        then = arguments_of(start.checkpoint)
         for name, value in plain(args).items():
             if (
                 name in then
