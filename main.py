@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import utils
 from detr.errors import UserError
-from detr.public_weights import PUBLIC_WEIGHTS
+from detr.public_weights import PUBLIC_CLASSES, PUBLIC_WEIGHTS
 from detr.schedule import LR_SCHEDULES, Recipe
 
 if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so, after the command line is parsed
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so
     from torch.utils.data import DataLoader
 
     from detr.averaging import Means
+    from detr.class_rows import ClassRows
     from detr.criterion import SetCriterion
     from detr.data import CocoImages, Data, KeyBatches
     from detr.device import Precision
@@ -81,6 +82,13 @@ def _not_negative(kind: Callable[[str], float], text: str) -> float:
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"{value} is negative")
     return value
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, _, new = (part.strip() for part in text.partition("="))
+    if not (old and new):
+        raise argparse.ArgumentTypeError(f"{text!r} is not COCO_NAME=YOUR_NAME, such as person=pedestrian")
+    return old, new
 
 
 _count = partial(_not_negative, int)
@@ -238,6 +246,15 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
         "or starts from --weights if there is none",
     )
     add("--weights", type=Path, metavar="FILE", help="weights to start from")
+    add(
+        "--class_map",
+        type=_pair,
+        nargs="+",
+        action="extend",
+        metavar="COCO_NAME=YOUR_NAME",
+        help="classes that start from what the weights know under another name, such as person=pedestrian; the same "
+        "names and their plurals are found without it",
+    )
     add("--overwrite", action="store_true", help="start anew in a used --output_dir: its run is deleted")
     add("--start_epoch", type=_count, default=0, help="epoch to begin a new run with, from 0 (%(default)s)")
     add("--eval", action="store_true", help="evaluate --resume (default: the run's checkpoint_best.pth), do not train")
@@ -290,16 +307,15 @@ def main() -> None:
 
     keep_freed_memory()
     processes = distributed.join()
-    try:
-        with contextlib.nullcontext() if processes.is_main else contextlib.redirect_stdout(None):
-            run(args, processes)
-    finally:
-        distributed.leave()
+    silent = contextlib.nullcontext() if processes.is_main else contextlib.redirect_stdout(None)
+    with silent, distributed.together(processes):
+        run(args, processes)
 
 
 def run(args: argparse.Namespace, processes: "Processes") -> None:
     """Find where to start, build, then train and evaluate epoch by epoch."""
     start = find_start(args)
+    check_class_map(args, start)
     if reason := nothing_left(args, start):
         print(reason)
         return
@@ -367,8 +383,33 @@ def nothing_left(args: argparse.Namespace, start: Start) -> str:
     return ""
 
 
+def check_class_map(args: argparse.Namespace, start: Start) -> None:
+    """Raise UserError where --class_map is given and there is no class head to take rows from."""
+    from detr.checkpoint import has_class_head
+
+    if args.class_map is None:
+        return
+    if args.eval:
+        raise UserError("--class_map and --eval: class rows are taken over when a run starts, not when it is evaluated")
+    if start.checkpoint is None:
+        raise UserError("--class_map needs weights with a class head to start from: name them with --resume FILE")
+    if start.continues:
+        # The command that began the run may be given again: after a disconnect nobody should have to edit it.
+        if args.class_map != arguments_of(start.checkpoint).get("class_map"):
+            raise UserError(
+                f"--class_map: {start.path} is a run to go on with; its class rows were chosen at its start"
+            )
+    elif not has_class_head(start.checkpoint):
+        raise UserError(
+            f"--class_map: {start.path} has no class head to take rows from; start from the whole file, which "
+            "prep.py leaves beside the stripped one"
+        )
+
+
 def check_output_folder(args: argparse.Namespace, start: Start) -> None:
     """Raise UserError where a new run would mix with one that is there."""
+    if args.output_dir.exists() and not args.output_dir.is_dir():
+        raise UserError(f"{args.output_dir}: is a file; --output_dir names a folder")
     used = [name for name in (LAST, LOG) if (args.output_dir / name).exists()]
     goes_on_there = start.continues and start.path.parent.resolve() == args.output_dir.resolve()
     # Interrupted before its first checkpoint: there is nothing to go on with, and nothing to lose.
@@ -390,6 +431,7 @@ def choose_sizes(args: argparse.Namespace, start: Start) -> None:
 def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> None:
     """Make the run's folder ready: an overwritten run is deleted, a continued log is cut to the checkpoint."""
     args.output_dir.mkdir(parents=True, exist_ok=True)
+    utils.clear_unfinished(args.output_dir)
     log = args.output_dir / LOG
     if start.continues:
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
@@ -419,6 +461,12 @@ def _epoch_of(line: str) -> float:
         return json.loads(line)["epoch"]
     except (json.JSONDecodeError, KeyError):
         return math.inf
+
+
+def arguments_of(checkpoint: dict) -> dict:
+    """The command line that a checkpoint was made with; nothing where it does not say."""
+    args = checkpoint.get("args", {})
+    return args if isinstance(args, dict) else vars(args)  # the reference saves a Namespace
 
 
 def plain(args: argparse.Namespace) -> dict:
@@ -462,7 +510,7 @@ def resolution(args: argparse.Namespace) -> dict[str, int]:
 
 def build_model(args: argparse.Namespace, start: Start, data: "Data") -> "Detr":
     """The network, with the weights it starts from; what was loaded is printed."""
-    from detr.checkpoint import load_backbone_weights, load_weights, read_config
+    from detr.checkpoint import best_weights, load_backbone_weights, load_weights, read_config
     from detr.model import Detr, DetrConfig
 
     fields = {field.name for field in dataclasses.fields(DetrConfig)} - {"num_classes"}
@@ -487,8 +535,10 @@ def build_model(args: argparse.Namespace, start: Start, data: "Data") -> "Detr":
                 raise UserError(f"--{name} {asked[name]} contradicts {start.path}, which has {own[name]}; leave it out")
         model = Detr(DetrConfig(**(own | asked | {"num_classes": num_classes})))
         same_classes = start.checkpoint.get("categories", data.label_map.categories) == data.label_map.categories
-        report = load_weights(model, weights_to_use(start), start.path, keep_head=same_classes)
-        if has_run and (report.fresh or args.num_classes not in (None, num_classes)):
+        weights = start.checkpoint["model"] if start.continues else best_weights(start.checkpoint)
+        class_rows = None if has_run else choose_class_rows(args, start, data)
+        report = load_weights(model, weights, start.path, class_rows)
+        if has_run and (report.fresh or not same_classes or args.num_classes not in (None, num_classes)):
             raise UserError(f"{start.path}: its class head is not for the categories of {args.coco_path}")
         print(f"{start.path}: {report}")
     if args.lr_backbone == 0:
@@ -509,9 +559,23 @@ def add_query_groups(args: argparse.Namespace, start: Start, model: "Detr") -> N
         model.load_state_dict(saved, strict=False)
 
 
-def weights_to_use(start: Start) -> dict:
-    """The state dict of the file to start from: for anything but going on, the average of the weights if it has one."""
-    return (None if start.continues else start.checkpoint.get("ema")) or start.checkpoint["model"]
+def choose_class_rows(args: argparse.Namespace, start: Start, data: "Data") -> "ClassRows | None":
+    """Which rows of the file's class head to start from; None where it has none, or all of them as they are."""
+    from detr.checkpoint import has_class_head
+    from detr.class_rows import match_classes
+    from detr.data import COCO_LABELS, LabelMap
+
+    if not has_class_head(start.checkpoint):
+        return None
+    num_classes = len(start.checkpoint["model"]["class_embed.bias"]) - 1
+    if "categories" in start.checkpoint:
+        file_names = LabelMap(start.checkpoint["categories"], start.checkpoint.get("raw_ids", False)).names
+    else:
+        file_names = PUBLIC_CLASSES if num_classes == COCO_LABELS else {}
+    # A file that does not name its classes is trusted where their number is right.
+    if not args.class_map and num_classes == data.num_classes and file_names in ({}, data.label_map.names):
+        return None
+    return match_classes(file_names, data.label_map.names, args.class_map or [], start.path)
 
 
 def build_parts(args: argparse.Namespace, start: Start, processes: "Processes") -> Parts:
@@ -546,8 +610,7 @@ def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Tra
     )
     if start.continues:
         training.restore(start.checkpoint, start.path)
-        then = start.checkpoint.get("args", {})
-        then = then if isinstance(then, dict) else vars(then)  # the reference saves a Namespace
+        then = arguments_of(start.checkpoint)
         for name, value in plain(args).items():
             if (
                 name in then
@@ -617,14 +680,23 @@ def train_one_epoch(
 
         def on_update() -> None:
             bar.update(args.accumulate, lambda: f"loss {training.means.mean('loss'):.3f}")
-            stops = any_process(bool(stop.signal))
-            if stops or (args.save_every_steps and training.updates_done % args.save_every_steps == 0):
+            if any_process(bool(stop.signal)):
+                raise utils.Stopped("", stop.signal)
+            if args.save_every_steps and training.updates_done % args.save_every_steps == 0:
                 training.settle(on_nonfinite)
                 save_last(args, parts, training)
-            if stops:
-                raise stopped(args, training, stop)
 
-        return training.train_epoch(read_batches(loader), on_update, on_nonfinite)
+        try:
+            return training.train_epoch(read_batches(loader), on_update, on_nonfinite)
+        except utils.Stopped:
+            training.settle(on_nonfinite)
+            save_last(args, parts, training)
+            raise stopped(args, training, stop) from None
+        except (UserError, RuntimeError) as error:
+            if not stop.signal:
+                raise
+            # Some schedulers signal the processes that load images too, and one is missing in the middle of a step.
+            raise utils.Stopped("stopped; to go on, run the same command with --resume auto", stop.signal) from error
 
 
 def evaluate_one_epoch(
@@ -769,8 +841,11 @@ def open_logs(args: argparse.Namespace, parts: Parts) -> Callable[[dict], None]:
 
 def append_log(path: Path, log: dict) -> None:
     """Add one line to log.txt; a crash can cut it short, which resuming mends."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(log) + "\n")
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(log) + "\n")
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({error.strerror}): make room and go on") from error
 
 
 def summary_line(title: str, log: dict, best: dict, seconds_left: float) -> str:
@@ -794,30 +869,24 @@ def write_nonfinite(args: argparse.Namespace, parts: Parts, report: dict) -> Non
 
 def save_best(args: argparse.Namespace, parts: Parts, training: "Training", found: list[dict]) -> None:
     """The weights to use, and what they find on the validation images."""
-    import torch
-
     if parts.processes.is_main:
-        with utils.atomic_path(args.output_dir / BEST) as temporary:
-            torch.save(detector_state(args, parts, training, training.detector), temporary)
+        utils.save_tensors(args.output_dir / BEST, detector_state(args, parts, training, training.detector))
         utils.write_json(args.output_dir / PREDICTIONS, found)
 
 
 def save_last(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
     """Everything that going on needs."""
-    import torch
-
     state = training.state() | {"args": plain(args)}  # every process has a part in it
     if parts.processes.is_main:
-        state = detector_state(args, parts, training, parts.model) | state
-        with utils.atomic_path(args.output_dir / LAST) as temporary:
-            torch.save(state, temporary)
+        utils.save_tensors(args.output_dir / LAST, detector_state(args, parts, training, parts.model) | state)
 
 
 def detector_state(args: argparse.Namespace, parts: Parts, training: "Training", model: "Detr") -> dict:
     """What makes a file a detector."""
     from detr.checkpoint import weights_state
 
-    return weights_state(model, parts.data.label_map.categories, resolution(args), training.best)
+    label_map = parts.data.label_map
+    return weights_state(model, label_map.categories, resolution(args), training.best, label_map.raw_ids)
 
 
 if __name__ == "__main__":

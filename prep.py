@@ -201,13 +201,10 @@ def prepare_weights(weights: str) -> Path | None:
 
 def strip(original: Path, stripped: Path) -> None:
     """Write the weights of a DETR file without their class head."""
-    import torch  # seconds to import, and only needed here
-
-    from detr.checkpoint import read_checkpoint, read_config, strip_class_head
+    from detr.checkpoint import read_checkpoint, read_config, strip_class_head  # seconds to import
 
     checkpoint = read_checkpoint(original)
-    with utils.atomic_path(stripped) as temporary:
-        torch.save(strip_class_head(checkpoint, read_config(original, checkpoint)), temporary)
+    utils.save_tensors(stripped, strip_class_head(checkpoint, read_config(original, checkpoint)))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # under torchrun
+    print(f"error: {message}" if rank == "0" else f"error in process {rank}: {message}", file=sys.stderr)
     return 2
 
 
@@ -66,7 +67,6 @@ class StopRequest(contextlib.AbstractContextManager):
 
     def __init__(self) -> None:
         self.signal: int = 0
-        self._process = os.getpid()
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -78,8 +78,6 @@ class StopRequest(contextlib.AbstractContextManager):
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
-        if os.getpid() != self._process:  # a process that loads images: it is ended by the one that it works for
-            return
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
@@ -103,6 +101,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def save_tensors(path: Path, value: object) -> None:
+    """Write what `torch.load` reads, atomically. Raises UserError where there is no room for it."""
+    import torch
+
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(value, temporary)
+        except RuntimeError as error:  # what torch makes of any error while writing
+            free = shutil.disk_usage(path.parent).free / 2**20
+            raise UserError(
+                f"{path} could not be written, {free:.0f} MiB are free there: make room and go on; what was saved "
+                "before is as it was"
+            ) from error
+
+
 def check_free_space(folder: Path, needed: int, what: str) -> None:
     """Raise UserError unless the disk of `folder` has room for `needed` bytes."""
     free = shutil.disk_usage(folder).free
@@ -110,6 +123,12 @@ def check_free_space(folder: Path, needed: int, what: str) -> None:
         raise UserError(
             f"{folder}: {what} will need {needed / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB are free there"
         )
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Delete what `atomic_path` left half-written in a process that was killed."""
+    for path in folder.glob(".*.part*"):
+        path.unlink()
 
 
 def write_json(path: Path, value: object, indent: int | None = None) -> bool:

@@ -16,6 +16,7 @@ import torchvision
 from torch import Tensor
 
 from detr.backbone import BACKBONES, STRIDES
+from detr.class_rows import ClassRows
 from detr.errors import UserError
 from detr.model import Detr, DetrConfig
 from detr.public_weights import PUBLIC_WEIGHTS
@@ -59,6 +60,11 @@ def strip_class_head(checkpoint: dict, config: dict) -> dict:
     """What a fine-tuning starts from: the weights without the class head, and the architecture without its classes."""
     model = {key: value for key, value in checkpoint["model"].items() if key not in CLASS_HEAD}
     return {"model": model, "config": {key: value for key, value in config.items() if key != "num_classes"}}
+
+
+def has_class_head(checkpoint: dict) -> bool:
+    """Whether the weights still have their class head."""
+    return checkpoint["model"].keys() >= set(CLASS_HEAD)
 
 
 def read_config(path: Path, checkpoint: dict) -> dict:
@@ -134,57 +140,87 @@ def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
 class LoadReport(NamedTuple):
     """What became of a file's weights."""
 
-    loaded: int  # tensors
+    loaded: int  # tensors, as they are
     fresh: list[str]  # parameters that stay as initialised: the class head, or nothing
-    skipped: list[str]  # tensors of the file that were not used: its class head, or nothing
+    class_rows: ClassRows | None  # the class head where it was put together row by row
 
     def __str__(self) -> str:
         text = f"{self.loaded} tensors loaded"
-        if self.skipped:
-            text += f"; not used: {', '.join(self.skipped)}"
-        return text + (f"; starting fresh: {', '.join(self.fresh)}" if self.fresh else "")
+        if self.fresh:
+            text += f"; starting fresh: {', '.join(self.fresh)}"
+        return text + (f"; {self.class_rows}" if self.class_rows else "")
 
 
-def load_weights(detr: Detr, model: dict[str, Tensor], path: Path, keep_head: bool = True) -> LoadReport:
-    """Load a state dict into the network; only the class head may be missing or of another size.
+def load_weights(detr: Detr, model: dict[str, Tensor], path: Path, class_rows: ClassRows | None = None) -> LoadReport:
+    """Load a state dict into the network; only the class head may be missing, and starts fresh then.
 
-    `keep_head=False` leaves the file's class head out although it would fit: its classes are others.
+    `class_rows` says which rows to take of a head that is there for other classes; None takes the head as it is.
     Raises UserError naming the keys when anything else is missing, unexpected or of another shape.
     """
     own, train_only = plain_state(detr)
-    missing = [key for key in own if key not in model and key not in CLASS_HEAD]
+    if class_rows:
+        model = model | _head_from_rows(own, model, class_rows, path)
+    fresh = [] if any(key in model for key in CLASS_HEAD) else list(CLASS_HEAD)
+    missing = [key for key in own if key not in model and key not in fresh]
     unexpected = [key for key in model if key not in own]
     reshaped = [
         f"{key} {tuple(model[key].shape)} instead of {tuple(own[key].shape)}"
         for key in own
-        if key in model and key not in CLASS_HEAD and model[key].shape != own[key].shape
+        if key in model and model[key].shape != own[key].shape
     ]
     for what, keys in (("is missing", missing), ("is not part of this model", unexpected), ("has shape", reshaped)):
         if keys:
             first = f"{what} {keys[0]}" if what == "has shape" else f"{keys[0]} {what}"
             more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
             raise UserError(f"{path}: the weights do not fit a DETR with {detr.config.backbone}: {first}{more}")
-    head_fits = keep_head and all(key in model and model[key].shape == own[key].shape for key in CLASS_HEAD)
-    usable = {key: value for key, value in model.items() if head_fits or key not in CLASS_HEAD}
-    detr.load_state_dict(own | usable | train_only)
-    describe = [f"{key} {tuple(model[key].shape)}" for key in CLASS_HEAD if key in model and not head_fits]
-    return LoadReport(len(usable), [] if head_fits else list(CLASS_HEAD), describe)
+    detr.load_state_dict(own | model | train_only)
+    return LoadReport(len(model) - (len(CLASS_HEAD) if class_rows else 0), fresh, class_rows)
 
 
-def load_detector(path: Path) -> tuple[Detr, list[dict], dict[str, int]]:
-    """Rebuild a fine-tuned detector from its file alone: the network for evaluation, its categories and resolution.
+def _head_from_rows(own: dict[str, Tensor], model: dict[str, Tensor], class_rows: ClassRows, path: Path) -> dict:
+    """The network's class head as initialised, with the rows in place that come from the file's."""
+    head, rows = {}, len(model["class_embed.bias"])
+    for key in CLASS_HEAD:
+        theirs, ours = model[key], own[key].clone()
+        if theirs.shape != (rows, *ours.shape[1:]) or not all(row < rows - 1 for row in class_rows.file_names):
+            raise UserError(f"{path}: its class head does not fit its classes, {key} has shape {tuple(theirs.shape)}")
+        for label, row in class_rows.row_of_label.items():
+            ours[label] = theirs[row]
+        ours[-1] = theirs[-1]
+        head[key] = ours
+    return head
+
+
+class SavedDetector(NamedTuple):
+    """A fine-tuned detector as its file describes it."""
+
+    model: Detr  # for evaluation
+    categories: list[dict]
+    raw_ids: bool  # how labels follow from `categories`, see `data.LabelMap`
+    resolution: dict[str, int]
+
+
+def load_detector(path: Path) -> SavedDetector:
+    """Rebuild a fine-tuned detector from its file alone; of a run's `checkpoint.pth` it is the average of the weights.
 
     Raises UserError where the file has no class head or does not say what its classes are.
     """
     checkpoint = read_checkpoint(path)
     config = read_config(path, checkpoint)
-    if "num_classes" not in config or CLASS_HEAD[0] not in checkpoint["model"]:
+    if "num_classes" not in config or not has_class_head(checkpoint):
         raise UserError(f"{path}: has no class head; fine-tune it with main.py first")
     if not {"categories", "resolution"} <= checkpoint.keys():
         raise UserError(f"{path}: does not say what its classes are called; use a checkpoint that main.py wrote")
     detr = Detr(DetrConfig(**config))
-    load_weights(detr, checkpoint["model"], path)
-    return detr.eval(), checkpoint["categories"], checkpoint["resolution"]
+    load_weights(detr, best_weights(checkpoint), path)
+    return SavedDetector(
+        detr.eval(), checkpoint["categories"], checkpoint.get("raw_ids", False), checkpoint["resolution"]
+    )
+
+
+def best_weights(checkpoint: dict) -> dict[str, Tensor]:
+    """What to use a checkpoint for anything but going on with it: the average of the weights where it has one."""
+    return checkpoint.get("ema") or checkpoint["model"]
 
 
 def plain_state(detr: Detr) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -194,15 +230,19 @@ def plain_state(detr: Detr) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return dict(state), train_only
 
 
-def weights_state(detr: Detr, categories: list[dict], resolution: dict[str, int], best: dict) -> dict:
+def weights_state(
+    detr: Detr, categories: list[dict], resolution: dict[str, int], best: dict, raw_ids: bool = False
+) -> dict:
     """A detector as it is saved: weights, architecture, what its classes are called, and how good it was when.
 
-    `resolution` has the keywords `scale` and `max_size` of `transforms.evaluation_view`, in pixels.
+    `resolution` has the keywords `scale` and `max_size` of `transforms.evaluation_view`, in pixels; `raw_ids` says how
+    labels follow from `categories`, as in `data.LabelMap`.
     """
     return {
         "model": plain_state(detr)[0],
         "config": dataclasses.asdict(detr.config),
         "categories": categories,
+        "raw_ids": raw_ids,
         "resolution": resolution,
         "best": best,
         "epoch": best["epoch"],

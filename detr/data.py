@@ -4,6 +4,7 @@ What happens to image i in epoch e is a function of (seed, e, i) alone: the samp
 the random numbers are drawn from them, whatever worker or process does the work.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -45,9 +46,11 @@ class LabelMap:
             ({"id": int(c["id"]), "name": str(c["name"])} for c in categories), key=lambda category: category["id"]
         )
         ids = [category["id"] for category in self.categories]
+        self.raw_ids = raw_ids
         self.num_classes = COCO_LABELS if raw_ids else len(ids)
         self._label_of_id = {i: i for i in ids} if raw_ids else {i: label for label, i in enumerate(ids)}
         self._id_of_label = {label: i for i, label in self._label_of_id.items()}
+        self.names = {self._label_of_id[c["id"]]: c["name"] for c in self.categories}  # label -> class
 
     def to_labels(self, category_ids: list[int]) -> list[int]:
         """Category ids of a file -> labels. Raises KeyError for an id that no category has."""
@@ -319,7 +322,14 @@ def make_loader(images: CocoImages, batches: KeyBatches, num_workers: int, pin_m
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         generator=torch.Generator(),  # of its own: starting an epoch must not move the model's random numbers
+        worker_init_fn=_leave_signals_to_the_main_process,
     )
+
+
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    """Ctrl-C in a terminal signals the whole process group; the main process decides when its helpers end."""
+    if hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()
 
 
 def read_batches(loader: DataLoader) -> Iterator[Batch]:
@@ -328,7 +338,7 @@ def read_batches(loader: DataLoader) -> Iterator[Batch]:
         yield from loader
     except UserError as error:
         # From a worker the loader wraps it in a traceback, which ends in the message.
-        raise UserError(str(error).rpartition("UserError: ")[2]) from error
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

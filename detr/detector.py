@@ -37,10 +37,10 @@ class Detector:
     def __init__(self, checkpoint: str | Path, device: str = "auto", amp: str = "auto") -> None:
         self.device = pick_device(device)
         self.precision = pick_precision(amp, self.device)
-        self.model, categories, self.resolution = load_detector(Path(checkpoint))
-        self.model.to(self.device)
-        self.label_map = LabelMap(categories)
-        self._names = {category["id"]: category["name"] for category in categories}
+        saved = load_detector(Path(checkpoint))
+        self.model, self.resolution = saved.model.to(self.device), saved.resolution
+        self.label_map = LabelMap(saved.categories, saved.raw_ids)
+        self._names = {category["id"]: category["name"] for category in saved.categories}
 
     @torch.inference_mode()
     def __call__(self, photograph: str | Path | Image.Image, threshold: float = 0.5) -> list[Detection]:

@@ -3,7 +3,9 @@
 In a run of one process every function here does nothing and costs nothing.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -40,15 +42,27 @@ def join() -> Processes:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes of this run could not find each other: {error}") from error
     return Processes(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
 
 
-def leave() -> None:
-    """Part from the other processes at the end of a run."""
+@contextlib.contextmanager
+def together(processes: Processes) -> Iterator[None]:
+    """Work inside it as one of several processes. Raises UserError where another one has died meanwhile."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")
+        if processes.count == 1 or not any(word in str(error) for word in lost):
+            raise
+        raise UserError(
+            "another process of this run has ended or cannot be reached; its own message says why. The last checkpoint "
+            "is whole: go on with --resume auto"
+        ) from error
     if dist.is_initialized():
+        dist.barrier()  # nobody hangs up while another one still listens
         dist.destroy_process_group()
 
 

@@ -17,8 +17,10 @@ from detr.checkpoint import (
     strip_class_head,
     weights_state,
 )
+from detr.class_rows import ClassRows, match_classes
 from detr.errors import UserError
 from detr.model import Detr, DetrConfig
+from detr.public_weights import PUBLIC_CLASSES
 
 SMALL = DetrConfig(5, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, num_queries=5)
 MOBILE = dataclasses.replace(SMALL, backbone="mobilenet_v3_small", stride=16)
@@ -68,7 +70,7 @@ def test_files_from_before_there_was_a_choice_of_stride(tmp_path: Path) -> None:
     read = read_config(path, read_checkpoint(path))
     assert DetrConfig(**config) == DetrConfig(**read) == SMALL
     assert read["stride"] == 32  # said, so that --stride 16 is a contradiction and not a list of missing tensors
-    assert load_weights(Detr(DetrConfig(**read)), original.state_dict(), path).skipped == []
+    assert load_weights(Detr(DetrConfig(**read)), original.state_dict(), path).fresh == []
 
 
 def test_stripped_weights_load_and_only_the_head_is_fresh(tmp_path: Path) -> None:
@@ -80,22 +82,71 @@ def test_stripped_weights_load_and_only_the_head_is_fresh(tmp_path: Path) -> Non
     detr = Detr(dataclasses.replace(SMALL, num_classes=1))
     head = detr.class_embed.weight.clone()
     report = load_weights(detr, stripped["model"], path)
-    assert report.fresh == ["class_embed.weight", "class_embed.bias"] and not report.skipped
+    assert report.fresh == ["class_embed.weight", "class_embed.bias"] and report.class_rows is None
     assert report.loaded == len(stripped["model"]) == len(detr.state_dict()) - 2
     assert torch.equal(detr.class_embed.weight, head)
     assert torch.equal(detr.query_embed.weight, original.query_embed.weight)
 
 
-def test_a_head_of_other_classes_is_skipped_and_said(tmp_path: Path) -> None:
+def test_a_head_is_taken_whole_unless_rows_are_named(tmp_path: Path) -> None:
     original = save_public_layout(tmp_path / "w.pth")
-    detr = Detr(dataclasses.replace(SMALL, num_classes=2))
-    report = load_weights(detr, original.state_dict(), tmp_path / "w.pth")
-    assert report.skipped == ["class_embed.weight (6, 32)", "class_embed.bias (6,)"]
-    assert "not used: class_embed.weight (6, 32)" in str(report) and "starting fresh" in str(report)
     same = Detr(SMALL)
-    assert not load_weights(same, original.state_dict(), tmp_path / "w.pth").fresh
+    report = load_weights(same, original.state_dict(), tmp_path / "w.pth")
+    assert report.loaded == len(original.state_dict()) and not report.fresh and report.class_rows is None
     assert torch.equal(same.class_embed.weight, original.class_embed.weight)
-    assert load_weights(same, original.state_dict(), tmp_path / "w.pth", keep_head=False).fresh
+    with pytest.raises(UserError, match=r"has shape class_embed.weight \(6, 32\) instead of \(3, 32\) \(and 1 more\)"):
+        load_weights(Detr(dataclasses.replace(SMALL, num_classes=2)), original.state_dict(), tmp_path / "w.pth")
+    half = {key: value for key, value in original.state_dict().items() if key != "class_embed.bias"}
+    with pytest.raises(UserError, match=r"class_embed.bias is missing"):
+        load_weights(Detr(SMALL), half, tmp_path / "w.pth")
+
+
+NAMES = {0: "Balloons", 1: "cats", 2: "pedestrian", 3: "kite"}
+
+
+@pytest.mark.parametrize(
+    ("names", "class_map", "sources"),
+    [
+        (NAMES, [("person", "pedestrian")], {1: 17, 2: 1, 3: 38}),
+        ({0: "balloon"}, [], {}),
+        (dict(enumerate(PUBLIC_CLASSES.values())), [], dict(enumerate(PUBLIC_CLASSES))),
+        (
+            {0: "puppy", 1: "kitten", 2: "dog"},
+            [("dog", "puppy"), ("cat", "kitten"), ("dog", "dog")],
+            {0: 18, 1: 17, 2: 18},
+        ),
+    ],
+    ids=["some", "none", "all", "one row twice"],
+)
+def test_rows_are_those_of_the_named_classes(names: dict, class_map: list, sources: dict, tmp_path: Path) -> None:
+    """Bit for bit; the rest, spare classes among them, are what the same seed initialises without a file."""
+    original = save_public_layout(tmp_path / "w.pth", dataclasses.replace(SMALL, num_classes=91)).state_dict()
+    spare = 2
+    torch.manual_seed(7)
+    fresh = Detr(dataclasses.replace(SMALL, num_classes=len(names) + spare)).state_dict()
+    torch.manual_seed(7)
+    detr = Detr(dataclasses.replace(SMALL, num_classes=len(names) + spare))
+    class_rows = match_classes(PUBLIC_CLASSES, names, class_map, tmp_path / "w.pth")
+    report = load_weights(detr, original, tmp_path / "w.pth", class_rows)
+    assert report.loaded == len(original) - 2 and not report.fresh and report.class_rows == class_rows
+    for key in ("class_embed.weight", "class_embed.bias"):
+        for label in range(len(names) + spare):
+            wanted = original[key][sources[label]] if label in sources else fresh[key][label]
+            assert torch.equal(detr.state_dict()[key][label], wanted), names.get(label)
+        assert torch.equal(detr.state_dict()[key][-1], original[key][91])
+    assert torch.equal(detr.query_embed.weight, original["query_embed.weight"])
+
+
+def test_a_head_that_contradicts_its_own_classes_is_refused(tmp_path: Path) -> None:
+    model = Detr(SMALL).state_dict()
+    path = tmp_path / "w.pth"
+    for file_names, changed in (
+        ({5: "no room: this is the row of no object"}, {}),
+        ({}, {"class_embed.weight": torch.zeros(4, 32)}),
+        ({}, {"class_embed.weight": torch.zeros(6, 16)}),
+    ):
+        with pytest.raises(UserError, match=r"w.pth: its class head does not fit its classes, class_embed.weight has"):
+            load_weights(Detr(SMALL), model | changed, path, ClassRows(file_names, {0: "a"}, {}))
 
 
 @pytest.mark.parametrize(
@@ -179,8 +230,9 @@ def test_a_detector_is_rebuilt_from_its_file_alone(config: DetrConfig, tmp_path:
     detr, path = Detr(config).eval(), tmp_path / "best.pth"
     categories = [{"id": n, "name": str(n)} for n in range(1, 6)]
     torch.save(weights_state(detr, categories, {"scale": 64, "max_size": 96}, {"AP": 0.5, "epoch": 3}), path)
-    again, names, resolution = load_detector(path)
+    again, names, raw_ids, resolution = load_detector(path)
     assert again.config == config and names == categories and resolution == {"scale": 64, "max_size": 96}
+    assert raw_ids is False
     batch = torch.randn(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.bool)
     assert torch.equal(detr(*batch).logits, again(*batch).logits)
     save_public_layout(path)

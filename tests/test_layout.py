@@ -18,6 +18,7 @@ ALLOWED = {
     "errors": set(),
     "images": OPEN,
     "public_weights": set(),
+    "class_rows": OPEN,
     "annotations": OPEN | {"images"},
     "structures": set(),
     "boxes": set(),
@@ -32,7 +33,7 @@ ALLOWED = {
     "matcher": TENSORS,
     "criterion": TENSORS | {"matcher"},
     "postprocess": TENSORS,
-    "checkpoint": TENSORS | {"model", "backbone", "public_weights"},
+    "checkpoint": TENSORS | {"model", "backbone", "public_weights", "class_rows"},
     "distributed": OPEN,
     "device": OPEN | {"distributed"},
     "schedule": OPEN,
@@ -41,7 +42,7 @@ ALLOWED = {
     "evaluate": TENSORS | {"model", "criterion", "postprocess", "data", "device", "distributed", "averaging"},
     "detector": TENSORS | {"images", "transforms", "data", "postprocess", "checkpoint", "device"},
 }
-TORCH_FREE = ("annotations", "errors", "images", "public_weights", "schedule", "via", "report")
+TORCH_FREE = ("annotations", "class_rows", "errors", "images", "public_weights", "schedule", "via", "report")
 
 
 def imports_of(path: Path) -> set[str]:

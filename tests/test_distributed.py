@@ -1,0 +1,176 @@
+"""Two processes on a CPU are one run: same gradients, same evaluation, one writer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detr.data import CocoImages, KeyBatches, LabelMap
+from detr.errors import UserError
+from detr.model import Detr, DetrConfig
+from tests.conftest import TINY, RunScript
+from tests.test_main import read_log, weights
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = DetrConfig(
+    2, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, dim_feedforward=64, num_queries=8
+)
+SAME_GRADIENTS = (
+    "--resume", "start.pth", "--dropout", 0, "--lr", 0, "--lr_backbone", 0.0, "--no_augment", "--amp", "off",
+    "--epochs", 1, "--clip_max_norm", 0, *TINY[TINY.index("--scales") :],
+)  # fmt: skip
+
+
+@pytest.fixture
+def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A COCO folder of noise with images of one size, so that nothing is padded: 5 to train on, 3 to evaluate on."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 5), ("val", 3)):
+        folder = Path(f"data/custom/{split}2017")
+        folder.mkdir(parents=True)
+        coco = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]}
+        for number in range(1, count + 1):
+            Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+            coco["images"].append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
+            for _ in range(number):  # the classes' and boxes' normalisers differ from image to image
+                box = [*rng.integers(0, 30, 2).tolist(), *rng.integers(5, 30, 2).tolist()]
+                entry = {"id": len(coco["annotations"]) + 1, "image_id": number, "category_id": number % 2 + 1}
+                coco["annotations"].append(entry | {"bbox": box, "area": box[2] * box[3], "iscrowd": 0})
+        path = Path(f"data/custom/annotations/custom_{split}.json")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(coco))
+    torch.manual_seed(0)
+    torch.save({"model": Detr(SMALL).state_dict(), "config": SMALL.__dict__}, "start.pth")
+    return tmp_path
+
+
+def torchrun(processes: int, *arguments: object, script: Path = ROOT / "main.py", wait: bool = True) -> tuple:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes, script]
+    process = subprocess.Popen(
+        list(map(str, [*command, *arguments])),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    if not wait:
+        return process
+    output, error = process.communicate(timeout=120)
+    return process.returncode, output, error
+
+
+def test_two_processes_equal_one(coco: Path, run: RunScript) -> None:
+    """Gradients (their running mean, as the learning rate is 0), the log and the detections; accumulating too."""
+    assert run("main", *SAME_GRADIENTS, "--batch_size", 4, "--output_dir", "one") == 0
+    code, output, error = torchrun(2, *SAME_GRADIENTS, "--batch_size", 2, "--output_dir", "two")
+    assert code == 0, error
+    assert output.count("epoch 1/1") == 1 and output.count("parameters to train") == 1
+    code, _, error = torchrun(2, *SAME_GRADIENTS, "--batch_size", 1, "--accumulate", 2, "--output_dir", "four")
+    assert code == 0, error
+    assert run("main", *SAME_GRADIENTS, "--batch_size", 2, "--accumulate", 2, "--output_dir", "half") == 0
+    one = weights("one/checkpoint.pth")["optimizer"]["state"]
+    for name in ("two", "four", "half"):
+        other = weights(f"{name}/checkpoint.pth")["optimizer"]["state"]
+        assert one.keys() == other.keys() and len(one) > 50
+        a, b = (torch.cat([state["exp_avg"].flatten() for state in states.values()]) for states in (one, other))
+        assert (a - b).norm() < 1e-4 * a.norm() and a.norm() > 0
+        for key, value in read_log("one")[0].items():
+            if key.startswith(("train_", "test_coco")):
+                assert read_log(name)[0][key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
+    # Losses of an evaluation are means over its batches, so that these have to be the same.
+    assert read_log("two")[0]["test_loss"] == pytest.approx(read_log("half")[0]["test_loss"], rel=1e-5)
+    for name in ("two", "four"):
+        predictions = [json.loads(Path(f"{folder}/predictions.json").read_text()) for folder in ("one", name)]
+        assert [p["image_id"] for p in predictions[0]] == [p["image_id"] for p in predictions[1]]
+        scores = [[p["score"] for p in found] for found in predictions]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-5) and len(scores[0]) == 3 * 8
+
+
+def test_two_processes_go_on_after_a_stop(coco: Path) -> None:
+    command = (*SAME_GRADIENTS[2:], "--weights", "start.pth", "--resume", "auto", "--batch_size", 1, "--epochs", 500)
+    process = torchrun(2, *command, wait=False)
+    while "epoch 2/500" not in (line := process.stdout.readline()):
+        assert line, process.stderr.read()
+    os.kill(process.pid, signal.SIGTERM)  # torchrun passes it on
+    _, error = process.communicate(timeout=60)
+    assert "outputs/checkpoint.pth is saved. To go on, run the same command with --resume auto" in error
+    saved = weights("outputs/checkpoint.pth")
+    assert len(saved["rng"]) == 2 and not torch.equal(saved["rng"][0]["torch"], saved["rng"][1]["torch"])
+    done = saved["epoch"] + 2
+    code, _, error = torchrun(2, *command[:-1], done)
+    assert code == 0 and [line["epoch"] for line in read_log()] == list(range(done)), error
+
+
+def test_a_process_that_dies_ends_the_run_with_a_message(coco: Path) -> None:
+    script = coco / "dies.py"
+    script.write_text(
+        "import os, main, utils, detr.engine as engine\n"
+        "step = engine.Training._step\n"
+        "def die(training, losses):\n"
+        "    if os.environ['RANK'] == '1' and training.updates_done == 1:\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    return step(training, losses)\n"
+        "engine.Training._step = die\n"
+        "utils.run_script(main.main)\n"
+    )
+    began = time.monotonic()
+    code, _, error = torchrun(2, *SAME_GRADIENTS, "--batch_size", 1, script=script)
+    assert code != 0 and time.monotonic() - began < 60
+    assert "error: another process of this run has ended or cannot be reached" in error
+
+
+def images_of(count: int) -> CocoImages:
+    coco = {
+        "images": [{"id": n, "file_name": f"{n}", "width": 8 + n % 7, "height": 9} for n in range(1, count + 1)],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "a"}],
+    }
+
+    def view(size_hw: tuple[int, int], _: np.random.Generator) -> object:
+        from detr.transforms import View
+
+        return View((0, 0, *size_hw[::-1]), size_hw, False)
+
+    return CocoImages(coco, Path("images"), LabelMap(coco["categories"]), view, 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "accumulate", "processes"), [(40, 2, 3, 2), (7, 1, 1, 3), (3, 4, 2, 2)]
+)
+def test_the_processes_share_out_the_same_updates(count: int, batch_size: int, accumulate: int, processes: int) -> None:
+    images = images_of(count)
+    alone = KeyBatches(images, batch_size * accumulate * processes, seed=1)
+    shares = [KeyBatches(images, batch_size, 1, True, accumulate, rank, processes) for rank in range(processes)]
+    for alone.epoch in range(3):
+        for share in shares:
+            share.epoch = alone.epoch
+        assert all(len(list(share)) == len(share) for share in shares)
+        batches = [list(share) for share in shares]
+        for number, whole in enumerate(alone):
+            mine = slice(number * accumulate, (number + 1) * accumulate)
+            split = [key for own in batches for batch in own[mine] for key in batch]
+            assert sorted(split) == sorted(whole) and all(own[mine] for own in batches)
+        assert all(len(batch) <= batch_size for own in batches for batch in own)
+        for share in shares:
+            share.first_update = 1
+            assert list(share) == batches[share.process][accumulate:]
+            share.first_update = 0
+    evaluated = [
+        key for rank in range(processes) for b in KeyBatches(images, 2, None, True, 1, rank, processes) for key in b
+    ]
+    assert sorted(evaluated) == [(0, index) for index in range(count)]
+
+
+def test_too_few_images_for_the_processes() -> None:
+    with pytest.raises(UserError, match="images: 2 images are too few to share among 3 processes"):
+        KeyBatches(images_of(2), 1, 0, processes=3)

@@ -1,0 +1,260 @@
+"""Runs that are killed, stopped, starved and spoilt: nothing is lost, and the user is told what to do."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+
+import utils
+from tests.conftest import TINY, RunScript
+from tests.test_main import SCRATCH, read_log, weights, without_accounts
+
+ROOT = Path(__file__).resolve().parents[1]
+# Everything that has a state: dropout, average, live BatchNorm, query groups, a rate that changes with every step.
+EVENTFUL = (
+    *SCRATCH, "--batch_size", 1, "--epochs", 4, "--save_every_steps", 1, "--resume", "auto", "--ema_decay", 0.9,
+    "--query_groups", 2, "--lr_schedule", "cosine", "--warmup_steps", 3, "--color_jitter", 0.2, "--amp", "off",
+)  # fmt: skip
+
+
+def start(*arguments: object, **options: object) -> subprocess.Popen:
+    """main.py in a process, and a process group, of its own."""
+    command = [sys.executable, ROOT / "main.py", *arguments]
+    return subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def wait_for(process: subprocess.Popen, text: str) -> None:
+    """Read what the process prints up to the line that holds `text`."""
+    while text not in (line := process.stdout.readline()):
+        assert line, process.stderr.read()
+
+
+def kill(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def kill_and_resume(kills: int) -> None:
+    """Compare a run that was killed so many times with one that was not, bit for bit."""
+    undisturbed = start(*EVENTFUL, "--output_dir", "whole")
+    wait_for(undisturbed, "parameters to train")
+    began = time.monotonic()
+    assert undisturbed.wait() == 0, undisturbed.stderr.read()
+    duration = time.monotonic() - began
+    moments = random.Random(0)
+    for _ in range(kills):
+        process = start(*EVENTFUL, "--output_dir", "killed")
+        try:
+            wait_for(process, "parameters to train")
+        except AssertionError:
+            break  # it was whole already, and said so
+        time.sleep(moments.uniform(0, 0.7 * duration))
+        kill(process)
+    last = start(*EVENTFUL, "--output_dir", "killed")
+    output, error = last.communicate()
+    assert last.returncode == 0, output + error
+    whole, killed = weights("whole/checkpoint.pth"), weights("killed/checkpoint.pth")
+    for part in ("model", "ema", "train_only"):
+        assert all(torch.equal(whole[part][name], value) for name, value in killed[part].items())
+    assert without_accounts(read_log("whole")) == without_accounts(read_log("killed"))
+    assert Path("whole/predictions.json").read_text() == Path("killed/predictions.json").read_text()
+    best = [weights(f"{folder}/checkpoint_best.pth")["model"] for folder in ("whole", "killed")]
+    assert all(torch.equal(best[0][name], value) for name, value in best[1].items())
+    leftovers = [path for path in Path("killed").iterdir() if ".part" in path.name]
+    assert not leftovers, "what a killed run left half-written is cleared away by the next"
+
+
+def test_five_kills_change_nothing(coco_folder: Path) -> None:
+    kill_and_resume(5)
+
+
+@pytest.mark.slow
+def test_thirty_kills_change_nothing(coco_folder: Path) -> None:
+    kill_and_resume(30)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_finishes_its_step_and_says_how_to_go_on(number: int, coco_folder: Path) -> None:
+    command = (*SCRATCH, "--batch_size", 1, "--epochs", 300, "--resume", "auto", "--num_workers", 2)
+    process = start(*command)
+    wait_for(process, "epoch 2/300")
+    os.killpg(process.pid, number)  # as a terminal does: the processes that load images get it too
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in error, error
+    assert error.count("stopping after this step") == 1
+    assert "outputs/checkpoint.pth is saved. To go on, run the same command with --resume auto" in error
+    saved = weights("outputs/checkpoint.pth")
+    assert saved["epoch"] >= 1 and len(read_log()) == saved["epoch"] + 1
+    done = saved["epoch"] + 2
+    again = start(*command[: command.index(300)], done, *command[command.index(300) + 1 :])
+    output, error = again.communicate(timeout=60)
+    assert again.returncode == 0 and [line["epoch"] for line in read_log()] == list(range(done)), output + error
+
+
+def limit_files() -> None:
+    """Let no file grow beyond 1 MiB: what a full disk does to a checkpoint."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+
+
+def test_a_disk_that_fills_up_costs_nothing_that_was_saved(coco_folder: Path, run: RunScript) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    before = Path("outputs/checkpoint.pth").read_bytes()
+    process = start(*SCRATCH, "--epochs", 2, "--resume", "auto", preexec_fn=limit_files)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2 and "Traceback" not in error
+    assert "error: outputs/checkpoint" in error and "could not be written" in error and "make room and go on" in error
+    assert Path("outputs/checkpoint.pth").read_bytes() == before
+    assert run("main", *SCRATCH, "--epochs", 2, "--resume", "auto") == 0
+    assert [line["epoch"] for line in read_log()] == [0, 1]
+
+
+def test_a_disk_without_room_is_named_before_training(
+    coco_folder: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**30, 2**30 - 2**20, 2**20))
+    assert run("main", *SCRATCH, "--epochs", 1) == 2
+    error = capsys.readouterr().err
+    assert "error: outputs: the run's checkpoints will need" in error and "MiB, and 1 MiB are free there" in error
+    assert not Path("outputs/log.txt").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_folder_is_named_before_training(coco_folder: Path, run: RunScript) -> None:
+    Path("outputs").mkdir(mode=0o500)
+    assert run("main", *SCRATCH, "--epochs", 1) == 2
+
+
+def test_an_output_folder_that_is_a_file_is_named(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    Path("outputs").write_text("")
+    assert run("main", *SCRATCH, "--epochs", 1) == 2
+    assert capsys.readouterr().err == "error: outputs: is a file; --output_dir names a folder\n"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_spoils_after_the_start_is_named(
+    workers: int, coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from detr import data
+
+    check = data.check_images
+
+    def check_and_spoil(coco: dict, folder: Path) -> None:
+        check(coco, folder)
+        if folder.name == "train2017":
+            path = folder / "disc03.png"
+            path.write_bytes(path.read_bytes()[:200])
+
+    monkeypatch.setattr(data, "check_images", check_and_spoil)
+    assert run("main", *SCRATCH, "--epochs", 1, "--num_workers", workers) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: data/custom/train2017/disc03.png: ") and error.count("\n") == 1
+
+
+def test_a_loader_process_that_dies_is_named(coco_folder: Path) -> None:
+    code = (
+        "import os, sys, detr.data as data, main, utils\n"
+        "data.read_rgb = lambda *_: os.kill(os.getpid(), 9)\n"
+        "utils.run_script(main.main)"
+    )
+    command = [sys.executable, "-c", code, *map(str, SCRATCH), "--epochs", "1", "--num_workers", "1"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: a process that loads images has died (DataLoader worker (pid" in done.stderr
+    assert "--num_workers" in done.stderr
+
+
+def test_processes_that_are_spawned_load_the_same(coco_folder: Path) -> None:
+    """As on macOS and Windows."""
+    logs = {}
+    for method in ("fork", "spawn"):
+        code = (
+            "import multiprocessing, sys, main, utils\n"
+            "if __name__ == '__main__':\n"
+            f"    multiprocessing.set_start_method('{method}')\n"
+            "    utils.run_script(main.main)"
+        )
+        Path(f"{method}.py").write_text(code)
+        command = [sys.executable, f"{method}.py", *map(str, SCRATCH), "--epochs", "1", "--num_workers", "2"]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*command, "--output_dir", method], capture_output=True, text=True, env=env, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        logs[method] = without_accounts(read_log(method))
+    assert logs["fork"] == logs["spawn"]
+
+
+def test_steps_that_are_not_finite_leave_a_report(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from detr import data
+
+    apply = data.apply_to_image
+    monkeypatch.setattr(data, "apply_to_image", lambda image, view, size: apply(image, view, size) * float("nan"))
+    assert run("main", *SCRATCH, "--epochs", 1, "--skip_nonfinite", 1) == 2
+    captured = capsys.readouterr()
+    for step in (1, 2):
+        path = Path(f"outputs/nonfinite_epoch1_step{step}.json")
+        assert f"step {step} is not finite and was left out; its batch is in {path}" in captured.out
+        report = json.loads(path.read_text())
+        assert report["losses"]["loss"] == "nan" and len(report["images"]) == 2
+    assert "epoch 1/1, step 2, images [" in captured.err and not Path("outputs/checkpoint.pth").exists()
+
+
+def test_patience_ends_a_run_and_is_remembered(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    command = ("main", *SCRATCH, "--epochs", 50, "--lr", 0, "--lr_backbone", 0, "--patience", 2, "--resume", "auto")
+    command = (*command, "--ema_decay", 0, "--batch_norm", "live", "--save_every", 10)
+    assert run(*command) == 0
+    best = weights("outputs/checkpoint.pth")["best"]["epoch"]
+    assert len(read_log()) == best + 3 < 50
+    assert "stopping: no better AP in 2 epochs" in capsys.readouterr().out
+    assert run(*command) == 0
+    assert f"the best was epoch {best + 1}: --patience 2 is used up" in capsys.readouterr().out
+
+
+def test_evaluating_the_best_file_gives_the_logs_numbers(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    """Also where the average of the weights is what was evaluated."""
+    assert run("main", *TINY, "--backbone_weights", "none", "--epochs", 3, "--ema_decay", 0.5, "--lr", 1e-3) == 0
+    best = weights("outputs/checkpoint_best.pth")["best"]
+    logged = read_log()[best["epoch"]]["test_coco_eval_bbox"]
+    capsys.readouterr()
+    assert run("main", "--eval", "--device", "cpu", "--num_workers", 0) == 0
+    shown = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if line.startswith("A")]
+    assert shown == pytest.approx(logged, abs=5e-5)
+    for checkpoint in ("checkpoint.pth", "checkpoint_best.pth"):
+        assert run("main", "--eval", "--resume", f"outputs/{checkpoint}", "--device", "cpu", "--num_workers", 0) == 0
+
+
+def test_a_stop_request_is_noted_once_and_obeyed_at_once_the_second_time() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), utils.StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is before
