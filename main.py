@@ -703,6 +703,7 @@ def evaluate_one_epoch(
     args: argparse.Namespace, parts: Parts, training: "Training", loader: "DataLoader", stop: utils.StopRequest
 ) -> tuple[dict, list[dict]]:
     """The log's keys of an evaluation, and the detections."""
+    from detr.distributed import share_statistics
 
     def on_step() -> None:
         if stop.signal and parts.processes.count == 1:  # several processes are not at the same batch: they go on
@@ -710,6 +711,7 @@ def evaluate_one_epoch(
             raise stopped(args, training, stop)
 
     began = time.monotonic()
+    share_statistics(training.detector)
     losses, metrics, found = evaluate_on(parts, training.detector, loader, on_step)
     seconds = {"seconds_eval": round(time.monotonic() - began, 2)}
     return prefixed("test_", losses) | {"test_coco_eval_bbox": metrics} | seconds, found

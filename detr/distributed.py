@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detr.errors import UserError
 
@@ -75,8 +76,23 @@ def wrap(model: nn.Module) -> nn.Module:
         return model
     device = next(model.parameters()).device
     return nn.parallel.DistributedDataParallel(
-        model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+        model,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=bool(_statistics(model)),
+        gradient_as_bucket_view=True,
     )
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Give every process the first one's running statistics of live BatchNorm, so that all evaluate the same model."""
+    if dist.is_initialized():
+        for value in _statistics(model):
+            dist.broadcast(value, src=0)
+
+
+def _statistics(model: nn.Module) -> list[Tensor]:
+    live = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [value for module in live for value in (module.running_mean, module.running_var)]
 
 
 def summed(values: Tensor) -> Tensor:

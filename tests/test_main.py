@@ -1,12 +1,14 @@
 """main.py as a user runs it: start, continue, refuse, evaluate."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import main
+from detr.data import CocoImages
 from detr.model import Detr, DetrConfig
 from detr.public_weights import PUBLIC_CLASSES
 from tests.conftest import SHARED, TINY, RunScript, needs_shared, write_via
@@ -426,3 +428,62 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     error = capsys.readouterr().err
     assert "epoch 1/1, step 1, images [" in error and "]: the loss is not finite" in error
     assert not Path("outputs/checkpoint.pth").exists()
+
+
+def test_tensorboard_gets_the_numbers_of_the_log(coco_folder: Path, run: RunScript) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert run("main", *SCRATCH, "--epochs", 2, "--tensorboard") == 0
+    events = EventAccumulator("outputs/tensorboard").Reload()
+    log = read_log()
+    for name in ("train_loss", "test_loss", "seconds"):
+        assert [event.value for event in events.Scalars(name)] == pytest.approx([line[name] for line in log])
+    ap50 = [event.value for event in events.Scalars("test_coco_eval_bbox_1")]
+    assert ap50 == pytest.approx([line["test_coco_eval_bbox"][1] for line in log])
+
+
+def test_tensorboard_that_is_not_installed_is_named_before_training(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert run("main", *SCRATCH, "--epochs", 1, "--tensorboard") == 2
+    assert "pip install tensorboard" in capsys.readouterr().err
+
+
+def test_colour_jitter_is_off_unless_asked_for_and_a_function_of_the_key(coco_folder: Path) -> None:
+    def images(*flags: object) -> CocoImages:
+        args = main.parse_arguments(list(map(str, (*SCRATCH, *flags))))
+        return main.load_data(args).train
+
+    plain, jittered = images(), images("--color_jitter", 0.3)
+    for epoch in range(3):
+        view, other = plain.view((epoch, 1)), jittered.view((epoch, 1))
+        assert view.light == () and len(other.light) == 3 and other._replace(light=()) == view
+        assert all(0.7 <= factor <= 1.3 for factor in other.light) and other == jittered.view((epoch, 1))
+    assert len({jittered.view((epoch, 1)).light for epoch in range(3)}) == 3
+    assert not torch.equal(plain[(0, 1)].image, jittered[(0, 1)].image)
+    assert torch.equal(plain[(0, 1)].boxes_cxcywh, jittered[(0, 1)].boxes_cxcywh)
+
+
+@pytest.mark.parametrize(
+    ("flags", "of", "same"),
+    [
+        (("--freeze", "backbone"), ("--lr_backbone", 0), True),
+        (("--ema_decay", 0), ("--ema_decay", 0.9), True),  # the average is evaluated, the training is the same
+        (("--query_groups", 1), (), True),
+        (("--color_jitter", 0), (), True),
+        (("--query_groups", 2), (), False),
+        (("--color_jitter", 0.3), (), False),
+        (("--warmup_steps", 2), (), False),
+        (("--lr_schedule", "cosine"), (), False),
+        (("--accumulate", 2), (), False),
+    ],
+)
+def test_an_ingredient_changes_the_weights_only_where_it_is_on(
+    flags: tuple, of: tuple, same: bool, coco_folder: Path, run: RunScript
+) -> None:
+    for name, extra in (("one", flags), ("other", of)):
+        assert run("main", *SCRATCH, "--epochs", 2, "--output_dir", name, *extra) == 0
+    one, other = weights("one/checkpoint.pth")["model"], weights("other/checkpoint.pth")["model"]
+    assert one.keys() == other.keys()  # a plain DETR either way
+    assert all(torch.equal(one[name], other[name]) for name in one) is same
