@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -42,6 +43,7 @@ LAST, BEST, LOG, CONFIG, PREDICTIONS = RUN_FILES = (
     "config.json",
     "predictions.json",
 )
+TENSORBOARD = "tensorboard"
 
 
 # -------------------------------------------------------------------------------------------------------- command line
@@ -439,8 +441,9 @@ def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> No
         with utils.atomic_path(log) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     else:
-        for name in RUN_FILES:
-            (args.output_dir / name).unlink(missing_ok=True)
+        for path in (*(args.output_dir / name for name in RUN_FILES), *args.output_dir.glob("nonfinite_*.json")):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(args.output_dir / TENSORBOARD, ignore_errors=True)
     about = {
         "args": plain(args),
         "config": dataclasses.asdict(parts.model.config),
@@ -449,10 +452,9 @@ def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> No
     }
     utils.write_json(args.output_dir / CONFIG, about, indent=2)
     weights = sum(value.nbytes for value in parts.model.state_dict().values())
-    trained = 4 * parts.model.count_trainable()
-    # Weights and their average, AdamW's two moments, and the best weights; one file more while one is replaced.
-    needed = 2 * (weights * (1 + bool(args.ema_decay)) + 2 * trained) + weights
-    utils.check_free_space(args.output_dir, needed, "the run's checkpoints")
+    last = weights * (1 + bool(args.ema_decay)) + 2 * 4 * parts.model.count_trainable()  # AdamW keeps two moments
+    # While a checkpoint is replaced, the old and the new one are there.
+    utils.check_free_space(args.output_dir, last if start.continues else 2 * last + weights, "the run's checkpoints")
 
 
 def _epoch_of(line: str) -> float:
@@ -510,40 +512,54 @@ def resolution(args: argparse.Namespace) -> dict[str, int]:
 
 def build_model(args: argparse.Namespace, start: Start, data: "Data") -> "Detr":
     """The network, with the weights it starts from; what was loaded is printed."""
-    from detr.checkpoint import best_weights, load_backbone_weights, load_weights, read_config
-    from detr.model import Detr, DetrConfig
+    from detr.model import DetrConfig
 
     fields = {field.name for field in dataclasses.fields(DetrConfig)} - {"num_classes"}
     asked = {name: value for name in sorted(fields) if (value := getattr(args, name)) is not None}
-    if start.checkpoint is None:
-        source = args.backbone_weights or "imagenet"
-        if source == "none":
-            asked = {"batch_norm": "live"} | asked
-        model = Detr(DetrConfig(data.num_classes, **asked))
-        if source == "none" and model.config.batch_norm == "live":
-            print("random backbone: nothing is frozen, BatchNorm is live")
-        elif source == "none":
-            raise UserError("--batch_norm frozen needs a pre-trained backbone, and --backbone_weights is none")
-        else:
-            print(load_backbone_weights(model, source))
-    else:
-        own = read_config(start.path, start.checkpoint)
-        has_run = args.eval or start.continues
-        num_classes = own.get("num_classes", data.num_classes) if has_run else data.num_classes
-        for name in asked.keys() & own.keys() - {"dropout", "batch_norm"}:  # ways to train, not what the file is
-            if asked[name] != own[name]:
-                raise UserError(f"--{name} {asked[name]} contradicts {start.path}, which has {own[name]}; leave it out")
-        model = Detr(DetrConfig(**(own | asked | {"num_classes": num_classes})))
-        same_classes = start.checkpoint.get("categories", data.label_map.categories) == data.label_map.categories
-        weights = start.checkpoint["model"] if start.continues else best_weights(start.checkpoint)
-        class_rows = None if has_run else choose_class_rows(args, start, data)
-        report = load_weights(model, weights, start.path, class_rows)
-        if has_run and (report.fresh or not same_classes or args.num_classes not in (None, num_classes)):
-            raise UserError(f"{start.path}: its class head is not for the categories of {args.coco_path}")
-        print(f"{start.path}: {report}")
+    model = model_from_file(args, asked, start, data) if start.checkpoint else new_model(args, asked, data)
     if args.lr_backbone == 0:
         model.freeze_backbone()
     add_query_groups(args, start, model)
+    return model
+
+
+def new_model(args: argparse.Namespace, asked: dict, data: "Data") -> "Detr":
+    """A network as `asked` that has learnt nothing yet but its backbone."""
+    from detr.checkpoint import load_backbone_weights
+    from detr.model import Detr, DetrConfig
+
+    source = args.backbone_weights or "imagenet"
+    if source == "none":
+        asked = {"batch_norm": "live"} | asked
+    model = Detr(DetrConfig(data.num_classes, **asked))
+    if source != "none":
+        print(load_backbone_weights(model, source))
+        return model
+    if model.config.batch_norm == "frozen":
+        raise UserError("--batch_norm frozen needs a pre-trained backbone, and --backbone_weights is none")
+    print("random backbone: nothing is frozen, BatchNorm is live")
+    return model
+
+
+def model_from_file(args: argparse.Namespace, asked: dict, start: Start, data: "Data") -> "Detr":
+    """The network of the file to start from. Raises UserError where what is `asked` or the data contradicts it."""
+    from detr.checkpoint import best_weights, load_weights, read_config
+    from detr.model import Detr, DetrConfig
+
+    own = read_config(start.path, start.checkpoint)
+    has_run = args.eval or start.continues
+    num_classes = own.get("num_classes", data.num_classes) if has_run else data.num_classes
+    for name in asked.keys() & own.keys() - {"dropout", "batch_norm"}:  # ways to train, not what the file is
+        if asked[name] != own[name]:
+            raise UserError(f"--{name} {asked[name]} contradicts {start.path}, which has {own[name]}; leave it out")
+    model = Detr(DetrConfig(**(own | asked | {"num_classes": num_classes})))
+    same_classes = start.checkpoint.get("categories", data.label_map.categories) == data.label_map.categories
+    weights = start.checkpoint["model"] if start.continues else best_weights(start.checkpoint)
+    class_rows = None if has_run else choose_class_rows(args, start, data)
+    report = load_weights(model, weights, start.path, class_rows)
+    if has_run and (report.fresh or not same_classes or args.num_classes not in (None, num_classes)):
+        raise UserError(f"{start.path}: its class head is not for the categories of {args.coco_path}")
+    print(f"{start.path}: {report}")
     return model
 
 
@@ -634,7 +650,7 @@ def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
     )
     keys = training_keys(args, parts)
     train_loader, val_loader = load(args, parts, data.train, keys), validation_loader(args, parts)
-    log_to = open_logs(args, parts)
+    log_to = open_logs(args, parts, training.epochs_done)
     began, first = time.monotonic(), training.epochs_done
     with utils.StopRequest() as stop:
         for keys.epoch in range(training.epochs_done, args.epochs):
@@ -817,8 +833,10 @@ def prefixed(prefix: str, values: dict) -> dict:
     return {prefix + name: value for name, value in values.items()}
 
 
-def open_logs(args: argparse.Namespace, parts: Parts) -> Callable[[dict], None]:
-    """What writes an epoch's numbers to log.txt, and to TensorBoard where that is asked for."""
+def open_logs(args: argparse.Namespace, parts: Parts, epochs_done: int) -> Callable[[dict], None]:
+    """What writes an epoch's numbers to log.txt, and to TensorBoard where that is asked for; both forget what was
+    logged of epochs beyond those that are done.
+    """
     if not parts.processes.is_main:
         return lambda log: None
     path = args.output_dir / LOG
@@ -828,7 +846,7 @@ def open_logs(args: argparse.Namespace, parts: Parts) -> Callable[[dict], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard") from error
-    writer = SummaryWriter(args.output_dir / "tensorboard")
+    writer = SummaryWriter(args.output_dir / TENSORBOARD, purge_step=epochs_done)
 
     def write(log: dict) -> None:
         append_log(path, log)

@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
+from detr.device import keep_freed_memory
 from detr.structures import DetrOutput
 from tests.benchmarks.common import BF16, CLIP, Ours, make_batch, precision
 from utils import COLOURS, atomic_path
@@ -36,7 +37,7 @@ def step_in_parts(ours: Ours, dtype: torch.dtype | None) -> dict[str, float]:
         mark("backbone, forward")
         cut = features.detach().requires_grad_()
         mask = torch.zeros(cut.shape[0], *cut.shape[-2:], dtype=torch.bool)
-        decoded = model.transformer(model.input_proj(cut), positions(mask), mask, model.query_embed.weight)
+        decoded = model.transformer(model.input_proj(cut), positions(mask), mask, model.query_embed.weight[None])
         outputs = DetrOutput(model.class_embed(decoded), model.bbox_embed(decoded).sigmoid())
         mark("transformer, forward")
     loss = ours.criterion(outputs, batch.targets).total
@@ -57,11 +58,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path(".github/profile.png"))
     args = parser.parse_args()
+    keep_freed_memory()  # as main.py does
     ours = Ours(make_batch())
     formats = {"float32": None, "bfloat16": BF16}
     parts: dict[str, dict[str, float]] = {}
     for name, dtype in formats.items():
-        rounds = [step_in_parts(ours, dtype) for _ in range(args.rounds + 1)][1:]
+        rounds = [step_in_parts(ours, dtype) for _ in range(args.rounds + 3)][3:]
         parts[name] = {part: statistics.median(r[part] for r in rounds) for part in rounds[0]}
         print(name, {part: f"{value:.3f} s" for part, value in parts[name].items()})
 
