@@ -43,7 +43,7 @@ def compare_networks(rounds: int) -> None:
                     # No dropout: the peer drops less than the reference does.
                     process = stack.enter_context(OwnProcess(side, frozen_backbone=frozen, dropout=0.0))
                     calls[f"{side} {name}"] = partial(process, method, dtype)
-            times = in_turn(calls, rounds, warm_up=4)  # the memory allocators take some steps to settle
+            times = in_turn(calls, rounds, warm_up=4, before_each=1)  # memory allocators take some steps to settle
         for mine, theirs in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
             a, b = times[f"ours {mine}"], times[f"peer {theirs}"]
             report(
