@@ -10,10 +10,11 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -317,7 +318,10 @@ def main() -> None:
 def run(args: argparse.Namespace, processes: "Processes") -> None:
     """Find where to start, build, then train and evaluate epoch by epoch."""
     start = find_start(args)
+    check_same_start(start)
     check_class_map(args, start)
+    if args.tensorboard:
+        check_tensorboard()
     if reason := nothing_left(args, start):
         print(reason)
         return
@@ -330,7 +334,7 @@ def run(args: argparse.Namespace, processes: "Processes") -> None:
         return
     training = build_training(args, start, parts)
     if processes.is_main:
-        begin_run_folder(args, start, parts)
+        begin_run_folder(args, start, parts)  # after everything that could go wrong: it deletes what is overwritten
     train(args, parts, training)
 
 
@@ -343,7 +347,7 @@ def find_start(args: argparse.Namespace) -> Start:
 
     if args.resume == "auto":
         last = args.output_dir / LAST
-        path = last if last.exists() else args.weights
+        path = last if last.exists() and not args.overwrite else args.weights
     elif args.resume and args.weights:
         raise UserError("--resume FILE and --weights FILE: one of them; --resume auto goes with --weights")
     elif args.resume:
@@ -359,8 +363,9 @@ def find_start(args: argparse.Namespace) -> Start:
     checkpoint = read_checkpoint(path)
     if args.backbone_weights and not args.eval and "optimizer" not in checkpoint:
         raise UserError(f"--backbone_weights and {path}: that file holds a backbone already")
-    is_run = {"optimizer", "epoch"} <= checkpoint.keys()
-    return Start(path, checkpoint, is_run and path != args.weights and not args.eval)
+    if "optimizer" in checkpoint and "rng" not in checkpoint and not args.eval:
+        print(f"{path}: from the reference code; its weights are a start, its optimiser's state is of no use here")
+    return Start(path, checkpoint, "rng" in checkpoint and path != args.weights and not args.eval)
 
 
 def _fetched(url: str) -> Path:
@@ -370,14 +375,23 @@ def _fetched(url: str) -> Path:
     return path
 
 
+def check_same_start(start: Start) -> None:
+    """Raise UserError unless all processes of the run begin at the same point."""
+    from detr.distributed import gathered
+
+    found = set(gathered([(start.continues, (start.checkpoint or {}).get("epoch"))]))
+    if len(found) > 1:
+        raise UserError("the processes of this run find different checkpoints: --output_dir has to be the same folder")
+
+
 def nothing_left(args: argparse.Namespace, start: Start) -> str:
     """Why the run to go on with has nothing left to train; empty where it has."""
     if not start.continues:
         return ""
-    done, best = start.checkpoint["epoch"] + 1, start.checkpoint.get("best", {})
+    done, best = start.checkpoint["epoch"] + 1, start.checkpoint["best"]
     if done >= args.epochs:
         return f"{start.path} has done {done} epochs and --epochs asks for {args.epochs}: nothing is left to train"
-    if args.patience and done - 1 - best.get("epoch", done) >= args.patience:
+    if start.checkpoint["out_of_patience"] and 0 < args.patience <= done - 1 - best["epoch"]:
         return (
             f"{start.path} has done {done} epochs, the best was epoch {best['epoch'] + 1}: --patience {args.patience} "
             "is used up"
@@ -412,15 +426,29 @@ def check_output_folder(args: argparse.Namespace, start: Start) -> None:
     """Raise UserError where a new run would mix with one that is there."""
     if args.output_dir.exists() and not args.output_dir.is_dir():
         raise UserError(f"{args.output_dir}: is a file; --output_dir names a folder")
-    used = [name for name in (LAST, LOG) if (args.output_dir / name).exists()]
-    goes_on_there = start.continues and start.path.parent.resolve() == args.output_dir.resolve()
+    used = [path.name for path in files_of_run(args) if path.name != CONFIG]
+    if args.eval or goes_on_there(args, start) or not used:
+        return
+    if start.path in files_of_run(args):
+        raise UserError(f"{start.path} would be deleted with the run in {args.output_dir}: take another --output_dir")
     # Interrupted before its first checkpoint: there is nothing to go on with, and nothing to lose.
-    only_begun = args.resume == "auto" and LAST not in used
-    if used and not (args.eval or args.overwrite or goes_on_there or only_begun):
+    only_begun = args.resume == "auto" and not {LAST, BEST} & set(used)
+    if not (args.overwrite or only_begun):
         raise UserError(
             f"{args.output_dir} holds a run already ({', '.join(used)}): go on with --resume auto, take another "
             "--output_dir, or delete it with --overwrite"
         )
+
+
+def goes_on_there(args: argparse.Namespace, start: Start) -> bool:
+    """Whether the run to go on with is the one in --output_dir."""
+    return start.continues and start.path.parent.resolve() == args.output_dir.resolve()
+
+
+def files_of_run(args: argparse.Namespace) -> list[Path]:
+    """What a run has left in --output_dir."""
+    paths = [args.output_dir / name for name in (*RUN_FILES, TENSORBOARD)]
+    return [path for path in (*paths, *args.output_dir.glob("nonfinite_epoch*.json")) if path.exists()]
 
 
 def choose_sizes(args: argparse.Namespace, start: Start) -> None:
@@ -433,17 +461,20 @@ def choose_sizes(args: argparse.Namespace, start: Start) -> None:
 def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> None:
     """Make the run's folder ready: an overwritten run is deleted, a continued log is cut to the checkpoint."""
     args.output_dir.mkdir(parents=True, exist_ok=True)
+    weights = sum(value.nbytes for value in parts.model.state_dict().values())
+    last = weights * (1 + bool(args.ema_decay)) + 2 * 4 * parts.model.count_trainable()  # AdamW keeps two moments
+    # While a checkpoint is replaced, the old and the new one are there.
+    utils.check_free_space(args.output_dir, last if start.continues else 2 * last + weights, "the run's checkpoints")
     utils.clear_unfinished(args.output_dir)
     log = args.output_dir / LOG
-    if start.continues:
+    if goes_on_there(args, start):
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         kept = [line for line in lines if _epoch_of(line) <= start.checkpoint["epoch"]]
         with utils.atomic_path(log) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     else:
-        for path in (*(args.output_dir / name for name in RUN_FILES), *args.output_dir.glob("nonfinite_*.json")):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(args.output_dir / TENSORBOARD, ignore_errors=True)
+        for path in files_of_run(args):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     about = {
         "args": plain(args),
         "config": dataclasses.asdict(parts.model.config),
@@ -451,10 +482,6 @@ def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> No
         "n_parameters": parts.model.count_trainable(),
     }
     utils.write_json(args.output_dir / CONFIG, about, indent=2)
-    weights = sum(value.nbytes for value in parts.model.state_dict().values())
-    last = weights * (1 + bool(args.ema_decay)) + 2 * 4 * parts.model.count_trainable()  # AdamW keeps two moments
-    # While a checkpoint is replaced, the old and the new one are there.
-    utils.check_free_space(args.output_dir, last if start.continues else 2 * last + weights, "the run's checkpoints")
 
 
 def _epoch_of(line: str) -> float:
@@ -537,7 +564,10 @@ def new_model(args: argparse.Namespace, asked: dict, data: "Data") -> "Detr":
         return model
     if model.config.batch_norm == "frozen":
         raise UserError("--batch_norm frozen needs a pre-trained backbone, and --backbone_weights is none")
-    print("random backbone: nothing is frozen, BatchNorm is live")
+    if args.lr_backbone == 0:
+        print("random backbone, which stays random: it is frozen")
+    else:
+        print("random backbone: nothing is frozen, BatchNorm is live")
     return model
 
 
@@ -565,11 +595,12 @@ def model_from_file(args: argparse.Namespace, asked: dict, start: Start, data: "
 
 def add_query_groups(args: argparse.Namespace, start: Start, model: "Detr") -> None:
     """The groups of queries to train side by side: those of the run to go on with, or new ones."""
+    from detr.checkpoint import plain_state
+
     # Near the queries that have learnt something already; random ones are as good as any other.
     model.add_query_groups(args.query_groups, spread=0.1 if start.checkpoint else 1.0)
     if start.continues:
-        saved = start.checkpoint.get("train_only", {})
-        own = {name: value for name, value in model.state_dict().items() if name in saved}
+        saved, own = start.checkpoint["train_only"], plain_state(model)[1]
         if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in own.items()}:
             raise UserError(f"{start.path}: was trained with another number of --query_groups than {args.query_groups}")
         model.load_state_dict(saved, strict=False)
@@ -622,10 +653,21 @@ def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Tra
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
     updates = training_keys(args, parts).updates
     training = Training(
-        parts.model, parts.criterion, recipe, updates, parts.precision, parts.processes, args.start_epoch
+        parts.model,
+        parts.criterion,
+        recipe,
+        updates,
+        parts.precision,
+        parts.processes,
+        args.start_epoch,
+        partial(write_nonfinite, args, parts),
     )
     if start.continues:
         training.restore(start.checkpoint, start.path)
+        if not goes_on_there(args, start):
+            training.best = {"AP": -math.inf, "epoch": -1}  # that detector stays where it is
+        if start.checkpoint["step"]["updates_done"] > training.updates_done:
+            print(f"{start.path} is inside an epoch of other steps than this command's: the epoch begins again")
         then = arguments_of(start.checkpoint)
         for name, value in plain(args).items():
             if (
@@ -643,6 +685,8 @@ def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Tra
 
 def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
     """The loop: train, evaluate, log, save."""
+    from detr.data import loader_named
+
     data, trained = parts.data, parts.model.count_trainable()
     print(
         f"{trained:,} parameters to train on {len(data.train)} images, {len(data.val)} to evaluate on; "
@@ -652,7 +696,7 @@ def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
     train_loader, val_loader = load(args, parts, data.train, keys), validation_loader(args, parts)
     log_to = open_logs(args, parts, training.epochs_done)
     began, first = time.monotonic(), training.epochs_done
-    with utils.StopRequest() as stop:
+    with utils.StopRequest() as stop, loader_named():
         for keys.epoch in range(training.epochs_done, args.epochs):
             epoch, keys.first_update = keys.epoch, training.updates_done
             means = train_one_epoch(args, parts, training, train_loader, len(keys), stop)
@@ -666,12 +710,13 @@ def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
             if training.end_epoch(ap):
                 save_best(args, parts, training, found)
             log_to(log)
-            no_patience = args.patience and ap is not None and epoch - training.best["epoch"] >= args.patience
-            if is_last or no_patience or (epoch + 1) % args.save_every == 0:
+            waited = epoch - training.best["epoch"]
+            training.out_of_patience = bool(args.patience) and ap is not None and waited >= args.patience
+            if is_last or training.out_of_patience or (epoch + 1) % args.save_every == 0:
                 save_last(args, parts, training)
             left = (time.monotonic() - began) / (epoch + 1 - first) * (args.epochs - epoch - 1)
             print(summary_line(f"epoch {epoch + 1}/{args.epochs}", log, training.best, left), flush=True)
-            if no_patience:
+            if training.out_of_patience:
                 print(f"stopping: no better AP in {args.patience} epochs")
                 break
     print(f"done: {args.output_dir / BEST} has AP {training.best['AP']:.3f}; next: python results.py")
@@ -689,48 +734,59 @@ def train_one_epoch(
     from detr.data import read_batches
     from detr.distributed import any_process
 
-    on_nonfinite = partial(write_nonfinite, args, parts)
     title = f"epoch {training.epochs_done + 1}/{args.epochs}"
     done = training.updates_done * args.accumulate
-    with utils.Progress(batches, title, done=done, shown=parts.processes.is_main) as bar:
+    with (
+        saved_when_stopped(args, parts, training, stop),
+        utils.Progress(batches, title, done=done, shown=parts.processes.is_main) as bar,
+    ):
 
         def on_update() -> None:
             bar.update(args.accumulate, lambda: f"loss {training.means.mean('loss'):.3f}")
             if any_process(bool(stop.signal)):
                 raise utils.Stopped("", stop.signal)
             if args.save_every_steps and training.updates_done % args.save_every_steps == 0:
-                training.settle(on_nonfinite)
                 save_last(args, parts, training)
 
-        try:
-            return training.train_epoch(read_batches(loader), on_update, on_nonfinite)
-        except utils.Stopped:
-            training.settle(on_nonfinite)
-            save_last(args, parts, training)
-            raise stopped(args, training, stop) from None
-        except (UserError, RuntimeError) as error:
-            if not stop.signal:
-                raise
-            # Some schedulers signal the processes that load images too, and one is missing in the middle of a step.
-            raise utils.Stopped("stopped; to go on, run the same command with --resume auto", stop.signal) from error
+        return training.train_epoch(read_batches(loader), on_update)
 
 
 def evaluate_one_epoch(
     args: argparse.Namespace, parts: Parts, training: "Training", loader: "DataLoader", stop: utils.StopRequest
 ) -> tuple[dict, list[dict]]:
     """The log's keys of an evaluation, and the detections."""
-    from detr.distributed import share_statistics
+    from detr.distributed import any_process, share_statistics
+
+    left = loader.batch_sampler.smallest_share  # as often as all processes can ask each other
 
     def on_step() -> None:
-        if stop.signal and parts.processes.count == 1:  # several processes are not at the same batch: they go on
-            save_last(args, parts, training)
-            raise stopped(args, training, stop)
+        nonlocal left
+        left -= 1
+        if left >= 0 and any_process(bool(stop.signal)):
+            raise utils.Stopped("", stop.signal)
 
     began = time.monotonic()
     share_statistics(training.detector)
-    losses, metrics, found = evaluate_on(parts, training.detector, loader, on_step)
+    with saved_when_stopped(args, parts, training, stop):
+        losses, metrics, found = evaluate_on(parts, training.detector, loader, on_step)
     seconds = {"seconds_eval": round(time.monotonic() - began, 2)}
     return prefixed("test_", losses) | {"test_coco_eval_bbox": metrics} | seconds, found
+
+
+@contextlib.contextmanager
+def saved_when_stopped(
+    args: argparse.Namespace, parts: Parts, training: "Training", stop: utils.StopRequest
+) -> Iterator[None]:
+    """Save before a stop that was asked for ends the run, and say how to go on."""
+    from detr.data import LoaderDied
+
+    try:
+        yield
+    except (utils.Stopped, LoaderDied) as reason:
+        if isinstance(reason, LoaderDied) and not stop.signal:
+            raise  # otherwise it was asked to stop as well, while no step was under way
+        save_last(args, parts, training)
+        raise stopped(args, training, stop) from None
 
 
 def stopped(args: argparse.Namespace, training: "Training", stop: utils.StopRequest) -> utils.Stopped:
@@ -745,9 +801,11 @@ def stopped(args: argparse.Namespace, training: "Training", stop: utils.StopRequ
 
 def evaluate_only(args: argparse.Namespace, parts: Parts) -> None:
     """Print the 12 COCO numbers and write predictions.json."""
+    from detr.data import loader_named
     from detr.evaluate import COCO_METRICS
 
-    _, metrics, predictions = evaluate_on(parts, parts.model, validation_loader(args, parts))
+    with loader_named():
+        _, metrics, predictions = evaluate_on(parts, parts.model, validation_loader(args, parts))
     for name, value in zip(COCO_METRICS, metrics, strict=True):
         print(f"{name:10} {value:.4f}")
     if parts.processes.is_main:
@@ -842,10 +900,8 @@ def open_logs(args: argparse.Namespace, parts: Parts, epochs_done: int) -> Calla
     path = args.output_dir / LOG
     if not args.tensorboard:
         return partial(append_log, path)
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard") from error
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(args.output_dir / TENSORBOARD, purge_step=epochs_done)
 
     def write(log: dict) -> None:
@@ -859,13 +915,23 @@ def open_logs(args: argparse.Namespace, parts: Parts, epochs_done: int) -> Calla
     return write
 
 
+def check_tensorboard() -> None:
+    """Raise UserError where --tensorboard has nothing to write with."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401  # an import that fails says what is missing
+    except ImportError as error:
+        raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard") from error
+
+
 def append_log(path: Path, log: dict) -> None:
     """Add one line to log.txt; a crash can cut it short, which resuming mends."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(log) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the checkpoint, which is to find its epoch in the log
     except OSError as error:
-        raise UserError(f"{path} could not be written ({error.strerror}): make room and go on") from error
+        raise UserError(f"{path} could not be written ({error.strerror}); go on with --resume auto") from error
 
 
 def summary_line(title: str, log: dict, best: dict, seconds_left: float) -> str:
@@ -896,9 +962,12 @@ def save_best(args: argparse.Namespace, parts: Parts, training: "Training", foun
 
 def save_last(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
     """Everything that going on needs."""
+    from detr.distributed import wait
+
     state = training.state() | {"args": plain(args)}  # every process has a part in it
     if parts.processes.is_main:
         utils.save_tensors(args.output_dir / LAST, detector_state(args, parts, training, parts.model) | state)
+    wait()  # nobody says that it is saved before it is
 
 
 def detector_state(args: argparse.Namespace, parts: Parts, training: "Training", model: "Detr") -> dict:

@@ -59,7 +59,7 @@ class Stopped(Exception):
 
 
 class StopRequest(contextlib.AbstractContextManager):
-    """Inside it, Ctrl-C and SIGTERM only set `signal`, to be looked at where stopping is safe; a second one stops at
+    """Inside it, Ctrl-C and SIGTERM only set `signal`, to be looked at where stopping is safe; a second Ctrl-C stops at
     once.
     """
 
@@ -78,10 +78,13 @@ class StopRequest(contextlib.AbstractContextManager):
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
-        if self.signal:
+        if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
-        print("\nstopping after this step; once more stops at once", file=sys.stderr)
+        if not self.signal and hasattr(signal, "SIGCHLD"):
+            # Some schedulers stop the processes that load images too: from here on that is no error to break off for.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.signal = self.signal or number
+        os.write(2, b"\nstopping after this step; Ctrl-C now stops at once\n")  # print is not safe in here
 
 
 # -------------------------------------------------------------------------------------------------------- atomic files
@@ -102,18 +105,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def save_tensors(path: Path, value: object) -> None:
-    """Write what `torch.load` reads, atomically. Raises UserError where there is no room for it."""
+    """Write what `torch.load` reads, atomically. Raises UserError where that fails: most often the disk is full."""
     import torch
 
-    with atomic_path(path) as temporary:
-        try:
-            torch.save(value, temporary)
-        except RuntimeError as error:  # what torch makes of any error while writing
-            free = shutil.disk_usage(path.parent).free / 2**20
-            raise UserError(
-                f"{path} could not be written, {free:.0f} MiB are free there: make room and go on; what was saved "
-                "before is as it was"
-            ) from error
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.save(value, file)
+    except (OSError, RuntimeError) as error:
+        # PyTorch's writer raises an error of its own about the one that it was stopped by.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise UserError(
+            f"{path} could not be written ({cause.strerror}; {free:.0f} MiB are free there); what was saved before is "
+            "as it was"
+        ) from error
 
 
 def check_free_space(folder: Path, needed: int, what: str) -> None:

@@ -77,11 +77,10 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self.decay = decay
-        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        moving = trained | {name for name, _ in model.named_buffers()}
-        theirs, ours = model.state_dict(keep_vars=True), self.model.state_dict(keep_vars=True)
-        self._theirs = [theirs[name].detach() for name in theirs if name in moving]
-        self._ours = [ours[name].detach() for name in ours if name in moving]
+        kept = dict(self.model.named_parameters())
+        trained = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+        self._theirs = [value for _, value in trained] + distributed.live_statistics(model)
+        self._ours = [kept[name].detach() for name, _ in trained] + distributed.live_statistics(self.model)
 
     @torch.no_grad()
     def update(self, updates: int) -> None:

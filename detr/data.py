@@ -4,6 +4,7 @@ What happens to image i in epoch e is a function of (seed, e, i) alone: the samp
 the random numbers are drawn from them, whatever worker or process does the work.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -188,12 +189,18 @@ class KeyBatches(Sampler[list[Key]]):
             raise UserError(f"{images.folder}: {len(images)} images are too few to share among {processes} processes")
         self.images = images
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.update_size = batch_size * accumulate * processes
         self.seed = seed
         self.grouped = grouped
         self.process, self.processes = process, processes
         self.epoch = 0
         self.first_update = 0
+
+    @property
+    def smallest_share(self) -> int:
+        """Batches of an evaluation that every process has, whichever has the fewest."""
+        return -(-len(self.images) // self.batch_size) // self.processes
 
     @property
     def updates(self) -> int:
@@ -204,34 +211,37 @@ class KeyBatches(Sampler[list[Key]]):
         """Batches handed out here in a whole epoch."""
         if self.seed is None:
             return len(range(self.process, -(-len(self.images) // self.batch_size), self.processes))
-        return sum(-(-len(share) // self.batch_size) for share in self._shares(np.arange(len(self.images))))
+        updates = _slices(np.arange(len(self.images)), self.update_size)[: self.updates]
+        return sum(-(-len(self._share(update)) // self.batch_size) for update in updates)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.arange(len(self.images))
         if self.seed is None:
+            order = np.arange(len(self.images))
             if self.grouped:
                 order = np.array(sorted(order, key=lambda index: np.divide(*self.images.size_hw(index))))
             yield from (
                 [(0, int(i)) for i in b] for b in _slices(order, self.batch_size)[self.process :: self.processes]
             )
             return
-        for share in self._shares(self._shuffled())[self.first_update :]:
-            yield from ([(self.epoch, int(index)) for index in batch] for batch in _slices(share, self.batch_size))
+        for update in self._updates():
+            batches = _slices(self._share(update), self.batch_size)
+            yield from ([(self.epoch, int(index)) for index in batch] for batch in batches)
 
-    def _shares(self, order: np.ndarray) -> list[np.ndarray]:
-        """What this process has of each update, given the order of all images."""
-        updates = _slices(order, self.update_size)[: self.updates]
-        return [np.array_split(update, self.processes)[self.process] for update in updates]
+    def _share(self, update: np.ndarray) -> np.ndarray:
+        """What this process has of an update."""
+        return np.array_split(update, self.processes)[self.process]
 
-    def _shuffled(self) -> np.ndarray:
-        """All images in this epoch's order, those that make up an update side by side."""
+    def _updates(self) -> Iterator[np.ndarray]:
+        """The images of each update of this epoch from `first_update` on."""
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.images))[: self.updates * self.update_size]
-        updates: list[np.ndarray] = []
+        done = 0
         for pool in _slices(order, self.POOL * self.update_size):
-            together = self._alike(pool) if self.grouped else _slices(pool, self.update_size)
-            updates += [together[n] for n in rng.permutation(len(together))]
-        return np.concatenate(updates)
+            places = rng.permutation(-(-len(pool) // self.update_size))
+            skipped, done = max(0, self.first_update - done), done + len(places)
+            if skipped < len(places):
+                updates = self._alike(pool) if self.grouped else _slices(pool, self.update_size)
+                yield from (updates[place] for place in places[skipped:])
 
     def _alike(self, indices: np.ndarray) -> list[np.ndarray]:
         """Updates picked greedily: the first image left, and those that would be padded least beside it."""
@@ -313,12 +323,16 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 def make_loader(images: CocoImages, batches: KeyBatches, num_workers: int, pin_memory: bool) -> DataLoader:
-    """A loader of padded batches; `batches.epoch` says which epoch's random numbers they are made with."""
+    """A loader of padded batches; `batches.epoch` says which epoch's random numbers they are made with.
+
+    Two updates' worth of batches are loaded ahead.
+    """
     return DataLoader(
         images,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=num_workers,
+        prefetch_factor=max(2, -(-2 * batches.accumulate // num_workers)) if num_workers else None,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         generator=torch.Generator(),  # of its own: starting an epoch must not move the model's random numbers
@@ -332,20 +346,36 @@ def _leave_signals_to_the_main_process(worker: int) -> None:
         os.setpgrp()
 
 
-def read_batches(loader: DataLoader) -> Iterator[Batch]:
-    """The loader's batches. Raises UserError, in one sentence, for what went wrong in a process that loads them."""
+class LoaderDied(UserError):
+    """A process that loads images has ended."""
+
+
+@contextlib.contextmanager
+def loader_named() -> Iterator[None]:
+    """Put what went wrong in a process that loads images into one sentence: a UserError, LoaderDied where it ended.
+
+    PyTorch learns of that from a signal, and raises its own error wherever the main process is at that moment.
+    """
     try:
-        yield from loader
+        yield
+    except LoaderDied:
+        raise
     except UserError as error:
         # From a worker the loader wraps it in a traceback, which ends in the message.
         raise UserError(str(error).rpartition("UserError: ")[2].strip()) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise UserError(
+        raise LoaderDied(
             f"a process that loads images has died ({str(error).splitlines()[0]}): most often memory ran out; try a "
             "smaller --num_workers (0 loads in the main process)"
         ) from error
+
+
+def read_batches(loader: DataLoader) -> Iterator[Batch]:
+    """The loader's batches. Raises UserError, in one sentence, for what went wrong in a process that loads them."""
+    with loader_named():
+        yield from loader
 
 
 def load_folder(

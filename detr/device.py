@@ -1,7 +1,9 @@
 """What the machine offers: which device, and in which number format it computes fastest."""
 
+import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +12,7 @@ import torch
 
 from detr.distributed import ALONE, Processes
 from detr.errors import UserError
+from detr.structures import Batch
 
 AMP_CHOICES = ("auto", "bf16", "fp16", "off")
 
@@ -42,6 +45,27 @@ def peak_memory_mib(device: torch.device) -> float:
     import resource  # not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+@contextlib.contextmanager
+def out_of_memory_named(where: str, batches: list[Batch]) -> Iterator[None]:
+    """Turn the device's or the host's out-of-memory error into a UserError that says what would fit."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+            raise
+        largest = max(batches, key=lambda batch: batch.images.numel())
+        count, _, height, width = largest.images.shape
+        raise UserError(
+            f"{where}: out of memory; its largest batch is {count} x {width}x{height} pixels, images "
+            f"{largest.targets.image_ids}. Less memory: a smaller --batch_size (--accumulate makes up for it), "
+            "smaller --scales and --max_size, --freeze backbone, --amp"
+        ) from error
+
+
+# What CUDA, cuBLAS, MPS, and the host on Linux and on Windows say.
+_OUT_OF_MEMORY = ("out of memory", "alloc_failed", "can't allocate memory", "not enough memory")
 
 
 def keep_freed_memory() -> None:

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detr.errors import UserError
 
-PATIENCE = timedelta(minutes=30)  # with a process that says nothing: its evaluation may be the slower one
+TIMEOUT = timedelta(minutes=30)  # for a process that says nothing: its evaluation may be the slower one
 
 
 class Processes(NamedTuple):
@@ -43,7 +43,7 @@ def join() -> Processes:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes of this run could not find each other: {error}") from error
     return Processes(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
@@ -59,12 +59,18 @@ def together(processes: Processes) -> Iterator[None]:
         if processes.count == 1 or not any(word in str(error) for word in lost):
             raise
         raise UserError(
-            "another process of this run has ended or cannot be reached; its own message says why. The last checkpoint "
-            "is whole: go on with --resume auto"
+            "another process of this run has ended or cannot be reached; its own message says why "
+            f"({str(error).splitlines()[0]}). The last checkpoint is whole: go on with --resume auto"
         ) from error
+    wait()  # nobody hangs up while another one still listens
     if dist.is_initialized():
-        dist.barrier()  # nobody hangs up while another one still listens
         dist.destroy_process_group()
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def wrap(model: nn.Module) -> nn.Module:
@@ -78,7 +84,7 @@ def wrap(model: nn.Module) -> nn.Module:
     return nn.parallel.DistributedDataParallel(
         model,
         device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=bool(_statistics(model)),
+        broadcast_buffers=bool(live_statistics(model)),
         gradient_as_bucket_view=True,
     )
 
@@ -86,11 +92,12 @@ def wrap(model: nn.Module) -> nn.Module:
 def share_statistics(model: nn.Module) -> None:
     """Give every process the first one's running statistics of live BatchNorm, so that all evaluate the same model."""
     if dist.is_initialized():
-        for value in _statistics(model):
+        for value in live_statistics(model):
             dist.broadcast(value, src=0)
 
 
-def _statistics(model: nn.Module) -> list[Tensor]:
+def live_statistics(model: nn.Module) -> list[Tensor]:
+    """Running means and variances of a model's live BatchNorm layers, each (C,)."""
     live = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     return [value for module in live for value in (module.running_mean, module.running_var)]
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from detr import distributed
 from detr.averaging import Means, WeightAverage
 from detr.checkpoint import plain_state, random_state, restore_random_state
 from detr.criterion import Losses, Normalisers, SetCriterion
-from detr.device import Precision
+from detr.device import Precision, out_of_memory_named
+from detr.distributed import live_statistics
 from detr.errors import UserError
 from detr.model import Detr
 from detr.schedule import Recipe
@@ -38,6 +38,7 @@ class Training:
         precision: the number format of the network's forward and backward pass.
         processes: those of the run.
         epochs_done: epochs that count as done.
+        on_nonfinite: called with a report of each update that was left out.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Training:
         precision: Precision,
         processes: distributed.Processes = distributed.ALONE,
         epochs_done: int = 0,
+        on_nonfinite: Callable[[dict], None] = lambda report: None,
     ) -> None:
         self.model, self.criterion, self.recipe = model, criterion, recipe
         self.updates_per_epoch = updates_per_epoch
@@ -56,9 +58,11 @@ class Training:
         self.processes = processes
         self.device = next(model.parameters()).device
         self.epochs_done = epochs_done
+        self.on_nonfinite = on_nonfinite
         self.updates_done = 0  # in the epoch under way
         self.means = Means()  # of the epoch under way
         self.best = {"AP": -math.inf, "epoch": -1}
+        self.out_of_patience = False
         self.skipped = 0
         self.images, self.seconds, self.seconds_waiting = 0, 0.0, 0.0  # of the epoch under way, in this process
         self.optimizer = _make_optimizer(model, recipe)
@@ -66,23 +70,17 @@ class Training:
         self.average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
         self._network = distributed.wrap(model)
         self._pending: tuple[Tensor, Losses, list[Targets]] | None = None  # an update that was not looked at yet
-        live = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        self._statistics = [value for module in live for value in (module.running_mean, module.running_var)]
+        self._statistics = live_statistics(model)
 
     @property
     def detector(self) -> Detr:
         """The weights that are evaluated and kept as the best: the average where there is one."""
         return self.average.model if self.average else self.model
 
-    def train_epoch(
-        self,
-        batches: Iterable[Batch],
-        on_update: Callable[[], None] = lambda: None,
-        on_nonfinite: Callable[[dict], None] = lambda report: None,
-    ) -> dict[str, float]:
+    def train_epoch(self, batches: Iterable[Batch], on_update: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Train on the batches of an epoch, or on what is left of it; returns its means under the reference's log keys.
 
-        `on_update` is called after every update, `on_nonfinite` with a report of each that was left out.
+        `on_update` is called after every update.
         Raises UserError when one more is not finite than the recipe allows, or when memory runs out, naming the epoch,
         the update and its images.
         """
@@ -91,9 +89,9 @@ class Training:
         began = time.monotonic()
         for update in self._updates(iter(batches)):
             self._set_learning_rates()
-            with _out_of_memory_named(self._where(self.updates_done + 1), update):
+            with out_of_memory_named(self._where(self.updates_done + 1), update):
                 before = [statistic.clone() for statistic in self._statistics]
-                losses = self._gradients(update, on_nonfinite)
+                losses = self._gradients(update)
                 finite = self._step(losses)
             for statistic, old in zip(self._statistics, before, strict=True):
                 statistic.copy_(torch.where(finite, statistic, old))
@@ -105,11 +103,11 @@ class Training:
             self.images += sum(len(batch.images) for batch in update) * self.processes.count
             self.seconds = time.monotonic() - began
             on_update()
-        self.settle(on_nonfinite)
+        self._settle()
         return self.means.log_terms(self.criterion)
 
-    def settle(self, on_nonfinite: Callable[[dict], None] = lambda report: None) -> None:
-        """Make sure that the last update was finite; to be called before anything is saved."""
+    def _settle(self) -> None:
+        """Look at whether the last update was finite."""
         if self._pending is None:
             return
         (finite, losses, targets), self._pending = self._pending, None
@@ -119,7 +117,9 @@ class Training:
         named = {name: float(value) for name, value in {"loss": losses.total, **losses.terms}.items()}
         images = distributed.gathered([image for one in targets for image in _describe(one)])
         written = {name: value if math.isfinite(value) else str(value) for name, value in named.items()}  # as JSON can
-        on_nonfinite({"epoch": self.epochs_done + 1, "step": self.updates_done, "losses": written, "images": images})
+        self.on_nonfinite(
+            {"epoch": self.epochs_done + 1, "step": self.updates_done, "losses": written, "images": images}
+        )
         self.skipped += 1
         if self.skipped > self.recipe.skip_nonfinite:
             ids = [image["image_id"] for image in images]
@@ -139,10 +139,14 @@ class Training:
         return is_best
 
     def state(self) -> dict:
-        """The part of a checkpoint that continues training, under the reference's keys and ours."""
+        """The part of a checkpoint that continues training, under the reference's keys and ours.
+
+        Raises UserError when the last update was not finite, as `train_epoch` does.
+        """
+        self._settle()
         return {
             "optimizer": self.optimizer.state_dict(),
-            # What torch's StepLR would hold, so that the reference code can go on with our checkpoint too.
+            # What torch's StepLR would hold.
             "lr_scheduler": {
                 "step_size": self.recipe.lr_drop,
                 "gamma": 0.1,
@@ -151,7 +155,12 @@ class Training:
                 "_step_count": self.epochs_done + 1,
             },
             "epoch": self.epochs_done - 1,
-            "step": {"updates_done": self.updates_done, "means": self.means.state()},
+            "step": {
+                "updates_done": self.updates_done,
+                "updates_per_epoch": self.updates_per_epoch,
+                "means": self.means.state(),
+            },
+            "out_of_patience": self.out_of_patience,
             "best": self.best,
             "skipped": self.skipped,
             "ema": plain_state(self.average.model)[0] if self.average else None,
@@ -163,20 +172,23 @@ class Training:
     def restore(self, checkpoint: dict, path: Path) -> None:
         """Go on from a checkpoint; learning rates and weight decay stay those asked for now.
 
-        Raises UserError when it was made for other trained parameters, or stopped inside an epoch of another length.
+        A checkpoint inside an epoch of other updates (another batch size, other processes) begins that epoch again.
+        Raises UserError when it was made for other trained parameters.
         """
         try:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
         except ValueError as error:
-            raise UserError(f"{path}: its optimiser trained other parameters; is --lr_backbone as it was?") from error
+            raise UserError(
+                f"{path}: its optimiser trained other parameters than this command would; what is frozen, "
+                "--batch_norm and --query_groups have to be as they were"
+            ) from error
         self.epochs_done = checkpoint["epoch"] + 1
         self.best = checkpoint.get("best", self.best)
         self.skipped = checkpoint.get("skipped", 0)
-        if step := checkpoint.get("step"):
+        step = checkpoint.get("step")
+        if step and step["updates_per_epoch"] == self.updates_per_epoch:
             self.updates_done = step["updates_done"]
             self.means.restore(step["means"])
-        if self.updates_done > self.updates_per_epoch:
-            raise UserError(f"{path}: {self.updates_done} updates into an epoch that now has {self.updates_per_epoch}")
         if self.average:
             saved = checkpoint.get("ema") or checkpoint["model"]
             self.average.model.load_state_dict(saved | plain_state(self.average.model)[1])
@@ -209,7 +221,7 @@ class Training:
                 return
             yield update
 
-    def _gradients(self, update: list[Batch], on_nonfinite: Callable[[dict], None]) -> Losses:
+    def _gradients(self, update: list[Batch]) -> Losses:
         """Forward and backward through every batch of an update, in this process; its losses over all processes."""
         self.optimizer.zero_grad(set_to_none=True)
         groups = self.model.query_groups
@@ -225,7 +237,7 @@ class Training:
                 with self.precision.autocast():
                     outputs = self._network(moved.images, moved.padding_mask)
                 losses = self.criterion(outputs, moved.targets.repeated(groups), whole)
-                self.settle(on_nonfinite)  # the matching has just waited for the device: reading this costs nothing
+                self._settle()  # the matching has just waited for the device: reading this costs nothing
                 # The mean over the processes is taken of the gradients; normalised by the whole they are to be summed.
                 self.scaler.scale(losses.total * self.processes.count).backward()
             found.append(Losses(losses.total.detach(), losses.terms))
@@ -243,8 +255,11 @@ class Training:
             self.scaler.update()
             return finite & (self.scaler.scale(torch.ones_like(losses.total)) >= SMALLEST_SCALE)
         finite = finite & torch.isfinite(norm)
-        self.optimizer.found_inf = 1 - finite.float()  # what a GradScaler tells a fused optimiser
-        self.optimizer.step()
+        if self.device.type in ("cpu", "cuda"):
+            self.optimizer.found_inf = 1 - finite.float()  # what a GradScaler tells a fused optimiser
+            self.optimizer.step()
+        elif finite:  # other devices' fused optimisers do not listen
+            self.optimizer.step()
         return finite
 
 
@@ -272,20 +287,3 @@ def _describe(targets: Targets) -> list[dict]:
             targets.image_ids, targets.labels, targets.boxes_cxcywh, targets.counts, strict=True
         )
     ]
-
-
-@contextlib.contextmanager
-def _out_of_memory_named(where: str, update: list[Batch]) -> Iterator[None]:
-    """Turn the device's or the host's out-of-memory error into a UserError that says what would fit."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        images = [(batch.images.shape[0], *batch.images.shape[-2:]) for batch in update]
-        count, height, width = max(images, key=math.prod)
-        raise UserError(
-            f"{where}: out of memory; its largest batch is {count} x {width}x{height} pixels, images "
-            f"{update[images.index((count, height, width))].targets.image_ids}. Less memory: a smaller --batch_size "
-            "(with --accumulate for the same result), smaller --scales and --max_size, --freeze backbone, --amp"
-        ) from error

@@ -15,7 +15,7 @@ from detr.averaging import Means
 from detr.boxes import xyxy_to_xywh
 from detr.criterion import SetCriterion
 from detr.data import LabelMap
-from detr.device import Precision
+from detr.device import Precision, out_of_memory_named
 from detr.model import Detr
 from detr.postprocess import Detections, postprocess
 from detr.structures import Batch
@@ -100,8 +100,8 @@ def evaluate(
     means = Means()
     results: list[dict] = []
     for batch in batches:
-        moved = batch.to(device)
-        with precision.autocast():
+        with out_of_memory_named("evaluation", [batch]), precision.autocast():
+            moved = batch.to(device)
             outputs = model(moved.images, moved.padding_mask)
         means.add(criterion(outputs, moved.targets))
         detections = postprocess(outputs, batch.targets.original_sizes_hw)

@@ -138,6 +138,13 @@ class Detr(nn.Module):
         """Keep the whole backbone as it is; before an optimiser or DistributedDataParallel sees the parameters."""
         self.backbone[0].requires_grad_(False)
 
+    def train(self, mode: bool = True) -> "Detr":
+        """Set training mode, but for a frozen backbone: its live BatchNorm, if any, must not go on estimating."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.backbone[0].parameters()):
+            self.backbone[0].eval()
+        return self
+
     def count_trainable(self) -> int:
         """Number of trained parameters: 41,302,368 for DETR-R50 at 91 classes."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

@@ -104,9 +104,8 @@ def test_the_step_that_broke_is_named_whatever_follows(after: int) -> None:
 def test_so_many_steps_that_are_not_finite_are_tolerated_and_reported() -> None:
     training, clean = make_training(skip_nonfinite=2), make_training()
     reports: list[dict] = []
-    log = training.train_epoch(
-        [make_batch(3), broken_batch(), make_batch(3), broken_batch()], on_nonfinite=reports.append
-    )
+    training.on_nonfinite = reports.append
+    log = training.train_epoch([make_batch(3), broken_batch(), make_batch(3), broken_batch()])
     expected = clean.train_epoch([make_batch(3)] * 2)
     assert log["loss"] == expected["loss"]  # neither the weights nor the means know of the others
     for name, value in snapshot(clean.model).items():
@@ -264,6 +263,15 @@ def test_query_groups_teach_more_queries_and_leave_a_plain_detr() -> None:
     assert weights.keys() == Detr(SMALL_DETR).state_dict().keys()
     state = training.state()
     assert list(state["train_only"]) == ["extra_queries"]
+
+
+def test_a_frozen_backbone_keeps_its_live_statistics() -> None:
+    detr = Detr(dataclasses.replace(SMALL_DETR, batch_norm="live"))
+    detr.freeze_backbone()
+    before = snapshot(detr)
+    Training(detr, SetCriterion(3, HungarianMatcher()), RECIPE, 4, FLOAT32).train_epoch([make_batch(3)])
+    running = [name for name in before if "running" in name]
+    assert running and all(torch.equal(detr.state_dict()[name], before[name]) for name in running)
 
 
 def test_running_out_of_memory_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

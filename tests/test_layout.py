@@ -35,7 +35,7 @@ ALLOWED = {
     "postprocess": TENSORS,
     "checkpoint": TENSORS | {"model", "backbone", "public_weights", "class_rows"},
     "distributed": OPEN,
-    "device": OPEN | {"distributed"},
+    "device": TENSORS | {"distributed"},
     "schedule": OPEN,
     "averaging": OPEN | {"criterion", "distributed"},
     "engine": TENSORS | {"model", "criterion", "checkpoint", "device", "distributed", "schedule", "averaging"},

@@ -121,7 +121,10 @@ def test_a_used_folder_is_refused_and_overwritten_on_demand(
 ) -> None:
     assert run("main", *SCRATCH, "--epochs", 2) == 0
     assert run("main", *SCRATCH, "--epochs", 1) == 2
-    assert "outputs holds a run already (checkpoint.pth, log.txt): go on with --resume auto" in capsys.readouterr().err
+    assert (
+        "outputs holds a run already (checkpoint.pth, checkpoint_best.pth, log.txt, predictions.json): go on with"
+        in capsys.readouterr().err
+    )
     assert len(read_log()) == 2
     assert run("main", *SCRATCH, "--epochs", 1, "--overwrite") == 0
     assert len(read_log()) == 1
@@ -487,3 +490,62 @@ def test_an_ingredient_changes_the_weights_only_where_it_is_on(
     one, other = weights("one/checkpoint.pth")["model"], weights("other/checkpoint.pth")["model"]
     assert one.keys() == other.keys()  # a plain DETR either way
     assert all(torch.equal(one[name], other[name]) for name in one) is same
+
+
+def test_nothing_is_deleted_that_nobody_agreed_to_lose(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    Path("outputs/checkpoint.pth").unlink()  # 0.7 GB for a DETR-R50: people do that
+    held = {path.name: path.read_bytes() for path in Path("outputs").iterdir()}
+    refused = [
+        (["--resume", "auto"], "outputs holds a run already (checkpoint_best.pth, log.txt, predictions.json)"),
+        (["--resume", "outputs/checkpoint_best.pth"], "checkpoint_best.pth would be deleted with the run in outputs"),
+        (["--resume", "outputs/checkpoint_best.pth", "--overwrite"], "would be deleted with the run in outputs"),
+        (["--overwrite", "--tensorboard", "--device", "cuda:99"], "--device cuda:99: not available here"),
+    ]
+    for flags, message in refused:
+        capsys.readouterr()
+        flags = flags if "--resume" in flags and "auto" not in flags else [*flags, "--backbone_weights", "none"]
+        assert run("main", *TINY, "--epochs", 1, *flags) == 2
+        assert message in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in Path("outputs").iterdir()} == held
+
+
+def test_going_on_in_another_folder_leaves_the_first_as_it_is(coco_folder: Path, run: RunScript) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    held = {path.name: path.read_bytes() for path in Path("outputs").iterdir()}
+    command = ("main", *SCRATCH, "--epochs", 2, "--resume", "outputs/checkpoint.pth", "--output_dir", "other")
+    assert run(*command) == 0
+    assert {path.name: path.read_bytes() for path in Path("outputs").iterdir()} == held
+    assert [line["epoch"] for line in read_log("other")] == [1]
+    assert weights("other/checkpoint_best.pth")["best"]["epoch"] == 1  # the best of this folder
+
+
+def test_overwriting_starts_anew_also_where_auto_would_go_on(coco_folder: Path, run: RunScript) -> None:
+    for _ in range(2):
+        assert run("main", *SCRATCH, "--epochs", 1, "--resume", "auto", "--overwrite") == 0
+        assert [line["epoch"] for line in read_log()] == [0]
+
+
+def test_a_mid_epoch_checkpoint_of_other_steps_begins_its_epoch_again(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1, "--batch_size", 1) == 0
+    checkpoint = weights("outputs/checkpoint.pth")
+    checkpoint["epoch"], checkpoint["step"]["updates_done"] = -1, 4
+    torch.save(checkpoint, "outputs/checkpoint.pth")
+    assert run("main", *SCRATCH, "--epochs", 1, "--batch_size", 2, "--resume", "auto") == 0
+    assert "inside an epoch of other steps than this command's: the epoch begins again" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_the_reference_code_is_a_start(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1, "--output_dir", "run") == 0
+    theirs = {
+        key: weights("run/checkpoint.pth")[key] for key in ("model", "optimizer", "lr_scheduler", "epoch", "config")
+    }
+    torch.save(theirs, "theirs.pth")
+    assert run("main", *TINY, "--epochs", 1, "--resume", "theirs.pth") == 0
+    assert "theirs.pth: from the reference code; its weights are a start" in capsys.readouterr().out

@@ -22,7 +22,7 @@ from tests.test_main import SCRATCH, read_log, weights, without_accounts
 ROOT = Path(__file__).resolve().parents[1]
 # Everything that has a state: dropout, average, live BatchNorm, query groups, a rate that changes with every step.
 EVENTFUL = (
-    *SCRATCH, "--batch_size", 1, "--epochs", 4, "--save_every_steps", 1, "--resume", "auto", "--ema_decay", 0.9,
+    *SCRATCH, "--batch_size", 1, "--save_every_steps", 1, "--resume", "auto", "--ema_decay", 0.9,
     "--query_groups", 2, "--lr_schedule", "cosine", "--warmup_steps", 3, "--color_jitter", 0.2, "--amp", "off",
 )  # fmt: skip
 
@@ -53,21 +53,20 @@ def kill(process: subprocess.Popen) -> None:
 
 def kill_and_resume(kills: int) -> None:
     """Compare a run that was killed so many times with one that was not, bit for bit."""
-    undisturbed = start(*EVENTFUL, "--output_dir", "whole")
+    command = (*EVENTFUL, "--epochs", kills)
+    undisturbed = start(*command, "--output_dir", "whole")
     wait_for(undisturbed, "parameters to train")
     began = time.monotonic()
     assert undisturbed.wait() == 0, undisturbed.stderr.read()
     duration = time.monotonic() - began
     moments = random.Random(0)
     for _ in range(kills):
-        process = start(*EVENTFUL, "--output_dir", "killed")
-        try:
-            wait_for(process, "parameters to train")
-        except AssertionError:
-            break  # it was whole already, and said so
-        time.sleep(moments.uniform(0, 0.7 * duration))
+        process = start(*command, "--output_dir", "killed")
+        wait_for(process, "parameters to train")  # a run that is whole would not get there: all kills hit
+        time.sleep(moments.uniform(0, duration / kills))
+        assert process.poll() is None
         kill(process)
-    last = start(*EVENTFUL, "--output_dir", "killed")
+    last = start(*command, "--output_dir", "killed")
     output, error = last.communicate()
     assert last.returncode == 0, output + error
     whole, killed = weights("whole/checkpoint.pth"), weights("killed/checkpoint.pth")
@@ -119,7 +118,11 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_saved(coco_folder: Path, ru
     process = start(*SCRATCH, "--epochs", 2, "--resume", "auto", preexec_fn=limit_files)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 2 and "Traceback" not in error
-    assert "error: outputs/checkpoint" in error and "could not be written" in error and "make room and go on" in error
+    assert (
+        "error: outputs/checkpoint" in error
+        and "could not be written (File too large; " in error
+        and "what was saved before is as it was" in error
+    )
     assert Path("outputs/checkpoint.pth").read_bytes() == before
     assert run("main", *SCRATCH, "--epochs", 2, "--resume", "auto") == 0
     assert [line["epoch"] for line in read_log()] == [0, 1]
@@ -170,12 +173,22 @@ def test_an_image_that_spoils_after_the_start_is_named(
     assert error.startswith("error: data/custom/train2017/disc03.png: ") and error.count("\n") == 1
 
 
-def test_a_loader_process_that_dies_is_named(coco_folder: Path) -> None:
-    code = (
-        "import os, sys, detr.data as data, main, utils\n"
-        "data.read_rgb = lambda *_: os.kill(os.getpid(), 9)\n"
-        "utils.run_script(main.main)"
-    )
+WAITING = "data.read_rgb = lambda *_: os.kill(os.getpid(), 9)"
+COMPUTING = (
+    "import time, detr.engine as engine, multiprocessing\n"
+    "step = engine.Training._step\n"
+    "def kill(training, losses):\n"
+    "    os.kill(multiprocessing.active_children()[0].pid, 9)\n"
+    "    time.sleep(1)\n"
+    "    return step(training, losses)\n"
+    "engine.Training._step = kill"
+)
+
+
+@pytest.mark.parametrize("meanwhile", [WAITING, COMPUTING], ids=["waiting", "computing"])
+def test_a_loader_process_that_dies_is_named(meanwhile: str, coco_folder: Path) -> None:
+    """Whatever the main process is doing when it hears of it."""
+    code = f"import os, sys, detr.data as data, main, utils\n{meanwhile}\nutils.run_script(main.main)"
     command = [sys.executable, "-c", code, *map(str, SCRATCH), "--epochs", "1", "--num_workers", "1"]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60, check=False
@@ -183,6 +196,19 @@ def test_a_loader_process_that_dies_is_named(coco_folder: Path) -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "error: a process that loads images has died (DataLoader worker (pid" in done.stderr
     assert "--num_workers" in done.stderr
+
+
+def test_a_stop_that_reaches_every_process_is_saved(coco_folder: Path) -> None:
+    """Some schedulers, and a machine that shuts down, signal the processes that load images too."""
+    process = start(*SCRATCH, "--batch_size", 1, "--epochs", 300, "--num_workers", 2)
+    wait_for(process, "epoch 2/300")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2
+    for pid in (process.pid, *map(int, children)):
+        os.kill(pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in error, error
+    assert "outputs/checkpoint.pth is saved" in error and weights("outputs/checkpoint.pth")["epoch"] >= 0
 
 
 def test_processes_that_are_spawned_load_the_same(coco_folder: Path) -> None:
@@ -254,7 +280,8 @@ def test_evaluating_the_best_file_gives_the_logs_numbers(
 def test_a_stop_request_is_noted_once_and_obeyed_at_once_the_second_time() -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), utils.StopRequest() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.signal == signal.SIGINT
         signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # torchrun passes on what its processes got already
+        assert stop.signal == signal.SIGTERM
+        signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from detr.data import KeyBatches, load_folder, make_loader
+from detr.device import keep_freed_memory
 from detr.transforms import augmented_view, evaluation_view
 
 OBJECTS = 10  # of each image
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
+    keep_freed_memory()  # as main.py does
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_folder(folder, args.images)
