@@ -2,6 +2,7 @@
 
 python prep.py                                  the balloon photographs, downloaded
 python prep.py --via DIR                        your own: DIR/train and DIR/val, images and a VIA file in each
+python prep.py --sample                         drawn party balloons: no network needed
 """
 
 import argparse
@@ -13,6 +14,7 @@ import utils
 from detr.errors import UserError
 from detr.images import read_rgb
 from detr.public_weights import PUBLIC_URL, PUBLIC_WEIGHTS
+from detr.sample.draw import draw_set
 from detr.via.reader import find_annotation_file, read_annotations
 from detr.via.record import AnnotatedImage
 from detr.via.to_coco import class_names, to_coco
@@ -21,6 +23,10 @@ BALLOON_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/ba
 DOWNLOADS = Path("data")
 SPLITS = {"train": "train2017", "val": "val2017"}  # folder of the VIA data -> image folder of the COCO data
 SHOWN_IMAGES = 6
+SAMPLE_COUNTS = {"train": 80, "val": 40}  # drawn images; the validation scenes follow the training scenes
+SAMPLE_SEED = 20
+DEFAULT_WEIGHTS = "detr-r50"
+SAMPLE_WEIGHTS = "none"  # what --sample starts from: the place to name the tiny weights once they ship
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,6 +40,12 @@ def parse_arguments() -> argparse.Namespace:
         "(default: download the balloon photographs)",
     )
     parser.add_argument(
+        "--sample",
+        action="store_true",
+        help=f"draw {SAMPLE_COUNTS['train']} + {SAMPLE_COUNTS['val']} small pictures of party balloons, outlined in "
+        f"VIA format, the same on every run, to {DOWNLOADS / 'sample_via'} and use them",
+    )
+    parser.add_argument(
         "--coco_path",
         type=Path,
         default=Path("data/custom"),
@@ -42,10 +54,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--weights",
-        default="detr-r50",
         metavar="NAME",
         help=f"weights to start from: {', '.join(PUBLIC_WEIGHTS)} (downloaded), none, or the path of a DETR file; "
-        "the class head is taken off (default: %(default)s)",
+        f"the class head is taken off (default: {DEFAULT_WEIGHTS}; with --sample: {SAMPLE_WEIGHTS})",
     )
     parser.add_argument(
         "--categories",
@@ -58,10 +69,13 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """The recipe: photographs, annotations, picture, weights, next command."""
     args = parse_arguments()
-    check_weights_name(args.weights)
-    source = args.via or fetch_balloon(DOWNLOADS)
+    if args.sample and args.via:
+        raise UserError(f"--sample draws its own pictures, and --via names {args.via}: give one of the two")
+    weights = args.weights or (SAMPLE_WEIGHTS if args.sample else DEFAULT_WEIGHTS)
+    check_weights_name(weights)
+    source = draw_sample(DOWNLOADS / "sample_via") if args.sample else args.via or fetch_balloon(DOWNLOADS)
     num_classes = convert(source, args.coco_path, args.categories or source.resolve().name)
-    stripped = prepare_weights(args.weights)
+    stripped = prepare_weights(weights)
     resume = f"--resume {stripped} " if stripped else ""
     print(
         f"\nNext:\n  python main.py --dataset_file custom --coco_path {args.coco_path} --output_dir outputs "
@@ -103,6 +117,25 @@ def unpack(archive: Path, prefix: str, destination: Path) -> None:
         raise UserError(f"{archive}: not a whole zip file ({error}); delete it and run again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def draw_sample(folder: Path) -> Path:
+    """Draw the sample to `folder`/train and `folder`/val in VIA format; files that are there already are left alone."""
+    first = 0
+    for split, count in SAMPLE_COUNTS.items():
+        entries = {}
+        with utils.Progress(count, f"draw {split}") as progress:
+            for name, jpeg, entry in draw_set(SAMPLE_SEED, first, count):
+                path = folder / split / name
+                if not path.exists() or path.read_bytes() != jpeg:
+                    with utils.atomic_path(path) as temporary:
+                        temporary.write_bytes(jpeg)
+                entries[f"{name}{len(jpeg)}"] = entry  # as VIA itself names them
+                progress.update()
+        utils.write_json(folder / split / "via_region_data.json", entries)
+        first += count
+    print(f"drawn sample: {folder}")
+    return folder
 
 
 # --------------------------------------------------------------------------------------------------------- annotations

@@ -23,6 +23,7 @@ ALLOWED = {
     "structures": set(),
     "boxes": set(),
     "via": OPEN | {"images", "via"},
+    "sample": OPEN | {"via", "images", "sample"},
     "report": OPEN | {"report"},
     "transforms": TENSORS,
     "data": TENSORS | {"annotations", "images", "transforms"},
@@ -42,7 +43,7 @@ ALLOWED = {
     "evaluate": TENSORS | {"model", "criterion", "postprocess", "data", "device", "distributed", "averaging"},
     "detector": TENSORS | {"images", "transforms", "data", "postprocess", "checkpoint", "device"},
 }
-TORCH_FREE = ("annotations", "class_rows", "errors", "images", "public_weights", "schedule", "via", "report")
+TORCH_FREE = ("annotations", "class_rows", "errors", "images", "public_weights", "schedule", "via", "sample", "report")
 
 
 def imports_of(path: Path) -> set[str]:
@@ -89,7 +90,7 @@ def test_packages_are_empty() -> None:
         assert path.read_text() == ""
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, "utils", "detr.via.reader", "detr.report.runs"])
+@pytest.mark.parametrize("name", [*SCRIPTS, "utils", "detr.via.reader", "detr.sample.draw", "detr.report.runs"])
 def test_importing_stays_instant(name: str) -> None:
     code = f"import sys, {name}; print([m for m in ('torch', 'matplotlib', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,0 +1,85 @@
+"""Outlines as arrays of points. No torch.
+
+Every outline is (N, 2) float, x right and y down, closed without repeating its first point. Things are drawn in a frame
+of their own that reaches from about -1 to 1; `canvas.Pose` places them in a picture.
+"""
+
+import math
+from functools import cache
+
+import numpy as np
+
+
+def points(*xy: tuple[float, float]) -> np.ndarray:
+    """An outline from its corners."""
+    return np.array(xy, np.float64)
+
+
+def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """The corners of an upright rectangle."""
+    return points((left, top), (right, top), (right, bottom), (left, bottom))
+
+
+def ellipse(radius_x: float, radius_y: float, x: float = 0.0, y: float = 0.0, count: int = 40) -> np.ndarray:
+    """An upright ellipse around (x, y)."""
+    return _circle(count) * (radius_x, radius_y) + (x, y)
+
+
+@cache  # scenes are drawn while a network trains, and half of what is in them is round
+def _circle(count: int) -> np.ndarray:
+    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def superellipse(radius_x: float, radius_y: float, power: float, count: int = 48) -> np.ndarray:
+    """|x/rx|^power + |y/ry|^power = 1: a diamond at 1, an ellipse at 2, a rounded rectangle from about 4."""
+    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.stack(
+        [
+            radius_x * np.sign(cosine) * np.abs(cosine) ** (2 / power),
+            radius_y * np.sign(sine) * np.abs(sine) ** (2 / power),
+        ],
+        1,
+    )
+
+
+def star(spikes: int, inner: float, angle: float = -np.pi / 2) -> np.ndarray:
+    """A star of radius 1 whose inner corners lie at radius `inner`; the first spike points along `angle`."""
+    around = angle + np.arange(2 * spikes) * np.pi / spikes
+    radius = np.where(np.arange(2 * spikes) % 2 == 0, 1.0, inner)
+    return np.stack([radius * np.cos(around), radius * np.sin(around)], 1)
+
+
+def smooth(corners: np.ndarray, steps: int = 6) -> np.ndarray:
+    """A closed curve through the corners: Catmull-Rom splines, `steps` points from one corner to the next."""
+    before, after, beyond = np.roll(corners, 1, 0), np.roll(corners, -1, 0), np.roll(corners, -2, 0)
+    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
+    p0, p1, p2, p3 = (p[:, None] for p in (before, corners, after, beyond))
+    curve = p1 + t / 2 * (p2 - p0 + t * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * (p1 - p2) + p3 - p0)))
+    return curve.reshape(-1, 2)
+
+
+def bezier(start: np.ndarray, pull_start: np.ndarray, pull_end: np.ndarray, end: np.ndarray, count: int) -> np.ndarray:
+    """An open cubic curve from `start` to `end` of `count` points."""
+    t = np.linspace(0, 1, count)[:, None]
+    return (1 - t) ** 3 * start + 3 * (1 - t) ** 2 * t * pull_start + 3 * (1 - t) * t**2 * pull_end + t**3 * end
+
+
+def band(line: np.ndarray, width: float | np.ndarray) -> np.ndarray:
+    """The outline of an open line (N, 2) drawn with a width, one for all or one per point."""
+    along = np.gradient(line, axis=0)
+    across = np.stack([-along[:, 1], along[:, 0]], 1) / np.maximum(np.linalg.norm(along, axis=1), 1e-9)[:, None]
+    half = np.broadcast_to(np.asarray(width) / 2, len(line))[:, None]
+    return np.concatenate([line + half * across, (line - half * across)[::-1]])
+
+
+def moved(outline: np.ndarray, x: float, y: float) -> np.ndarray:
+    """The outline, or one point (2,), moved by (x, y)."""
+    return outline + np.array((x, y))
+
+
+def turned(outline: np.ndarray, angle: float, x: float = 0.0, y: float = 0.0, size: float = 1.0) -> np.ndarray:
+    """The outline scaled, turned clockwise by `angle` radians and moved by (x, y)."""
+    cosine, sine = math.cos(angle) * size, math.sin(angle) * size
+    return outline @ np.array(((cosine, sine), (-sine, cosine))) + (x, y)
