@@ -15,7 +15,6 @@ from detr.boxes import cxcywh_to_xyxy
 from detr.data import (
     CocoImages,
     ImageCache,
-    KeyBatches,
     LabelMap,
     collate,
     load_folder,
@@ -23,6 +22,7 @@ from detr.data import (
 )
 from detr.errors import UserError
 from detr.images import read_rgb, read_size_hw
+from detr.sampler import KeyBatches
 from detr.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,

@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from detr.data import CocoImages, KeyBatches, LabelMap
+from detr.data import CocoImages, LabelMap
 from detr.errors import UserError
 from detr.model import Detr, DetrConfig
+from detr.sampler import KeyBatches
 from tests.conftest import TINY, RunScript
 from tests.test_main import read_log, weights
 

@@ -26,7 +26,8 @@ ALLOWED = {
     "sample": OPEN | {"via", "images", "sample"},
     "report": OPEN | {"report"},
     "transforms": TENSORS,
-    "data": TENSORS | {"annotations", "images", "transforms"},
+    "sampler": TENSORS | {"transforms"},
+    "data": TENSORS | {"annotations", "images", "transforms", "sampler"},
     "backbone": TENSORS,
     "position": TENSORS,
     "transformer": TENSORS,
@@ -38,12 +39,24 @@ ALLOWED = {
     "distributed": OPEN,
     "device": TENSORS | {"distributed"},
     "schedule": OPEN,
+    "flags": OPEN | {"public_weights", "schedule"},
     "averaging": OPEN | {"criterion", "distributed"},
     "engine": TENSORS | {"model", "criterion", "checkpoint", "device", "distributed", "schedule", "averaging"},
     "evaluate": TENSORS | {"model", "criterion", "postprocess", "data", "device", "distributed", "averaging"},
     "detector": TENSORS | {"images", "transforms", "data", "postprocess", "checkpoint", "device"},
 }
-TORCH_FREE = ("annotations", "class_rows", "errors", "images", "public_weights", "schedule", "via", "sample", "report")
+TORCH_FREE = (
+    "annotations",
+    "class_rows",
+    "errors",
+    "flags",
+    "images",
+    "public_weights",
+    "report",
+    "sample",
+    "schedule",
+    "via",
+)
 
 
 def imports_of(path: Path) -> set[str]:

@@ -9,6 +9,7 @@ import torch
 
 import main
 from detr.data import CocoImages
+from detr.flags import make_parser
 from detr.model import Detr, DetrConfig
 from detr.public_weights import PUBLIC_CLASSES
 from tests.conftest import SHARED, TINY, RunScript, needs_shared, write_via
@@ -51,7 +52,7 @@ def test_flags_keep_the_references_defaults_and_meanings() -> None:
 
 
 def test_every_flag_has_help(capsys: pytest.CaptureFixture, run: RunScript) -> None:
-    assert [action.dest for action in main.make_parser()._actions if not action.help] == []
+    assert [action.dest for action in make_parser("")._actions if not action.help] == []
     assert run("main", "--help") == 0
     output = capsys.readouterr().out
     assert "torchvision ResNet" in output and "mobilenet_v3_small" in output and "--stride {16,32}" in output

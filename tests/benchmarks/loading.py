@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detr.data import KeyBatches, load_folder, make_loader
+from detr.data import load_folder, make_loader
 from detr.device import keep_freed_memory
+from detr.sampler import KeyBatches
 from detr.transforms import augmented_view, evaluation_view
 
 OBJECTS = 10  # of each image

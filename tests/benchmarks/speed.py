@@ -107,8 +107,9 @@ def peak_memory_mib(side: str) -> float:
 def compare_loading(coco_path: Path) -> None:
     """Padding and images per second of the training loader: one by one and whole, against grouped and reduced."""
     import detr.data
-    from detr.data import KeyBatches, load_folder, make_loader
+    from detr.data import load_folder, make_loader
     from detr.images import read_rgb
+    from detr.sampler import KeyBatches
     from detr.transforms import augmented_view, evaluation_view
 
     view = partial(augmented_view, scales=list(range(480, 801, 32)), max_size=1333)
