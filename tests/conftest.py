@@ -17,7 +17,8 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real balloon 
 
 # A DETR that trains in a second an epoch on a laptop.
 TINY = [
-    *("--backbone", "resnet18", "--hidden_dim", "32", "--nheads", "4", "--enc_layers", "1", "--dec_layers", "2"),
+    *("--backbone", "resnet18", "--stride", "16", "--hidden_dim", "32", "--nheads", "4"),
+    *("--enc_layers", "1", "--dec_layers", "2"),
     *("--dim_feedforward", "64", "--num_queries", "8", "--scales", "64", "--max_size", "96"),
     *("--num_workers", "0", "--device", "cpu"),
 ]
