@@ -281,7 +281,7 @@ def draw_objects(image: Image.Image, objects: Sequence[dict], scale: float = 1.0
 
     Args:
         image: the picture.
-        objects: each a dict with `box_xyxy`, `text`, `colour`, and optionally `outlines`, lists of (x, y) points.
+        objects: each a dict with `box_xyxy`, `text` (may be empty), `colour`, and optionally `outlines`, lists of (x, y) points.
         scale: pixels of the picture per unit of the objects' coordinates.
     """
     drawn = image.copy()
@@ -295,7 +295,7 @@ def draw_objects(image: Image.Image, objects: Sequence[dict], scale: float = 1.0
             closed = [*outline, outline[0], outline[1]]
             pen.line(closed, "white", width + 2, joint="curve")  # a halo: visible on any photograph
             pen.line(closed, thing["colour"], width, joint="curve")
-    for thing in objects:  # texts last, over every line
+    for thing in (thing for thing in objects if thing["text"]):  # texts last, over every line
         left, top = (value * scale for value in thing["box_xyxy"][:2])
         *_, text_width, text_height = pen.textbbox((0, 0), thing["text"], font)
         box_width, box_height = text_width + 6, text_height + 4

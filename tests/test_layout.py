@@ -24,7 +24,10 @@ ALLOWED = {
     "boxes": set(),
     "via": OPEN | {"images", "via"},
     "sample": OPEN | {"via", "images", "sample"},
-    "report": OPEN | {"report"},
+    "thumbnails": OPEN | {"images"},
+    "imported": set(),
+    "coco_input": OPEN | {"annotations", "imported", "thumbnails"},
+    "report": OPEN | {"report", "images", "imported"},
     "transforms": TENSORS,
     "sampler": TENSORS | {"transforms"},
     "data": TENSORS | {"annotations", "images", "transforms", "sampler"},
@@ -48,13 +51,16 @@ ALLOWED = {
 TORCH_FREE = (
     "annotations",
     "class_rows",
+    "coco_input",
     "errors",
     "flags",
     "images",
+    "imported",
     "public_weights",
     "report",
     "sample",
     "schedule",
+    "thumbnails",
     "via",
 )
 
@@ -103,7 +109,10 @@ def test_packages_are_empty() -> None:
         assert path.read_text() == ""
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, "utils", "detr.via.reader", "detr.sample.draw", "detr.report.runs"])
+@pytest.mark.parametrize(
+    "name",
+    [*SCRIPTS, "utils", "detr.via.reader", "detr.sample.draw", "detr.report.runs", "detr.report.dataset_picture"],
+)
 def test_importing_stays_instant(name: str) -> None:
     code = f"import sys, {name}; print([m for m in ('torch', 'matplotlib', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,0 +1,165 @@
+"""Measure a data set before it is written: what is in each split, what is there twice, what was changed. No torch."""
+
+import filecmp
+from typing import NamedTuple
+
+import numpy as np
+
+from detr.imported import Note, Split
+from detr.report.dataset_text import warnings_of
+from detr.report.duplicates import Alikes, repeated_boxes
+
+SMALL_SIDE, LARGE_SIDE = 32, 96  # pixels; COCO's bounds of small, medium and large are the squares of these
+TINY_SIDE = 16  # pixels: half a cell of DETR's feature map
+_EXAMPLES = 5
+
+
+class Training(NamedTuple):
+    """How images will be seen: the shorter sides trained at, the longest side, in pixels, and the object queries."""
+
+    scales: tuple[int, ...]
+    max_size: int
+    num_queries: int
+
+
+class Objects(NamedTuple):
+    """The boxes of one split, crowd regions left out (T of them)."""
+
+    owners: np.ndarray  # (T,) position of the image
+    classes: np.ndarray  # (T,) position of the category
+    boxes_xywh: np.ndarray  # (T, 4) in pixels
+    areas: np.ndarray  # (T,) in pixels of the image: the outline's where it is known, as COCO's evaluation takes it
+    sizes_hw: np.ndarray  # (N, 2) of the N images
+
+
+def objects_of(coco: dict) -> Objects:
+    """A COCO dict's objects in packed arrays."""
+    index_of = {image["id"]: index for index, image in enumerate(coco["images"])}
+    class_of = {category["id"]: index for index, category in enumerate(coco["categories"])}
+    kept = [a for a in coco["annotations"] if not a.get("iscrowd", 0)]
+    boxes_xywh = np.array([a["bbox"] for a in kept], dtype=np.float64).reshape(-1, 4)
+    return Objects(
+        np.array([index_of[a["image_id"]] for a in kept], dtype=np.int64),
+        np.array([class_of[a["category_id"]] for a in kept], dtype=np.int64),
+        boxes_xywh,
+        np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in kept], dtype=np.float64),
+        np.array([(image["height"], image["width"]) for image in coco["images"]], dtype=np.float64).reshape(-1, 2),
+    )
+
+
+def describe(splits: dict[str, Split], notes: list[Note], training: Training) -> dict:
+    """The report of a data set: plain numbers, names and sentences, as they go to report.json.
+
+    Args:
+        splits: "train" and "val", with the same categories.
+        notes: what the importer clipped, dropped or skipped.
+        training: what the boxes are held against.
+    """
+    report = {
+        "training": {**training._asdict(), "scales": list(training.scales)},
+        "splits": {name: _describe_split(split, training) for name, split in splits.items()},
+        **_describe_alikes(splits),
+        "notes": [note._asdict() for note in notes],
+    }
+    return {**report, "warnings": warnings_of(report)}
+
+
+def _describe_split(split: Split, training: Training) -> dict:
+    coco, objects = split.coco, objects_of(split.coco)
+    per_image = np.bincount(objects.owners, minlength=len(coco["images"]))
+    per_class = np.bincount(objects.classes, minlength=len(coco["categories"]))
+    names = [image["file_name"] for image in coco["images"]]
+    return {
+        "images": len(names),
+        "images_without_objects": int((per_image == 0).sum()),
+        "objects": len(objects.owners),
+        "crowd_regions": len(coco["annotations"]) - len(objects.owners),
+        "objects_per_class": {c["name"]: int(n) for c, n in zip(coco["categories"], per_class, strict=True)},
+        "objects_per_image": _describe_counts(per_image, names, training.num_queries),
+        **_describe_sizes(objects, training),
+        "box_shapes": _describe_shapes(objects.boxes_xywh),
+        "repeated_boxes": _describe_repeated(objects, names),
+    }
+
+
+def _describe_counts(per_image: np.ndarray, names: list[str], num_queries: int) -> dict:
+    return {
+        "mean": round(float(per_image.mean()), 2) if len(names) else 0.0,
+        "most": int(per_image.max(initial=0)),
+        "fullest_image": names[per_image.argmax()] if len(names) else None,
+        "images_over_queries": int((per_image > num_queries).sum()),
+    }
+
+
+def training_scale(sizes_hw: np.ndarray, shorter: int, longest: int) -> np.ndarray:
+    """Pixels of the training image per pixel of the photograph, for images (N, 2)."""
+    return np.minimum(shorter / sizes_hw.min(1), longest / sizes_hw.max(1))
+
+
+def _describe_sizes(objects: Objects, training: Training) -> dict:
+    """Objects by COCO's sizes, in the photographs and as the network sees them at its smallest and largest scale."""
+    shorter = sorted({min(training.scales), max(training.scales)})
+    seen = {
+        s: objects.areas * training_scale(objects.sizes_hw, s, training.max_size)[objects.owners] ** 2 for s in shorter
+    }
+    return {
+        "box_sizes": {
+            "in the photographs": _by_size(objects.areas),
+            **{f"at shorter side {side}": _by_size(areas) for side, areas in seen.items()},
+        },
+        "tiny_boxes": int((seen[shorter[-1]] < TINY_SIDE**2).sum()),
+    }
+
+
+def _by_size(areas: np.ndarray) -> dict[str, int]:
+    small, large = int((areas < SMALL_SIDE**2).sum()), int((areas >= LARGE_SIDE**2).sum())
+    return {"small": small, "medium": len(areas) - small - large, "large": large}
+
+
+def _describe_shapes(boxes_xywh: np.ndarray) -> dict[str, int]:
+    wide = int((boxes_xywh[:, 2] > 2 * boxes_xywh[:, 3]).sum())
+    tall = int((boxes_xywh[:, 3] > 2 * boxes_xywh[:, 2]).sum())
+    return {"wider than 2:1": wide, "in between": len(boxes_xywh) - wide - tall, "taller than 1:2": tall}
+
+
+def _describe_repeated(objects: Objects, names: list[str]) -> dict:
+    groups = objects.owners * (objects.classes.max(initial=0) + 1) + objects.classes
+    repeated = np.flatnonzero(repeated_boxes(groups, objects.boxes_xywh))
+    return {
+        "count": len(repeated),
+        "examples": [
+            f"{names[objects.owners[i]]} at {', '.join(f'{v:.0f}' for v in objects.boxes_xywh[i])}"
+            for i in repeated[:_EXAMPLES]
+        ],
+    }
+
+
+def _describe_alikes(splits: dict[str, Split]) -> dict:
+    """Images that are there twice: within each split, and validation images that are training images too."""
+    names = [f"{split}/{image['file_name']}" for split in splits for image in splits[split].coco["images"]]
+    paths = [path for split in splits.values() for path in split.paths]
+    is_val = np.repeat([name == "val" for name in splits], [len(split.paths) for split in splits.values()])
+    alikes = Alikes(np.concatenate([split.thumbnails for split in splits.values()]))
+    equal_in_train, close_in_train = alikes.firsts(~is_val)
+    leaks = _pairs(np.where(equal_in_train < len(names), equal_in_train, close_in_train), is_val)
+    identical = {pair for pair in leaks if filecmp.cmp(*(paths[i] for i in pair), shallow=False)}
+    return {
+        "repeated_images": {
+            "train": _describe_pairs(_pairs(np.minimum(equal_in_train, close_in_train), ~is_val), names),
+            "val": _describe_pairs(_pairs(np.minimum(*alikes.firsts(is_val)), is_val), names),
+        },
+        "validation_images_in_training": {
+            **_describe_pairs(sorted(leaks, key=lambda pair: pair not in identical), names),
+            "identical": len(identical),
+        },
+    }
+
+
+def _pairs(first: np.ndarray, which: np.ndarray) -> list[tuple[int, int]]:
+    """(image, the one in `first` that it looks like), for the images `which` that have one besides themselves."""
+    found = np.flatnonzero(which & (first < len(first)) & (first != np.arange(len(first))))
+    return list(zip(found.tolist(), first[found].tolist(), strict=True))
+
+
+def _describe_pairs(pairs: list[tuple[int, int]], names: list[str]) -> dict:
+    return {"count": len(pairs), "examples": [f"{names[a]} = {names[b]}" for a, b in pairs[:_EXAMPLES]]}

@@ -1,0 +1,166 @@
+"""The report of a data set (`dataset.describe`) in words: what looks wrong, and a table for the terminal. No torch."""
+
+import textwrap
+from collections.abc import Callable
+
+FEW_OBJECTS = 10  # training objects of a class below which little can be learnt
+FEW_IMAGES = 10  # validation images below which AP is a lottery
+_MANY_TINY, _MANY_EMPTY = 0.2, 0.5  # shares worth a warning
+_SHOWN_CLASSES, _SHOWN_EXAMPLES = 15, 3  # on the terminal; report.json has more
+_LINE_WIDTH = 110
+
+
+# ------------------------------------------------------------------------------------------------------------ warnings
+
+
+def warnings_of(report: dict) -> list[str]:
+    """What looks wrong, in sentences that say what to do about it; most serious first."""
+    return [*_leakage(report), *_classes(report), *_images(report), *_boxes(report)]
+
+
+def _leakage(report: dict) -> list[str]:
+    leaks = report["validation_images_in_training"]
+    if not leaks["count"]:
+        return []
+    return [
+        f"{_count(leaks['count'], 'validation image')} of {report['splits']['val']['images']:,} "
+        f"{_is_are(leaks['count'])} in the training images too ({leaks['identical']} the same file, the others look "
+        f"the same), so that AP will flatter: {_listed(leaks['examples'], leaks['count'])}; keep each scene in one split"
+    ]
+
+
+def _classes(report: dict) -> list[str]:
+    train, val = (report["splits"][name]["objects_per_class"] for name in ("train", "val"))
+    nowhere = [name for name in train if not train[name] and not val[name]]
+    unlearnt = [f"{name} ({val[name]})" for name in train if val[name] and not train[name]]
+    unmeasured = [f"{name} ({train[name]})" for name in train if train[name] and not val[name]]
+    few = [f"{name} ({train[name]})" for name in train if 0 < train[name] < FEW_OBJECTS]
+    found = (
+        (nowhere, "without any object: {}; leave them out, or look for a misspelt name"),
+        (unlearnt, "with objects in val only, which cannot be learnt: {}; move some of their images to train"),
+        (unmeasured, "with objects in train only, which AP says nothing about: {}; move some of their images to val"),
+        (few, f"with fewer than {FEW_OBJECTS} training objects: {{}}; expect little of them"),
+    )
+    return [f"{_count(len(n), 'class')} {text.format(_listed(n, len(n)))}" for n, text in found if n]
+
+
+def _images(report: dict) -> list[str]:
+    queries, found = report["training"]["num_queries"], []
+    for name, split in report["splits"].items():
+        counts, empty = split["objects_per_image"], split["images_without_objects"]
+        if not split["objects"]:
+            found.append(f"{name} has no objects at all: nothing can be learnt from it or measured on it")
+        elif empty > _MANY_EMPTY * split["images"]:
+            found.append(f"{empty:,} of {split['images']:,} {name} images have no objects: were all of them annotated?")
+        if over := counts["images_over_queries"]:
+            found.append(
+                f"{_count(over, f'{name} image')} {'has' if over == 1 else 'have'} more objects than DETR has queries "
+                f"({queries}), most in {counts['fullest_image']} ({counts['most']}): the surplus can be neither learnt "
+                "nor found; cut such images into tiles"
+            )
+        if again := report["repeated_images"][name]["count"]:
+            examples = _listed(report["repeated_images"][name]["examples"], again)
+            found.append(f"{_count(again, f'{name} image')} {_is_are(again)} there more than once: {examples}")
+    if report["splits"]["val"]["images"] < FEW_IMAGES:
+        few = _count(report["splits"]["val"]["images"], "validation image")
+        found.append(f"only {few}: AP will jump from epoch to epoch; {FEW_IMAGES} or more tell more")
+    return found
+
+
+def _boxes(report: dict) -> list[str]:
+    found, scale = [], max(report["training"]["scales"])
+    for name, split in report["splits"].items():
+        if split["objects"] and split["tiny_boxes"] > _MANY_TINY * split["objects"]:
+            found.append(
+                f"{split['tiny_boxes']:,} of {split['objects']:,} {name} objects are smaller than 16x16 pixels even at "
+                f"shorter side {scale}, which DETR hardly finds; cut the images into tiles"
+            )
+        if again := split["repeated_boxes"]["count"]:
+            examples = _listed(split["repeated_boxes"]["examples"], again)
+            found.append(f"{_count(again, f'{name} object')} {_is_are(again)} annotated twice (x, y, w, h): {examples}")
+    return found
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def _is_are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _listed(examples: list[str], count: int) -> str:
+    shown = examples[:_SHOWN_EXAMPLES]
+    return "; ".join(shown) + (f" and {count - len(shown):,} more" if count > len(shown) else "")
+
+
+# --------------------------------------------------------------------------------------------------------------- table
+
+
+def lines_of(report: dict) -> list[str]:
+    """The report for a terminal: one line per split, a table, what was changed, what looks wrong."""
+    splits = report["splits"]
+    lines = [f"{name}: {split['images']} images, {split['objects']} objects" for name, split in splits.items()]
+    rows = [("", list(splits)), *_count_rows(report), *_size_rows(report)]
+    width = max(len(label) for label, _ in rows)
+    lines += ["", *(f"{label:{width}}" + "".join(f"{cell:>16}" for cell in cells) for label, cells in rows)]
+    if report["notes"]:
+        notes = [f"{n['count']:,} {n['what']}: {_listed(n['examples'], n['count'])}" for n in report["notes"]]
+        lines += ["", "Changed on the way:", *_items(notes)]
+    if report["warnings"]:
+        lines += ["", "Look at:", *_items(report["warnings"])]
+    return lines
+
+
+def _items(sentences: list[str]) -> list[str]:
+    return [
+        line
+        for sentence in sentences
+        for line in textwrap.wrap(
+            f"- {sentence}", _LINE_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+    ]
+
+
+def _count_rows(report: dict) -> list[tuple[str, list[str]]]:
+    splits = report["splits"]
+
+    def row(label: str, value: Callable[[dict], int | float]) -> tuple[str, list[str]]:
+        return label, [f"{value(split):,}" for split in splits.values()]
+
+    classes = list(splits["train"]["objects_per_class"])
+    totals = {name: sum(split["objects_per_class"][name] for split in splits.values()) for name in classes}
+    most = sorted(classes, key=lambda name: -totals[name])[:_SHOWN_CLASSES]
+    rows = [row("objects", lambda split: split["objects"])]
+    rows += [row(f"  {name}", lambda split, name=name: split["objects_per_class"][name]) for name in most]
+    if rest := [name for name in classes if name not in most]:
+        rows.append(
+            row(f"  {len(rest)} more classes", lambda split: sum(split["objects_per_class"][name] for name in rest))
+        )
+    if any(split["crowd_regions"] for split in splits.values()):
+        rows.append(row("crowd regions (for evaluation only)", lambda split: split["crowd_regions"]))
+    queries = report["training"]["num_queries"]
+    return [
+        *rows,
+        row("images without objects", lambda split: split["images_without_objects"]),
+        row("objects per image, mean", lambda split: round(split["objects_per_image"]["mean"], 1)),
+        row(f"objects per image, most (of {queries} possible)", lambda split: split["objects_per_image"]["most"]),
+        row("boxes drawn twice", lambda split: split["repeated_boxes"]["count"]),
+        ("images there twice", [f"{report['repeated_images'][name]['count']:,}" for name in splits]),
+        ("validation images in training too", ["", f"{report['validation_images_in_training']['count']:,}"]),
+    ]
+
+
+def _size_rows(report: dict) -> list[tuple[str, list[str]]]:
+    splits = list(report["splits"].values())
+    rows: list[tuple[str, list[str]]] = [("small / medium / large boxes (32x32, 96x96 pixels)", [])]
+    for where in splits[0]["box_sizes"]:
+        rows.append((f"  {where}", [_shares(split["box_sizes"][where]) for split in splits]))
+    rows.append(("boxes over 2:1 / in between / under 1:2", [_shares(split["box_shapes"]) for split in splits]))
+    return rows
+
+
+def _shares(counts: dict[str, int]) -> str:
+    total = sum(counts.values())
+    return " / ".join(f"{100 * n / total:.0f}" for n in counts.values()) + " %" if total else "-"
