@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import utils
 from detr.errors import UserError
-from detr.flags import make_parser
+from detr.flags import MAX_SIZE, SCALES, make_parser
 from detr.public_weights import PUBLIC_CLASSES, PUBLIC_WEIGHTS
 from detr.schedule import Recipe
 
@@ -236,8 +236,8 @@ def files_of_run(args: argparse.Namespace) -> list[Path]:
 def choose_sizes(args: argparse.Namespace, start: Start) -> None:
     """Fill in --scales and --max_size where they are not given: the paper's, or what a file to evaluate was made at."""
     made_at = (start.checkpoint or {}).get("resolution", {}) if args.eval else {}
-    args.scales = args.scales or ([made_at["scale"]] if made_at else list(range(480, 801, 32)))
-    args.max_size = args.max_size or made_at.get("max_size", 1333)
+    args.scales = args.scales or ([made_at["scale"]] if made_at else list(SCALES))
+    args.max_size = args.max_size or made_at.get("max_size", MAX_SIZE)
 
 
 def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> None:

@@ -2,27 +2,34 @@
 
 python prep.py                                  the balloon photographs, downloaded
 python prep.py --via DIR                        your own: DIR/train and DIR/val, images and a VIA file in each
+python prep.py --coco DIR                       data that is COCO already: train and val, as exported by most tools
 python prep.py --sample                         drawn party balloons: no network needed
 """
 
 import argparse
+import shlex
 import shutil
 import zipfile
 from pathlib import Path
 
 import utils
+from detr.annotations import refuse_images
+from detr.coco_input import read_coco_folder
 from detr.errors import UserError
-from detr.images import read_rgb
+from detr.flags import MAX_SIZE, NUM_QUERIES, SCALES
+from detr.imported import Split
 from detr.public_weights import PUBLIC_URL, PUBLIC_WEIGHTS
+from detr.report.dataset import Training, describe
+from detr.report.dataset_picture import draw_dataset
+from detr.report.dataset_text import lines_of, title_of
 from detr.sample.draw import draw_set
+from detr.thumbnails import look_at
 from detr.via.reader import find_annotation_file, read_annotations
-from detr.via.record import AnnotatedImage
 from detr.via.to_coco import class_names, to_coco
 
 BALLOON_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/balloon_dataset.zip"
 DOWNLOADS = Path("data")
 SPLITS = {"train": "train2017", "val": "val2017"}  # folder of the VIA data -> image folder of the COCO data
-SHOWN_IMAGES = 6
 SAMPLE_COUNTS = {"train": 80, "val": 40}  # drawn images; the validation scenes follow the training scenes
 SAMPLE_SEED = 20
 DEFAULT_WEIGHTS = "detr-r50"
@@ -38,6 +45,13 @@ def parse_arguments() -> argparse.Namespace:
         metavar="DIR",
         help="folder with train/ and val/, each holding images and one VIA annotation file "
         "(default: download the balloon photographs)",
+    )
+    parser.add_argument(
+        "--coco",
+        type=Path,
+        metavar="DIR",
+        help="folder that is COCO already, as the official one or as exported by CVAT or Roboflow: checked, reported "
+        "and copied to --coco_path",
     )
     parser.add_argument(
         "--sample",
@@ -67,20 +81,31 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """The recipe: photographs, annotations, picture, weights, next command."""
+    """The recipe: photographs, annotations, report, weights, next command."""
     args = parse_arguments()
-    if args.sample and args.via:
-        raise UserError(f"--sample draws its own pictures, and --via names {args.via}: give one of the two")
+    given = [flag for flag in ("sample", "via", "coco") if getattr(args, flag)]
+    if len(given) > 1:
+        raise UserError(f"--{' and --'.join(given)} each name the photographs to use: give one of them")
     weights = args.weights or (SAMPLE_WEIGHTS if args.sample else DEFAULT_WEIGHTS)
     check_weights_name(weights)
-    source = draw_sample(DOWNLOADS / "sample_via") if args.sample else args.via or fetch_balloon(DOWNLOADS)
-    num_classes = convert(source, args.coco_path, args.categories or source.resolve().name)
-    stripped = prepare_weights(weights)
-    resume = f"--resume {stripped} " if stripped else ""
-    print(
-        f"\nNext:\n  python main.py --dataset_file custom --coco_path {args.coco_path} --output_dir outputs "
-        f"{resume}--num_classes {num_classes} --epochs 100"
-    )
+    if args.coco:
+        splits, notes = read_coco_folder(args.coco, utils.Progress)
+    else:
+        source = draw_sample(DOWNLOADS / "sample_via") if args.sample else args.via or fetch_balloon(DOWNLOADS)
+        splits, notes = convert(source, args.categories or source.resolve().name), []
+    command = next_command(args.coco_path, stripped_path(weights), splits["train"].coco["categories"])
+    report = describe(splits, notes, Training(SCALES, MAX_SIZE, NUM_QUERIES)) | {"next": command}
+    print("\n".join(lines_of(report)))
+    write_folder(splits, report, args.coco_path)
+    prepare_weights(weights)
+    print(f"\nNext:\n  {command}")
+
+
+def next_command(coco_path: Path, stripped: Path | None, categories: list[dict]) -> str:
+    """The command that trains on what was prepared."""
+    resume = ["--resume", str(stripped)] if stripped else []
+    options = ["--dataset_file", "custom", "--coco_path", str(coco_path), "--output_dir", "outputs", *resume]
+    return shlex.join(["python", "main.py", *options, "--num_classes", str(len(categories)), "--epochs", "100"])
 
 
 # --------------------------------------------------------------------------------------------------------- photographs
@@ -141,30 +166,39 @@ def draw_sample(folder: Path) -> Path:
 # --------------------------------------------------------------------------------------------------------- annotations
 
 
-def convert(source: Path, coco_path: Path, implicit_class: str) -> int:
-    """Convert `source`/train and `source`/val to a COCO folder with a picture; returns the number of classes."""
+def convert(source: Path, implicit_class: str) -> dict[str, Split]:
+    """The VIA annotations of `source`/train and `source`/val as COCO."""
     annotated = {split: read_annotations(find_annotation_file(source / split)) for split in SPLITS}
     classes = class_names(list(annotated.values()), implicit_class)
-    # Both splits are checked as a whole before anything is written.
-    converted = {split: to_coco(images, source / split, classes, implicit_class) for split, images in annotated.items()}
+    splits = {}
+    for split, images in annotated.items():
+        coco = to_coco(images, source / split, classes, implicit_class)
+        paths = [source / split / image.file_name for image in images]
+        looks = look_at(paths, utils.Progress)
+        refuse_images(list(looks.problems.values()), len(paths))
+        splits[split] = Split(coco, paths, looks.thumbnails)
+    return splits
+
+
+def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> None:
+    """Write the COCO folder: images, annotations, report and its picture; what is there already is left alone."""
     changed = False
-    for split, folder in SPLITS.items():
-        copy_images(annotated[split], source / split, coco_path / folder)
-        changed |= utils.write_json(coco_path / "annotations" / f"custom_{split}.json", converted[split])
-        print(f"{split}: {len(converted[split]['images'])} images, {len(converted[split]['annotations'])} objects")
-    print(f"classes: {', '.join(classes)}")
-    picture = coco_path / "annotated_samples.png"
+    for name, split in splits.items():
+        copy_images(split, coco_path / SPLITS[name])
+        changed |= utils.write_json(coco_path / "annotations" / f"custom_{name}.json", split.coco)
+    changed |= utils.write_json(coco_path / "report.json", report, indent=1)
+    picture = coco_path / "report.png"
     if changed or not picture.exists():
-        draw_samples(converted["train"], coco_path / SPLITS["train"], picture)
-    print(f"annotated samples: {picture}")
-    return len(classes)
+        utils.save_image(draw_dataset(splits, title_of(report), utils.COLOURS, utils.draw_objects), picture)
+    print(f"\nreport: {picture}, {coco_path / 'report.json'}")
 
 
-def copy_images(images: list[AnnotatedImage], source: Path, destination: Path) -> None:
-    """Copy the annotated images; those that lie there already, same size and time, are left alone."""
-    with utils.Progress(len(images), f"copy {destination.name}") as progress:
-        for image in images:
-            origin, copy = source / image.file_name, destination / image.file_name
+def copy_images(split: Split, destination: Path) -> None:
+    """Copy a split's images; those that lie there already, same size and time, are left alone."""
+    names = [image["file_name"] for image in split.coco["images"]]
+    with utils.Progress(len(names), f"copy {destination.name}") as progress:
+        for origin, name in zip(split.paths, names, strict=True):
+            copy = destination / name
             if not copy.exists() or _stamp(copy) != _stamp(origin):
                 with utils.atomic_path(copy) as temporary:
                     shutil.copy2(origin, temporary)
@@ -173,34 +207,6 @@ def copy_images(images: list[AnnotatedImage], source: Path, destination: Path) -
 
 def _stamp(path: Path) -> tuple[int, int]:
     return path.stat().st_size, int(path.stat().st_mtime)
-
-
-def draw_samples(coco: dict, folder: Path, path: Path) -> None:
-    """Save a figure of a few training images, spread over the file, with outlines and boxes."""
-    annotated = {annotation["image_id"] for annotation in coco["annotations"]}
-    candidates = [image for image in coco["images"] if image["id"] in annotated] or coco["images"]
-    shown = candidates[:: max(1, len(candidates) // SHOWN_IMAGES)][:SHOWN_IMAGES]
-    names = {category["id"]: category["name"] for category in coco["categories"]}
-    cells = []
-    for image in shown:
-        objects = []
-        for annotation in coco["annotations"]:
-            if annotation["image_id"] == image["id"]:
-                left, top, width, height = annotation["bbox"]
-                objects.append(
-                    {
-                        "box_xyxy": (left, top, left + width, top + height),
-                        "text": names[annotation["category_id"]],
-                        "colour": utils.colour_of(annotation["category_id"]),
-                        "outlines": [
-                            list(zip(flat[::2], flat[1::2], strict=True)) for flat in annotation["segmentation"]
-                        ],
-                    }
-                )
-        title = f"{image['file_name']}  {image['width']}x{image['height']}"
-        cells.append((read_rgb(folder / image["file_name"]), title, objects))
-    if cells:
-        utils.save_grid(cells, 3, path)
 
 
 # ------------------------------------------------------------------------------------------------------------- weights
@@ -212,16 +218,21 @@ def check_weights_name(weights: str) -> None:
         raise UserError(f"--weights {weights}: no such file; accepted: {', '.join(PUBLIC_WEIGHTS)}, none, or a file")
 
 
-def prepare_weights(weights: str) -> Path | None:
-    """Fetch the weights and write them without their class head, once; returns the stripped file, None for `none`."""
+def stripped_path(weights: str) -> Path | None:
+    """Where the weights without class head are kept, None for `none`."""
     if weights == "none":
         return None
     if weights in PUBLIC_WEIGHTS:
-        original = Path(PUBLIC_WEIGHTS[weights].file_name)
-        stripped = Path(f"{weights}_no-class-head.pth")
-    else:
-        original = Path(weights)
-        stripped = original.with_name(f"{original.stem}_no-class-head.pth")
+        return Path(f"{weights}_no-class-head.pth")
+    return Path(weights).with_name(f"{Path(weights).stem}_no-class-head.pth")
+
+
+def prepare_weights(weights: str) -> None:
+    """Fetch the weights and write them without their class head, once."""
+    stripped = stripped_path(weights)
+    if stripped is None:
+        return
+    original = Path(PUBLIC_WEIGHTS[weights].file_name if weights in PUBLIC_WEIGHTS else weights)
     is_current = stripped.exists() and (not original.exists() or stripped.stat().st_mtime >= original.stat().st_mtime)
     if not is_current:
         if weights in PUBLIC_WEIGHTS:
@@ -229,7 +240,6 @@ def prepare_weights(weights: str) -> Path | None:
             utils.download(PUBLIC_URL + public.file_name, original, public.sha256_prefix)
         strip(original, stripped)
     print(f"weights without class head: {stripped}")
-    return stripped
 
 
 def strip(original: Path, stripped: Path) -> None:

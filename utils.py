@@ -281,7 +281,8 @@ def draw_objects(image: Image.Image, objects: Sequence[dict], scale: float = 1.0
 
     Args:
         image: the picture.
-        objects: each a dict with `box_xyxy`, `text` (may be empty), `colour`, and optionally `outlines`, lists of (x, y) points.
+        objects: each a dict with `box_xyxy`, `text` (empty for none), `colour`, and optionally `outlines`, lists of
+            (x, y) points.
         scale: pixels of the picture per unit of the objects' coordinates.
     """
     drawn = image.copy()

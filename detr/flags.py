@@ -7,6 +7,10 @@ from pathlib import Path
 
 from detr.schedule import LR_SCHEDULES
 
+# The paper's, and what prep.py holds a data set against.
+SCALES, MAX_SIZE = tuple(range(480, 801, 32)), 1333  # shorter sides trained at, longest side, in pixels
+NUM_QUERIES = 100
+
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """The reference's flags and ours. Architecture flags default to None, unset, so that a file's own are adopted."""

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -11,37 +13,40 @@ from PIL import Image
 from detr.errors import UserError
 from detr.images import read_rgb, read_size_hw
 
-SIZE_HW = (16, 18)
+_SIZE_HW = (16, 18)
 _DECODED_SIDE = 64  # pixels: enough to average from, and an eighth of most photographs
 
-
-def read_thumbnail(path: Path) -> np.ndarray:
-    """The upright image in 16 x 18 cells of grey, uint8. Raises UserError for what cannot be read to its end."""
-    image = read_rgb(path, scale=_DECODED_SIDE / min(read_size_hw(path)))
-    return np.asarray(image.convert("L").resize(SIZE_HW[::-1], Image.Resampling.BOX))
+# As utils.Progress: (steps, what is being done) -> a context whose value has `update()`
+Progress = Callable[[int, str], AbstractContextManager]
 
 
-def read_thumbnails(
-    paths: list[Path], on_image: Callable[[], None] = lambda: None
-) -> tuple[np.ndarray, dict[int, str]]:
-    """Thumbnails (N, 16, 18) uint8 of N images, and for those that cannot be read, by position, why.
+class Looks(NamedTuple):
+    """What is known of N images once each has been decoded."""
 
-    `on_image` is called after each image.
-    """
-    thumbnails = np.zeros((len(paths), *SIZE_HW), dtype=np.uint8)
-    problems: dict[int, str] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
-        for index, found in enumerate(pool.map(_thumbnail_or_problem, paths)):
+    thumbnails: np.ndarray  # (N, 16, 18) uint8, cells of grey
+    sizes_hw: list[tuple[int, int]]  # upright, in pixels
+    problems: dict[int, str]  # position of an image that cannot be read -> why
+
+
+def look_at(paths: list[Path], progress: Progress) -> Looks:
+    """Decode N images and tell `progress`."""
+    thumbnails = np.zeros((len(paths), *_SIZE_HW), dtype=np.uint8)
+    sizes_hw, problems = [(0, 0)] * len(paths), {}
+    # In threads: Pillow decodes outside Python's lock.
+    with progress(len(paths), "look at images") as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for index, found in enumerate(pool.map(_look_at_one, paths)):
             if isinstance(found, str):
                 problems[index] = found
             else:
-                thumbnails[index] = found
-            on_image()
-    return thumbnails, problems
+                sizes_hw[index], thumbnails[index] = found
+            bar.update()
+    return Looks(thumbnails, sizes_hw, problems)
 
 
-def _thumbnail_or_problem(path: Path) -> np.ndarray | str:
+def _look_at_one(path: Path) -> tuple[tuple[int, int], np.ndarray] | str:
     try:
-        return read_thumbnail(path)
+        size_hw = read_size_hw(path)
+        image = read_rgb(path, scale=_DECODED_SIDE / min(size_hw))
     except UserError as error:
         return str(error)
+    return size_hw, np.asarray(image.convert("L").resize(_SIZE_HW[::-1], Image.Resampling.BOX))

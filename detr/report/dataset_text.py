@@ -25,7 +25,7 @@ def _leakage(report: dict) -> list[str]:
     return [
         f"{_count(leaks['count'], 'validation image')} of {report['splits']['val']['images']:,} "
         f"{_is_are(leaks['count'])} in the training images too ({leaks['identical']} the same file, the others look "
-        f"the same), so that AP will flatter: {_listed(leaks['examples'], leaks['count'])}; keep each scene in one split"
+        f"the same), and AP will flatter: {_listed(leaks['examples'], leaks['count'])}; keep each scene in one split"
     ]
 
 
@@ -95,7 +95,15 @@ def _listed(examples: list[str], count: int) -> str:
     return "; ".join(shown) + (f" and {count - len(shown):,} more" if count > len(shown) else "")
 
 
-# --------------------------------------------------------------------------------------------------------------- table
+# ------------------------------------------------------------------------------------------------------- title, table
+
+
+def title_of(report: dict) -> str:
+    """The data set in a line."""
+    splits = report["splits"].values()
+    images, objects = (sum(split[part] for split in splits) for part in ("images", "objects"))
+    classes = len(report["splits"]["train"]["objects_per_class"])
+    return ", ".join((_count(images, "image"), _count(objects, "object"), _count(classes, "class")))
 
 
 def lines_of(report: dict) -> list[str]:

@@ -79,7 +79,7 @@ def difference_hashes(thumbnails: np.ndarray) -> np.ndarray:
 def near_pairs(hashes: np.ndarray) -> np.ndarray:
     """Pairs (P, 2), sorted and first < second, of hashes (N, 8) uint8 that differ in at most `MOST_DIFFERENT_BITS`.
 
-    So many bits lie in at most 5 of the 8 bytes, the other 3 agree: only hashes that agree in some 3 bytes are compared.
+    So many bits lie in at most 5 of the 8 bytes, the other 3 agree: only hashes with some 3 equal bytes are compared.
     """
     found = np.empty((0, 2), dtype=np.int64)
     for columns in combinations(range(8), 8 - MOST_DIFFERENT_BITS):
