@@ -1,0 +1,328 @@
+"""The report of a data set: every number against a plain loop, and what is there twice against all pairs."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+import utils
+from detr.flags import MAX_SIZE, NUM_QUERIES, SCALES
+from detr.imported import Note, Split
+from detr.report.dataset import Training, describe, training_scale
+from detr.report.dataset_picture import choose_samples, draw_dataset
+from detr.report.dataset_text import lines_of, title_of
+from detr.report.duplicates import Alikes, near_pairs, repeated_boxes
+from detr.thumbnails import look_at
+from tests.conftest import SHARED, RunScript, needs_shared
+
+TRAINING = Training((480, 800), 1333, 5)
+
+
+def random_coco(seed: int, images: int, per_image: int, names: tuple[str, ...] = ("a", "b", "c")) -> dict:
+    rng = np.random.default_rng(seed)
+    coco: dict = {
+        "images": [
+            {"id": 10 * n, "file_name": f"{seed}_{n}.jpg", "width": int(w), "height": int(h)}
+            for n, (w, h) in enumerate(rng.integers(20, 2000, (images, 2)), start=1)
+        ],
+        "categories": [{"id": 3 * number + 1, "name": name} for number, name in enumerate(names)],
+        "annotations": [],
+    }
+    for image in coco["images"]:
+        for _ in range(rng.integers(per_image + 1)):
+            x, y, w, h = (rng.random(4) * np.tile([image["width"] / 2, image["height"] / 2], 2)).tolist()
+            annotation = {"id": len(coco["annotations"]) + 1, "image_id": image["id"], "bbox": [x, y, w, h]}
+            annotation["category_id"] = int(rng.choice([c["id"] for c in coco["categories"]]))
+            if rng.random() < 0.5:
+                annotation["area"] = w * h * 0.7
+            annotation["iscrowd"] = int(rng.random() < 0.1)
+            coco["annotations"].append(annotation)
+    return coco
+
+
+def split_of(coco: dict, seed: int = 0) -> Split:
+    """With thumbnails of noise: no two images look alike."""
+    count = len(coco["images"])
+    noise = np.random.default_rng([seed, count]).integers(0, 256, (count, 16, 18), dtype=np.uint8)
+    return Split(coco, [Path(image["file_name"]) for image in coco["images"]], noise)
+
+
+def described(train: dict, val: dict, notes: list[Note] | None = None) -> dict:
+    return describe({"train": split_of(train), "val": split_of(val, seed=1)}, notes or [], TRAINING)
+
+
+# -------------------------------------------------------------------------------------------------------------- numbers
+
+
+def test_a_split_without_objects_and_one_without_images() -> None:
+    nothing = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    images = nothing | {"images": [{"id": 1, "file_name": "x.jpg", "width": 9, "height": 5}]}
+    report = described(images, nothing)
+    assert report["splits"]["train"]["images_without_objects"] == 1
+    assert report["splits"]["val"]["objects_per_image"] == {
+        "mean": 0.0, "most": 0, "fullest_image": None, "images_over_queries": 0
+    }  # fmt: skip
+    text = "\n".join(report["warnings"])
+    assert "1 class without any object: a" in text and "train has no objects at all" in text
+    assert lines_of(report)[:2] == ["train: 1 images, 0 objects", "val: 0 images, 0 objects"]
+
+
+def test_numbers_equal_a_plain_loop() -> None:
+    train, val = random_coco(1, 40, 12), random_coco(2, 15, 6)
+    report = json.loads(json.dumps(described(train, val)))
+    for name, coco in (("train", train), ("val", val)):
+        split = report["splits"][name]
+        kept = [a for a in coco["annotations"] if not a["iscrowd"]]
+        image_of = {image["id"]: image for image in coco["images"]}
+        name_of = {category["id"]: category["name"] for category in coco["categories"]}
+        assert split["objects"] == len(kept) and split["crowd_regions"] == len(coco["annotations"]) - len(kept) > 0
+        assert split["objects_per_class"] == Counter(name_of[a["category_id"]] for a in kept)
+        per_image = Counter(a["image_id"] for a in kept)
+        assert split["images_without_objects"] == len(coco["images"]) - len(per_image)
+        assert split["objects_per_image"]["most"] == max(per_image.values())
+        assert split["objects_per_image"]["images_over_queries"] == sum(n > 5 for n in per_image.values())
+        assert per_image[next(i["id"] for i in coco["images"] if i["file_name"] == split["objects_per_image"]["fullest_image"])] == max(per_image.values())  # fmt: skip # noqa: E501
+        for where, shorter in (
+            ("in the photographs", None),
+            ("at shorter side 480", 480),
+            ("at shorter side 800", 800),
+        ):
+            sizes, tiny = Counter(small=0, medium=0, large=0), 0
+            for a in kept:
+                height, width = image_of[a["image_id"]]["height"], image_of[a["image_id"]]["width"]
+                scale = min(shorter / min(height, width), 1333 / max(height, width)) if shorter else 1
+                area = a.get("area", a["bbox"][2] * a["bbox"][3]) * scale * scale
+                sizes["small" if area < 1024 else "medium" if area < 9216 else "large"] += 1
+                tiny += area < 256
+            assert split["box_sizes"][where] == sizes
+        assert split["tiny_boxes"] == tiny
+        wide = sum(a["bbox"][2] > 2 * a["bbox"][3] for a in kept)
+        assert split["box_shapes"]["wider than 2:1"] == wide
+
+
+def test_the_sizes_reported_are_those_of_training() -> None:
+    from detr.model import DetrConfig
+    from detr.transforms import evaluation_view
+
+    assert DetrConfig(1).num_queries == NUM_QUERIES
+    for size_hw in ((480, 640), (3000, 400), (333, 1000)):
+        height = evaluation_view(size_hw, None, max(SCALES), MAX_SIZE).size_hw[0]
+        assert training_scale(np.array([size_hw]), max(SCALES), MAX_SIZE)[0] == pytest.approx(height / size_hw[0], 0.01)
+
+
+# -------------------------------------------------------------------------------------------------------------- twice
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    width = max(0, min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0]))
+    height = max(0, min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1]))
+    return width * height / (a[2] * a[3] + b[2] * b[3] - width * height)
+
+
+def test_repeated_boxes_equal_all_pairs() -> None:
+    assert len(repeated_boxes(np.zeros(0, dtype=int), np.zeros((0, 4)))) == 0
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(5, 100, (300, 4))
+    boxes = np.concatenate((boxes, boxes[:120] + rng.normal(0, 1, (120, 4)), boxes[:10])).clip(1)
+    groups = rng.integers(0, 12, 300)
+    groups = np.concatenate((groups, groups[:120], groups[:10]))
+    order = sorted(range(len(boxes)), key=lambda i: (groups[i], boxes[i, 0]))
+    wanted = np.zeros(len(boxes), dtype=bool)
+    for place, j in enumerate(order):
+        wanted[j] = any(groups[i] == groups[j] and iou(boxes[i], boxes[j]) >= 0.9 for i in order[:place])
+    assert 80 < wanted.sum() < 130
+    np.testing.assert_array_equal(repeated_boxes(groups, boxes), wanted)
+
+
+def test_one_box_ten_thousand_times_does_not_hang() -> None:
+    assert repeated_boxes(np.zeros(10_000, dtype=int), np.tile([1.0, 2, 3, 4], (10_000, 1))).sum() == 9_999
+
+
+def planted_hashes(seed: int) -> np.ndarray:
+    """Noise, copies with up to 7 bits flipped, and a crowd of hashes that differ in few bits as flat images do."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, (200, 8), dtype=np.uint8)
+    bits = np.unpackbits(np.concatenate((noise, noise[:150], np.zeros((60, 8), dtype=np.uint8))), axis=1)
+    for row in bits[200:]:
+        row[rng.choice(64, rng.integers(8), replace=False)] ^= 1
+    return np.packbits(bits, axis=1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_near_pairs_equal_all_pairs(seed: int) -> None:
+    hashes = planted_hashes(seed)
+    numbers = [int.from_bytes(row.tobytes(), "big") for row in hashes]
+    wanted = [
+        [i, j]
+        for i in range(len(numbers))
+        for j in range(i + 1, len(numbers))
+        if (numbers[i] ^ numbers[j]).bit_count() <= 5
+    ]
+    assert len(wanted) > 200
+    assert near_pairs(hashes).tolist() == wanted
+    assert near_pairs(hashes[:0]).shape == near_pairs(hashes[:1]).shape == (0, 2)
+
+
+def photograph(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """Smooth colours, different for each seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def alike_images(folder: Path) -> dict[str, Split]:
+    """6 training and 5 validation images: a copy, a smaller one of low quality, a brighter one, and two new ones."""
+    made = {
+        "train": {f"t{n}.jpg": photograph(n) for n in range(5)} | {"t5.png": photograph(0)},
+        "val": {
+            "copy.jpg": photograph(1),
+            "small.jpg": photograph(2).resize((107, 80)),
+            "bright.jpg": ImageEnhance.Brightness(photograph(3)).enhance(1.1),
+            "new.jpg": photograph(10),
+            "blank.jpg": Image.new("RGB", (320, 240), "white"),
+        },
+    }
+    splits = {}
+    for split, images in made.items():
+        (folder / split).mkdir()
+        paths = []
+        for name, image in images.items():
+            image.save(folder / split / name, quality=95 if name in ("copy.jpg", "t1.jpg") else 60)
+            paths.append(folder / split / name)
+        listed = [{"id": n, "file_name": p.name, "width": 320, "height": 240} for n, p in enumerate(paths, start=1)]
+        coco = {"images": listed, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+        splits[split] = Split(coco, paths, look_at(paths, utils.Progress).thumbnails)
+    return splits
+
+
+def test_images_that_are_there_twice_are_found_however_they_were_saved(tmp_path: Path) -> None:
+    splits = alike_images(tmp_path)
+    report = describe(splits, [], TRAINING)
+    assert report["validation_images_in_training"] == {
+        "count": 3,
+        "identical": 1,
+        "examples": ["val/copy.jpg = train/t1.jpg", "val/small.jpg = train/t2.jpg", "val/bright.jpg = train/t3.jpg"],
+    }
+    assert report["repeated_images"]["train"] == {"count": 1, "examples": ["train/t5.png = train/t0.jpg"]}
+    assert report["repeated_images"]["val"]["count"] == 0
+    assert report["warnings"][0].startswith("3 validation images of 5 are in the training images too (1 the same file")
+
+
+def test_alikes_equal_all_pairs(tmp_path: Path) -> None:
+    """Every image against every other, by correlation and differing comparisons of neighbours in plain loops."""
+    paths = [path for split in alike_images(tmp_path).values() for path in split.paths]
+    thumbnails = look_at(paths, utils.Progress).thumbnails
+
+    def bits(cells: np.ndarray) -> list[bool]:
+        mean = [[cells[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean() for x in range(9)] for y in range(8)]
+        return [row[x + 1] > row[x] for row in mean for x in range(8)]
+
+    def alike(a: np.ndarray, b: np.ndarray) -> bool:
+        if (a == b).all():
+            return True
+        different = sum(p != q for p, q in zip(bits(a), bits(b), strict=True))
+        return different <= 5 and np.corrcoef(a.ravel(), b.ravel())[0, 1] >= 0.95
+
+    among = np.arange(len(paths)) < 6
+    first = np.minimum(*Alikes(thumbnails).firsts(among))
+    for index, thumbnail in enumerate(thumbnails):
+        wanted = next((i for i in range(6) if alike(thumbnail, thumbnails[i])), len(paths))
+        assert first[index] == wanted
+
+
+@needs_shared
+def test_blood_cells_hold_a_picture_twice() -> None:
+    folder = SHARED / "bccd/train2017"
+    paths = [folder / f"BloodImage_000{number}.jpg" for number in (37, 38, 39, 40, 41, 42)]
+    paths = [path for path in paths if path.exists()]
+    none = np.zeros(len(paths), dtype=bool)
+    none[0] = True
+    equal, close = Alikes(look_at(paths, utils.Progress).thumbnails).firsts(none)
+    assert np.minimum(equal, close).tolist()[:3] == [0, 0, len(paths)]
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+
+def test_what_looks_wrong_is_said(tmp_path: Path) -> None:
+    train, val = random_coco(1, 30, 4, ("cat", "dog", "emu", "fox")), random_coco(2, 3, 4, ("cat", "dog", "emu", "fox"))
+    for annotation in train["annotations"]:
+        annotation |= {"category_id": 1 if annotation["id"] % 2 else 4, "iscrowd": 0}
+    for annotation in val["annotations"]:
+        annotation |= {"category_id": 7 if annotation["id"] % 2 else 1, "iscrowd": 0, "area": 3, "bbox": [1, 1, 2, 2]}
+    full = [train["annotations"][0] | {"id": 900 + n, "bbox": [1, 1, 9 + 4 * n, 9]} for n in range(6)]
+    train["annotations"] += [*full, full[2] | {"id": 999}]
+    report = described(train, val, [Note("points skipped", 7, ["a.jpg region 1", "b.jpg region 2"])])
+    text = "\n".join(report["warnings"])
+    for sentence in (
+        "1 class without any object: fox; leave them out",
+        "1 class with objects in val only, which cannot be learnt: emu (",
+        "1 class with objects in train only, which AP says nothing about: dog (",
+        "more objects than DETR has queries (5), most in ",
+        "1 train object is annotated twice (x, y, w, h): ",
+        "val objects are smaller than 16x16 pixels even at shorter side 800",
+        "only 3 validation images: AP will jump",
+    ):
+        assert sentence in text, text
+    lines = lines_of(report)
+    assert "- 7 points skipped: a.jpg region 1; b.jpg region 2 and 5 more" in lines
+    assert max(map(len, lines)) <= 120
+    assert title_of(report).startswith("33 images, ") and title_of(report).endswith(", 4 classes")
+
+
+def test_many_classes_stay_a_short_table() -> None:
+    names = tuple(f"class {number}" for number in range(80))
+    report = described(random_coco(1, 30, 20, names), random_coco(2, 30, 20, names))
+    table = [line for line in lines_of(report) if line.startswith("  class ") or "more classes" in line]
+    assert len(table) == 16 and table[-1].startswith("  65 more classes")
+
+
+# ------------------------------------------------------------------------------------------------------------- picture
+
+
+def test_samples_show_every_class_and_spread() -> None:
+    coco = random_coco(1, 50, 3, ("a", "b"))
+    coco["categories"].append({"id": 77, "name": "rare"})
+    coco["annotations"].append(
+        {"id": 9999, "image_id": coco["images"][33]["id"], "category_id": 77, "bbox": [0, 0, 1, 1]}
+    )
+    chosen = choose_samples(coco, 6)
+    assert len(chosen) == 6 and 33 in chosen and chosen == sorted(set(chosen)) and chosen[-1] - chosen[0] > 25
+    assert choose_samples(coco | {"annotations": []}, 4) == [0, 12, 25, 37]
+    assert choose_samples(coco | {"annotations": [], "images": []}, 4) == []
+
+
+@pytest.mark.parametrize(("images", "per_image", "classes"), [(1, 0, 1), (3, 30, 80), (12, 2, 3)])
+def test_pictures_of_unusual_data_are_drawn(images: int, per_image: int, classes: int, tmp_path: Path) -> None:
+    coco = random_coco(4, images, per_image, tuple(f"a very long name of a class \u72d7 {n}" for n in range(classes)))
+    for annotation in coco["annotations"]:
+        annotation["segmentation"] = {"size": [1, 1], "counts": "0"} if annotation["id"] % 2 else [[1, 1, 5, 5, 1, 9]]
+    split = split_of(coco)
+    paths = [tmp_path / path for path in split.paths]
+    for image, path in zip(coco["images"], paths, strict=True):
+        Image.new("RGB", (image["width"], image["height"]), "gray").save(path)
+    splits = {"train": split._replace(paths=paths), "val": split._replace(paths=paths)}
+    picture = draw_dataset(splits, "title", utils.COLOURS, utils.draw_objects)
+    assert picture.width == 1920 and 700 < picture.height < 3000
+
+
+# ------------------------------------------------------------------------------------------------------------- prep.py
+
+
+def test_the_report_comes_before_anything_is_written_and_ends_in_the_next_command(
+    via_folder: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import prep
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prep, "write_folder", lambda *_: exec('raise OSError(28, "No space left on device")'))
+        assert run("prep", "--via", via_folder, "--weights", "none") == 2
+    assert "images without objects" in capsys.readouterr().out and not Path("data").exists()
+    assert run("prep", "--via", via_folder, "--weights", "none", "--coco_path", "data/my discs") == 0
+    output = capsys.readouterr().out
+    report = json.loads(Path("data/my discs/report.json").read_text())
+    assert output.splitlines()[-1].strip() == report["next"]
+    assert "--coco_path 'data/my discs' --output_dir outputs --num_classes 1" in report["next"]
+    assert report["splits"]["val"]["images"] == 3 and Path("data/my discs/report.png").exists()
