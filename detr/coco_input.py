@@ -81,7 +81,7 @@ def find_sources(folder: Path, notes: Notes) -> dict[str, Source]:
         named = _FILE_NAME.fullmatch(path.name) if path.parent.name == "annotations" else None
         split = named[2].lower() if named else path.parent.name.lower() if path.name == _ROBOFLOW else ""
         if split not in _SPLIT_OF:
-            others.append(str(path.relative_to(folder)))
+            others.append(path)
             continue
         if not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{path}: a link that leads out of {folder}; put the file itself there")
@@ -93,13 +93,14 @@ def find_sources(folder: Path, notes: Notes) -> dict[str, Source]:
             names = ", ".join(str(source.file.relative_to(folder)) for source in found)
             raise UserError(f"{folder}: several annotation files for {split}: {names}; leave one of them there")
         if not found:
-            seen = f"; found {', '.join(others)}" if others else ""
+            seen = f"; found {', '.join(str(path.relative_to(folder)) for path in others)}" if others else ""
             raise UserError(
                 f"{folder}: no annotation file for {split}{seen}; {ACCEPTED}. An export in one file has to be divided "
                 "into two first"
             )
-    for name in others:
-        notes.add("annotation files not used: they belong to neither train nor val", name)
+    for path in others:
+        if path.parent != folder:
+            notes.add("annotation files of neither train nor val, not used", str(path.relative_to(folder)))
     return {split: found for split, (found,) in sources.items()}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from detr.annotations import check_images, read_coco
 from detr.boxes import cxcywh_to_xyxy
@@ -60,14 +60,31 @@ def test_transparent_pixels_become_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_are_turned_upright(orientation: int, tmp_path: Path) -> None:
-    image = Image.new("RGB", (8, 4))
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_photographs_are_turned_upright(suffix: str, orientation: int, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    image = Image.effect_noise((8, 4), 80).convert("RGB")
     exif = image.getexif()
     exif[0x0112] = orientation
-    image.save(tmp_path / "a.jpg", exif=exif)
-    upright = read_rgb(tmp_path / "a.jpg")
+    image.save(path, exif=exif)
+    upright = read_rgb(path)
     assert upright.size == ((4, 8) if orientation >= 5 else (8, 4))
-    assert read_size_hw(tmp_path / "a.jpg") == (upright.height, upright.width)
+    assert read_size_hw(path) == (upright.height, upright.width)
+    np.testing.assert_array_equal(upright, ImageOps.exif_transpose(Image.open(path)))
+
+
+def test_exif_data_behind_the_pixels_of_a_png_turn_neither_size_nor_pixels(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 4))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.png", exif=exif)
+    whole = (tmp_path / "a.png").read_bytes()
+    start = whole.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(whole[start : start + 4], "big")
+    last = whole.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(whole[:start] + whole[end:last] + whole[start:end] + whole[last:])
+    assert Image.open(tmp_path / "a.png").getexif()[0x0112] == 6
+    assert read_size_hw(tmp_path / "a.png") == (4, 8) and read_rgb(tmp_path / "a.png").size == (8, 4)
 
 
 def test_unreadable_images_are_named(tmp_path: Path) -> None:
@@ -301,6 +318,13 @@ BROKEN = {
     r"annotations\[1\] repeats id 1": lambda coco: edited(coco, 1, id=1),
     "belongs to image 99": lambda coco: edited(coco, 0, image_id=99),
     r"has category 9; listed are \[1\]": lambda coco: edited(coco, 0, category_id=9),
+    r"images\[0\] has file_name ''; a name is needed": lambda coco: with_image(coco, file_name=""),
+    "has width 0 and height 72; whole numbers": lambda coco: with_image(coco, width=0),
+    "has width '96' and height 72": lambda coco: with_image(coco, width="96"),
+    r"images\[0\] has id \d{400}; a whole": lambda coco: with_image(coco, id=10**399),
+    "belongs to image \\[\\], which": lambda coco: edited(coco, 0, image_id=[]),
+    "has area None; a finite": lambda coco: edited(coco, 0, area=None),
+    "has bbox .*; four finite": lambda coco: edited(coco, 0, bbox=[1, 2, 3, 10**400]),
     "four finite numbers": lambda coco: edited(coco, 0, bbox=[1, 2, 3]),
     "bbox .*nan": lambda coco: edited(coco, 0, bbox=[1, 2, 3, float("nan")]),
 }
@@ -309,6 +333,12 @@ BROKEN = {
 def edited(coco: dict, number: int, **changes: object) -> dict:
     coco = copy.deepcopy(coco)
     coco["annotations"][number] |= changes
+    return coco
+
+
+def with_image(coco: dict, **changes: object) -> dict:
+    coco = copy.deepcopy(coco)
+    coco["images"][0] |= changes
     return coco
 
 
@@ -336,3 +366,22 @@ def test_splits_must_agree_and_images_must_fit(coco_folder: Path) -> None:
     Image.new("RGB", (5, 5)).save(coco_folder / "val2017/disc01.png")
     with pytest.raises(UserError, match=r"(?s)2 of 3 images.*disc00.png: no such image.*disc01.png.*5x5.*104x80"):
         check_images(coco, coco_folder / "val2017")
+
+
+def test_the_check_at_the_start_reads_headers_only(coco_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coco = read_coco(coco_folder / "annotations/custom_val.json")
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", refuse)
+    check_images(coco, coco_folder / "val2017")
+
+
+def test_many_images_that_do_not_fit_are_listed_up_to_50(tmp_path: Path) -> None:
+    images = [{"id": n, "file_name": f"{n}.jpg", "width": 5, "height": 5} for n in range(60)]
+    with pytest.raises(
+        UserError, match=r"(?s)^60 of 60 images do not fit:.*0.jpg: no such image.*and 10 more$"
+    ) as error:
+        check_images({"images": images}, tmp_path)
+    assert str(error.value).count("\n") == 51

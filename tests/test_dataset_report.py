@@ -267,7 +267,7 @@ def test_what_looks_wrong_is_said(tmp_path: Path) -> None:
     ):
         assert sentence in text, text
     lines = lines_of(report)
-    assert "- 7 points skipped: a.jpg region 1; b.jpg region 2 and 5 more" in lines
+    assert "- points skipped: 7 (a.jpg region 1; b.jpg region 2 and 5 more)" in lines
     assert max(map(len, lines)) <= 120
     assert title_of(report).startswith("33 images, ") and title_of(report).endswith(", 4 classes")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 
 import prep
 import utils
@@ -28,8 +28,8 @@ def test_a_second_run_does_nothing_twice(via_folder: Path, run: RunScript, capsy
     assert "train: 6 images, 6 objects" in output and "val: 3 images, 3 objects" in output
     assert "python main.py --dataset_file custom --coco_path data/custom --output_dir outputs --num_classes 1" in output
     made = stamps(Path("data"))
-    assert {path.name for path in made} >= {"custom_train.json", "custom_val.json", "annotated_samples.png"}
-    assert len(made) == 3 + 9
+    assert {path.name for path in made} >= {"custom_train.json", "custom_val.json", "report.json", "report.png"}
+    assert len(made) == 4 + 9
     assert run(*arguments) == 0
     assert stamps(Path("data")) == made
 
@@ -135,5 +135,7 @@ def test_a_zip_cannot_escape_its_folder(tmp_path: Path) -> None:
     assert (tmp_path / "in/balloon/a.txt").read_text() == "good"
 
 
-def test_annotated_samples_show_outlines(coco_folder: Path) -> None:
-    assert Image.open(coco_folder / "annotated_samples.png").size[0] > 1200
+def test_the_picture_shows_outlines(coco_folder: Path) -> None:
+    with Image.open(coco_folder / "report.png") as picture:
+        colours = {colour for _, colour in picture.crop((36, 96, 600, 400)).getcolors(1 << 24)}
+        assert picture.width == 1920 and ImageColor.getrgb(utils.colour_of(1)) in colours

@@ -114,7 +114,7 @@ def lines_of(report: dict) -> list[str]:
     width = max(len(label) for label, _ in rows)
     lines += ["", *(f"{label:{width}}" + "".join(f"{cell:>16}" for cell in cells) for label, cells in rows)]
     if report["notes"]:
-        notes = [f"{n['count']:,} {n['what']}: {_listed(n['examples'], n['count'])}" for n in report["notes"]]
+        notes = [f"{n['what']}: {n['count']:,} ({_listed(n['examples'], n['count'])})" for n in report["notes"]]
         lines += ["", "Changed on the way:", *_items(notes)]
     if report["warnings"]:
         lines += ["", "Look at:", *_items(report["warnings"])]

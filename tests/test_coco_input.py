@@ -1,0 +1,380 @@
+"""prep.py --coco: every layout gives one and the same folder, bad files are listed together, crowds stay crowds."""
+
+import copy
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import utils
+from detr.annotations import read_coco
+from detr.coco_input import read_coco_folder, safe_name
+from detr.errors import UserError
+from detr.imported import Note
+from tests.conftest import RunScript
+
+OURS = {"train": "annotations/custom_train.json", "val": "annotations/custom_val.json"}
+
+
+def small_coco(split: str) -> dict:
+    """3 images of which one has no objects; category ids with a gap, ids that do not begin at 1."""
+    images = [{"id": 7 + n, "file_name": f"{split}{n}.png", "width": 60 + n, "height": 40} for n in range(3)]
+    boxes = [(7, 2, [5, 5, 20, 10]), (7, 9, [30, 6.5, 20, 20]), (9, 9, [0, 0, 62, 40])]
+    annotations = [
+        {"id": 11 + n, "image_id": image, "category_id": category, "bbox": box, "area": 100, "segmentation": []}
+        for n, (image, category, box) in enumerate(boxes)
+    ]
+    categories = [{"id": 2, "name": "cat", "supercategory": "pets"}, {"id": 9, "name": "dog"}]
+    return {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+
+
+def write_image(path: Path, size: tuple[int, int], seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", size, (seed * 40 % 256, seed * 90 % 256, 90))
+    x = 10 + 7 * seed % 40
+    ImageDraw.Draw(image).rectangle((x, 5, x + 9, 30), "white")
+    image.save(path)
+
+
+LAYOUTS = {  # annotation files, and where each split's images lie
+    "ours": (OURS, {"train": "train2017", "val": "val2017"}),
+    "official": (
+        {"train": "annotations/instances_train2017.json", "val": "annotations/instances_val2017.json"},
+        {"train": "train2017", "val": "val2017"},
+    ),
+    "cvat": (
+        {"train": "annotations/instances_Train.json", "val": "annotations/instances_Validation.json"},
+        {"train": "images/Train", "val": "images/Validation"},
+    ),
+    "cvat, one folder": (
+        {"train": "annotations/instances_train.json", "val": "annotations/instances_val.json"},
+        {"train": "images", "val": "images"},
+    ),
+    "roboflow": (
+        {"train": "train/_annotations.coco.json", "val": "valid/_annotations.coco.json"},
+        {"train": "train", "val": "valid"},
+    ),
+}
+
+
+def write_layout(folder: Path, layout: str = "ours", **cocos: dict) -> Path:
+    """A COCO folder in a layout; `cocos` replace the annotations of a split."""
+    files, folders = LAYOUTS[layout]
+    for split, file in files.items():
+        coco = small_coco(split)
+        for seed, image in enumerate(coco["images"]):
+            write_image(folder / folders[split] / image["file_name"], (image["width"], 40), seed + 3 * (split == "val"))
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(json.dumps(cocos.get(split, coco)))
+    return folder
+
+
+def both(change: object) -> dict[str, dict]:
+    """The small data set after `change(coco)` of each split."""
+    cocos = {split: small_coco(split) for split in OURS}
+    for coco in cocos.values():
+        change(coco)
+    return cocos
+
+
+# -------------------------------------------------------------------------------------------------------------- layouts
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_folder(layout: str, tmp_path: Path, run: RunScript) -> None:
+    write_layout(tmp_path / "in", layout)
+    assert run("prep", "--coco", tmp_path / "in", "--weights", "none") == 0
+    for split in OURS:
+        wanted = small_coco(split)
+        coco = read_coco(Path("data/custom") / OURS[split])
+        assert coco["categories"] == [{"id": 2, "name": "cat"}, {"id": 9, "name": "dog"}]
+        assert coco["images"] == wanted["images"]
+        assert coco["annotations"] == [annotation | {"iscrowd": 0} for annotation in wanted["annotations"]]
+        for image in wanted["images"]:
+            copied = Path("data/custom") / f"{split}2017" / image["file_name"]
+            assert copied.read_bytes() == (tmp_path / "in" / LAYOUTS[layout][1][split] / copied.name).read_bytes()
+    assert json.loads(Path("data/custom/report.json").read_text())["notes"] == []
+
+
+def test_what_was_prepared_can_be_prepared_again_in_place(
+    tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    from detr.data import load_folder
+    from tests.test_data import evaluation_view
+
+    write_layout(tmp_path / "in")
+    assert run("prep", "--coco", tmp_path / "in", "--weights", "none") == 0
+    made = {path: path.stat().st_mtime_ns for path in Path("data").rglob("*")}
+    assert run("prep", "--coco", "data/custom", "--weights", "none") == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("data").rglob("*")} == made
+    assert "--num_classes 2" in capsys.readouterr().out
+    assert load_folder(Path("data/custom"), "custom", evaluation_view, evaluation_view, 0).num_classes == 2
+
+
+def test_roboflow_s_category_0_is_dropped_where_it_is_not_used(tmp_path: Path) -> None:
+    def add_category_0(coco: dict) -> None:
+        coco["categories"].insert(0, {"id": 0, "name": "pets", "supercategory": "none"})
+
+    cocos = both(add_category_0)
+    write_layout(tmp_path / "in", "roboflow", **cocos)
+    shutil.copytree(tmp_path / "in/valid", tmp_path / "in/test")
+    splits, notes = read_coco_folder(tmp_path / "in", utils.Progress)
+    assert [category["id"] for category in splits["val"].coco["categories"]] == [2, 9]
+    assert notes == [
+        Note("annotation files of neither train nor val, not used", 1, ["test/_annotations.coco.json"]),
+        Note("category 0 without objects, dropped", 1, ["pets"]),
+    ]
+    cocos["val"]["annotations"][0]["category_id"] = 0
+    write_layout(tmp_path / "used", "roboflow", **cocos)
+    splits, _ = read_coco_folder(tmp_path / "used", utils.Progress)
+    assert splits["train"].coco["categories"] == [
+        {"id": n, "name": w} for n, w in ((1, "pets"), (2, "cat"), (3, "dog"))
+    ]
+    assert splits["val"].coco["annotations"][0]["category_id"] == 1
+    assert splits["train"].coco["annotations"][0]["category_id"] == 2
+
+
+def test_ids_start_at_1_where_they_did_not(tmp_path: Path) -> None:
+    def from_0(coco: dict) -> None:
+        for image in coco["images"]:
+            image["id"] -= 7
+        for annotation in coco["annotations"]:
+            annotation["id"] -= 11
+            annotation["image_id"] -= 7
+
+    splits, _ = read_coco_folder(write_layout(tmp_path / "in", **both(from_0)), utils.Progress)
+    coco = splits["train"].coco
+    assert [image["id"] for image in coco["images"]] == [1, 2, 3]
+    assert [(a["id"], a["image_id"], a["category_id"]) for a in coco["annotations"]] == [
+        (1, 1, 2),
+        (2, 1, 9),
+        (3, 3, 9),
+    ]
+
+
+def test_folders_that_are_in_no_layout_are_refused(
+    tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "in"
+    refusals = [
+        (lambda: None, f"--coco {folder}: no such folder"),
+        (folder.mkdir, f"{folder}: no annotation file for train; accepted: annotations/instances_train*.json with"),
+        (
+            lambda: (folder / "result.json").write_text(json.dumps(small_coco("train"))),
+            f"{folder}: no annotation file for train; found result.json; accepted: ",
+        ),
+        (lambda: write_layout(folder) and (folder / OURS["val"]).unlink(), "no annotation file for val"),
+        (
+            lambda: write_layout(folder, "official"),
+            "custom_train.json, annotations/instances_train2017.json; leave one",
+        ),
+    ]
+    for prepare, message in refusals:
+        prepare()
+        assert run("prep", "--coco", folder, "--weights", "none") == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert not Path("data").exists()
+    assert run("prep", "--coco", folder, "--sample") == 2
+    assert "error: --sample and --coco each name the photographs to use" in capsys.readouterr().err
+
+
+def test_splits_with_other_classes_or_without_images_are_refused(tmp_path: Path) -> None:
+    other = small_coco("val") | {"categories": [{"id": 2, "name": "cat"}, {"id": 9, "name": "wolf"}]}
+    with pytest.raises(UserError, match=r"custom_val.json: its categories differ from those of .*custom_train.json"):
+        read_coco_folder(write_layout(tmp_path / "a", val=other), utils.Progress)
+    empty = small_coco("val") | {"images": [], "annotations": []}
+    with pytest.raises(UserError, match=r"custom_val.json: lists no images"):
+        read_coco_folder(write_layout(tmp_path / "b", val=empty), utils.Progress)
+    twins = both(lambda coco: coco["categories"].append({"id": 11, "name": "cat"}))
+    with pytest.raises(UserError, match=r"several categories are named 'cat'"):
+        read_coco_folder(write_layout(tmp_path / "c", **twins), utils.Progress)
+
+
+# --------------------------------------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize(
+    ("listed", "name"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("images/1/a.jpg", "images/1/a.jpg"),
+        ("images\\1\\a.jpg", "images/1/a.jpg"),
+        ("./a b.jpg", "a b.jpg"),
+        *(
+            (hostile, "")
+            for hostile in ("../a.jpg", "x/../../a.jpg", "x\\..\\a.jpg", "/etc/a.jpg", "\\\\host\\x\\a.jpg")
+        ),
+        *((hostile, "") for hostile in ("C:\\a.jpg", "c:a.jpg", "a\0.jpg", ".", "..", "//host/share/a.jpg")),
+    ],
+)
+def test_names_never_lead_out_of_the_folder(listed: str, name: str) -> None:
+    assert safe_name(listed) == name
+
+
+def test_images_in_subfolders_keep_them(tmp_path: Path, run: RunScript) -> None:
+    def move(coco: dict) -> None:
+        coco["images"][0]["file_name"] = "day 1\\" + coco["images"][0]["file_name"]
+
+    folder = write_layout(tmp_path / "in", "cvat, one folder", **both(move))
+    (folder / "images/day 1").mkdir()
+    (folder / "images/train0.png").rename(folder / "images/day 1/train0.png")
+    (folder / "images/val0.png").rename(folder / "images/day 1/val0.png")
+    assert run("prep", "--coco", folder, "--weights", "none") == 0
+    assert Path("data/custom/train2017/day 1/train0.png").is_file()
+    assert read_coco(Path("data/custom") / OURS["train"])["images"][0]["file_name"] == "day 1/train0.png"
+
+
+def test_all_images_that_do_not_fit_are_listed_at_once(
+    tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    train, val = small_coco("train"), small_coco("val")
+    extra = [("../out.png", 60), ("train0.png", 60), ("link.png", 60), ("x" * 300, 60), ("turned.jpg", 40)]
+    for number, (name, width) in enumerate(extra):
+        train["images"].append({"id": 100 + number, "file_name": name, "width": width, "height": 100 - width})
+    folder = write_layout(tmp_path / "in", train=train, val=val)
+    write_image(tmp_path / "out.png", (60, 40), 0)
+    write_image(tmp_path / "in/out.png", (60, 40), 0)
+    (folder / "train2017/link.png").symlink_to(tmp_path / "out.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 60)).save(folder / "train2017/turned.jpg", exif=exif)  # upright it is 60 wide
+    (folder / "train2017/train1.png").unlink()
+    cut = folder / "val2017/val0.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:3000])
+    (folder / "val2017/val1.png").write_text("not an image")
+    write_image(folder / "val2017/val2.png", (50, 40), 0)
+    assert run("prep", "--coco", folder, "--weights", "none") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: 9 of 11 images do not fit:\n") and error.count("\n") == 10, error
+    for message in (
+        f"{folder}/annotations/custom_train.json: the file name '../out.png' leads out of the folder",
+        f"train1.png: no such image in {folder} (looked into train2017, train, images/train, images, .)",
+        "custom_train.json: train0.png is listed twice",
+        f"train2017/link.png: a link that leads out of {folder}",
+        f"{'x' * 300}: no such image",
+        "turned.jpg: the file has 60x40 pixels, the annotations say 40x60; photographs are taken upright",
+        "val0.png: the image is damaged",
+        "val1.png: not an image",
+        "val2.png: the file has 50x40 pixels, the annotations say 62x40",
+    ):
+        assert message in error, error
+    assert not Path("data").exists()
+
+
+# -------------------------------------------------------------------------------------------------------- boxes, crowds
+
+
+def test_boxes_are_clipped_dropped_and_counted(tmp_path: Path) -> None:
+    train = small_coco("train")
+    boxes = [
+        [-5, 5, 20, 10],
+        [50, 30, 10.3, 10],
+        [50, 30, 30, 30],
+        [70, 0, 5, 5],
+        [5, 5, 0, 9],
+        [9, 9, -3, 4],
+        [1e11] * 4,
+    ]
+    train["annotations"] = [
+        {"id": n, "image_id": 7, "category_id": 2, "bbox": box, "area": 90, "segmentation": segmentation}
+        for n, (box, segmentation) in enumerate(
+            zip(boxes, ([[1, 1, 5, 1, 5, 5]], [1, 1, 5, 1, 5, 5], [[1, 1]], [], [], [], []), strict=True), start=1
+        )
+    ]
+    del train["annotations"][1]["area"]
+    train["annotations"][0] |= {"area": 0}
+    folder = write_layout(tmp_path / "in", train=train)
+    splits, notes = read_coco_folder(folder, utils.Progress)
+    kept = splits["train"].coco["annotations"]
+    assert [a["bbox"] for a in kept] == [[0, 5, 15, 10], [50, 30, 10, 10], [50, 30, 10, 10]]
+    assert [a["area"] for a in kept] == [150, 100, 90]
+    assert [a["segmentation"] for a in kept] == [[[1, 1, 5, 1, 5, 5]], [[1, 1, 5, 1, 5, 5]], []]
+    assert notes == [
+        Note("boxes that leave their image, clipped", 2, ["train0.png, annotation 1", "train0.png, annotation 3"]),
+        Note("outlines that are neither polygons nor masks, left out", 1, ["train0.png, annotation 3"]),
+        Note(
+            "boxes without area or outside their image, dropped",
+            4,
+            [f"train0.png, annotation {number}" for number in (4, 5, 6, 7)],
+        ),
+    ]
+
+
+def test_crowds_count_in_evaluation_and_are_skipped_in_training(tmp_path: Path, run: RunScript) -> None:
+    from detr.data import load_folder
+    from detr.evaluate import coco_metrics
+    from tests.test_data import evaluation_view
+
+    def add_crowd(coco: dict) -> None:
+        counts = [0, 10 * 40, 60 * 40 - 10 * 40]  # columns: the left ten
+        mask = {"size": [40, 60], "counts": counts}
+        crowd = {"id": 50, "image_id": 7, "category_id": 2, "bbox": [0, 0, 10, 40], "area": 400, "iscrowd": 1}
+        coco["annotations"].append(crowd | {"segmentation": mask})
+        coco["annotations"].append(
+            crowd | {"id": 51, "image_id": 8, "segmentation": {"size": [40, 61], "counts": "0T1"}}
+        )
+
+    assert run("prep", "--coco", write_layout(tmp_path / "in", **both(add_crowd)), "--weights", "none") == 0
+    report = json.loads(Path("data/custom/report.json").read_text())
+    assert report["splits"]["val"]["objects"] == 3 and report["splits"]["val"]["crowd_regions"] == 2
+    data = load_folder(Path("data/custom"), "custom", evaluation_view, evaluation_view, 0)
+    for images in (data.train, data.val):
+        assert [len(images.objects(index)[0]) for index in range(3)] == [2, 0, 1]
+    assert data.val_coco["annotations"][3]["segmentation"]["counts"] == [0, 400, 2000]
+    real = [a for a in data.val_coco["annotations"] if not a["iscrowd"]]
+    found = [{key: a[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.5} for a in real]
+    inside_the_crowd = {"image_id": 7, "category_id": 2, "bbox": [1, 3, 8, 30], "score": 0.9}
+    assert coco_metrics(data.val_coco, [*found, inside_the_crowd])[0] == 1.0
+    assert coco_metrics(data.val_coco, [*found, inside_the_crowd | {"bbox": [45, 3, 8, 30]}])[0] < 1.0
+
+
+# -------------------------------------------------------------------------------------------------------------- hostile
+
+VALUES = [None, -1, 0, 1.5, 10**400, float("nan"), "", "x", "../x", [], {}, [[[]]], True, [1] * 4, "9" * 300]
+
+
+def mutated(value: object, rng: random.Random) -> object:
+    """The value with one part of it, somewhere, replaced, removed or repeated."""
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        key = rng.choice(list(value))
+        if rng.random() < 0.1:
+            return {k: v for k, v in value.items() if k != key}
+        return value | {key: mutated(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.9:
+        place = rng.randrange(len(value))
+        replaced = [] if rng.random() < 0.1 else [mutated(value[place], rng)] * rng.choice((1, 1, 1, 2))
+        return [*value[:place], *replaced, *value[place + 1 :]]
+    return copy.deepcopy(rng.choice(VALUES))
+
+
+def test_mutated_files_are_read_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    from detr.report.dataset import Training, describe
+    from detr.report.dataset_text import lines_of
+
+    folder, read = write_layout(tmp_path / "in"), 0
+    for seed in range(300):
+        rng = random.Random(seed)
+        (folder / OURS["train"]).write_text(json.dumps(mutated(small_coco("train"), rng)))
+        try:
+            splits, notes = read_coco_folder(folder, utils.Progress)
+        except UserError:
+            continue
+        lines_of(describe(splits, notes, Training((480, 800), 1333, 100)))
+        read += 1
+    assert 30 < read < 270
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"images": [' + "9" * 5000 + "]}", "\ud800".encode("utf-8", "replace").decode()]
+)
+def test_deep_and_huge_files_are_refused(text: str, tmp_path: Path) -> None:
+    folder = write_layout(tmp_path / "in")
+    (folder / OURS["train"]).write_text(text)
+    with pytest.raises(UserError, match=r"custom_train.json: not JSON"):
+        read_coco_folder(folder, utils.Progress)
