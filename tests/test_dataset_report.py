@@ -14,7 +14,7 @@ from detr.imported import Note, Split
 from detr.report.dataset import Training, describe, training_scale
 from detr.report.dataset_picture import choose_samples, draw_dataset
 from detr.report.dataset_text import lines_of, title_of
-from detr.report.duplicates import Alikes, near_pairs, repeated_boxes
+from detr.report.duplicates import candidates, find_alikes, repeated_boxes
 from detr.thumbnails import look_at
 from tests.conftest import SHARED, RunScript, needs_shared
 
@@ -152,18 +152,18 @@ def planted_hashes(seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_near_pairs_equal_all_pairs(seed: int) -> None:
+def test_candidates_hold_all_near_pairs(seed: int) -> None:
     hashes = planted_hashes(seed)
     numbers = [int.from_bytes(row.tobytes(), "big") for row in hashes]
-    wanted = [
-        [i, j]
+    wanted = {
+        (i, j)
         for i in range(len(numbers))
         for j in range(i + 1, len(numbers))
         if (numbers[i] ^ numbers[j]).bit_count() <= 5
-    ]
-    assert len(wanted) > 200
-    assert near_pairs(hashes).tolist() == wanted
-    assert near_pairs(hashes[:0]).shape == near_pairs(hashes[:1]).shape == (0, 2)
+    }
+    found = {tuple(sorted(pair)) for i, j in candidates(hashes) for pair in zip(i.tolist(), j.tolist(), strict=True)}
+    assert len(wanted) > 200 and wanted <= found and len(found) < 5000
+    assert not list(candidates(hashes[:0])) and not list(candidates(hashes[:1]))
 
 
 def photograph(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
@@ -210,26 +210,38 @@ def test_images_that_are_there_twice_are_found_however_they_were_saved(tmp_path:
     assert report["warnings"][0].startswith("3 validation images of 5 are in the training images too (1 the same file")
 
 
-def test_alikes_equal_all_pairs(tmp_path: Path) -> None:
-    """Every image against every other, by correlation and differing comparisons of neighbours in plain loops."""
-    paths = [path for split in alike_images(tmp_path).values() for path in split.paths]
-    thumbnails = look_at(paths, utils.Progress).thumbnails
+def bits(cells: np.ndarray) -> list[bool]:
+    mean = [[cells[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean() for x in range(9)] for y in range(8)]
+    return [row[x + 1] > row[x] for row in mean for x in range(8)]
 
-    def bits(cells: np.ndarray) -> list[bool]:
-        mean = [[cells[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean() for x in range(9)] for y in range(8)]
-        return [row[x + 1] > row[x] for row in mean for x in range(8)]
 
-    def alike(a: np.ndarray, b: np.ndarray) -> bool:
-        if (a == b).all():
-            return True
-        different = sum(p != q for p, q in zip(bits(a), bits(b), strict=True))
-        return different <= 5 and np.corrcoef(a.ravel(), b.ravel())[0, 1] >= 0.95
+def alike(a: np.ndarray, b: np.ndarray) -> bool:
+    different = sum(p != q for p, q in zip(bits(a), bits(b), strict=True))
+    return bool((a == b).all()) or (different <= 5 and np.corrcoef(a.ravel(), b.ravel())[0, 1] >= 0.95)
 
-    among = np.arange(len(paths)) < 6
-    first = np.minimum(*Alikes(thumbnails).firsts(among))
-    for index, thumbnail in enumerate(thumbnails):
-        wanted = next((i for i in range(6) if alike(thumbnail, thumbnails[i])), len(paths))
-        assert first[index] == wanted
+
+@pytest.mark.parametrize("train_count", [0, 11, 40, 60])
+def test_alikes_equal_all_pairs(train_count: int) -> None:
+    """Scenes with noise that grows until they are no longer alike, some of them exactly twice, in any order."""
+    rng = np.random.default_rng(train_count)
+    scenes = rng.integers(0, 256, (8, 4, 6)).repeat(4, 1).repeat(3, 2)
+    noisy = [scenes[n % 8] + rng.normal(0, n, (16, 18)) for n in range(50)]
+    thumbnails = np.array([*noisy, *noisy[:10]]).clip(0, 255).astype(np.uint8)[rng.permutation(60)]
+    earlier, in_training = find_alikes(thumbnails, train_count)
+    for i, thumbnail in enumerate(thumbnails):
+        start = 0 if i < train_count else train_count
+        own = [j for j in range(start, i) if alike(thumbnail, thumbnails[j])]
+        crossing = [j for j in range(train_count) if i >= train_count and alike(thumbnail, thumbnails[j])]
+        assert earlier[i] in (own or [60]) and in_training[i] in (crossing or [60])
+    assert (earlier < 60).sum() > 10 and find_alikes(thumbnails[:0], 0)[0].shape == (0,)
+
+
+def test_a_film_in_both_splits_is_found_in_little_time() -> None:
+    scenes = np.random.default_rng(0).integers(0, 256, (5, 16, 18)).repeat(400, 0)
+    film = (scenes + np.random.default_rng(1).normal(0, 2, scenes.shape)).clip(0, 255).astype(np.uint8)
+    order = np.random.default_rng(2).permutation(2000)
+    earlier, in_training = find_alikes(film[order], 1600)
+    assert 1950 < (earlier < 2000).sum() <= 2000 - 2 * 5 and (in_training[1600:] < 1600).all()
 
 
 @needs_shared
@@ -237,10 +249,11 @@ def test_blood_cells_hold_a_picture_twice() -> None:
     folder = SHARED / "bccd/train2017"
     paths = [folder / f"BloodImage_000{number}.jpg" for number in (37, 38, 39, 40, 41, 42)]
     paths = [path for path in paths if path.exists()]
-    none = np.zeros(len(paths), dtype=bool)
-    none[0] = True
-    equal, close = Alikes(look_at(paths, utils.Progress).thumbnails).firsts(none)
-    assert np.minimum(equal, close).tolist()[:3] == [0, 0, len(paths)]
+    assert find_alikes(look_at(paths, utils.Progress).thumbnails, len(paths))[0].tolist()[:3] == [
+        len(paths),
+        0,
+        len(paths),
+    ]
 
 
 # --------------------------------------------------------------------------------------------------------------- words

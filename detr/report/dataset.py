@@ -7,7 +7,7 @@ import numpy as np
 
 from detr.imported import Note, Split
 from detr.report.dataset_text import warnings_of
-from detr.report.duplicates import Alikes, repeated_boxes
+from detr.report.duplicates import find_alikes, repeated_boxes
 
 SMALL_SIDE, LARGE_SIDE = 32, 96  # pixels; COCO's bounds of small, medium and large are the squares of these
 TINY_SIDE = 16  # pixels: half a cell of DETR's feature map
@@ -136,17 +136,17 @@ def _describe_repeated(objects: Objects, names: list[str]) -> dict:
 
 def _describe_alikes(splits: dict[str, Split]) -> dict:
     """Images that are there twice: within each split, and validation images that are training images too."""
-    names = [f"{split}/{image['file_name']}" for split in splits for image in splits[split].coco["images"]]
-    paths = [path for split in splits.values() for path in split.paths]
-    is_val = np.repeat([name == "val" for name in splits], [len(split.paths) for split in splits.values()])
-    alikes = Alikes(np.concatenate([split.thumbnails for split in splits.values()]))
-    equal_in_train, close_in_train = alikes.firsts(~is_val)
-    leaks = _pairs(np.where(equal_in_train < len(names), equal_in_train, close_in_train), is_val)
+    both = (splits["train"], splits["val"])
+    names = [f"{name}/{image['file_name']}" for name in ("train", "val") for image in splits[name].coco["images"]]
+    paths = [path for split in both for path in split.paths]
+    train_count = len(splits["train"].paths)
+    earlier, in_training = find_alikes(np.concatenate([split.thumbnails for split in both]), train_count)
+    repeats, leaks = _pairs(earlier), _pairs(in_training)
     identical = {pair for pair in leaks if filecmp.cmp(*(paths[i] for i in pair), shallow=False)}
     return {
         "repeated_images": {
-            "train": _describe_pairs(_pairs(np.minimum(equal_in_train, close_in_train), ~is_val), names),
-            "val": _describe_pairs(_pairs(np.minimum(*alikes.firsts(is_val)), is_val), names),
+            "train": _describe_pairs([pair for pair in repeats if pair[0] < train_count], names),
+            "val": _describe_pairs([pair for pair in repeats if pair[0] >= train_count], names),
         },
         "validation_images_in_training": {
             **_describe_pairs(sorted(leaks, key=lambda pair: pair not in identical), names),
@@ -155,10 +155,9 @@ def _describe_alikes(splits: dict[str, Split]) -> dict:
     }
 
 
-def _pairs(first: np.ndarray, which: np.ndarray) -> list[tuple[int, int]]:
-    """(image, the one in `first` that it looks like), for the images `which` that have one besides themselves."""
-    found = np.flatnonzero(which & (first < len(first)) & (first != np.arange(len(first))))
-    return list(zip(found.tolist(), first[found].tolist(), strict=True))
+def _pairs(partners: np.ndarray) -> list[tuple[int, int]]:
+    """(image, the one it looks like) of those that have one."""
+    return [(image, partner) for image, partner in enumerate(partners.tolist()) if partner < len(partners)]
 
 
 def _describe_pairs(pairs: list[tuple[int, int]], names: list[str]) -> dict:

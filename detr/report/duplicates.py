@@ -1,8 +1,9 @@
 """Find boxes that are drawn twice and images that are there twice, without comparing each with every other.
 
-Shapes: N images or boxes, P pairs.
+Shapes: N images or boxes, P pairs of them.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import combinations
@@ -14,7 +15,7 @@ SAME_BOX_IOU = 0.9  # from here on two boxes of one class are taken for one obje
 # different photographs of one subject (balloons, blood cells) differ in 12 bits or more and correlate below 0.85.
 MOST_DIFFERENT_BITS = 5
 LEAST_CORRELATION = 0.95
-_MOST_NEIGHBOURS = 100  # compared with each entry, so that a hostile file cannot make the work grow with its square
+_MOST_NEIGHBOURS = 64  # compared with each entry, so that a hostile file cannot make the work grow with its square
 
 
 def repeated_boxes(groups: np.ndarray, boxes_xywh: np.ndarray) -> np.ndarray:
@@ -43,31 +44,52 @@ def _iou(a_xywh: np.ndarray, b_xywh: np.ndarray) -> np.ndarray:
     return shared / np.maximum(a_xywh[:, 2:].prod(1) + b_xywh[:, 2:].prod(1) - shared, 1e-9)
 
 
-class Alikes:
+def find_alikes(thumbnails: np.ndarray, train_count: int) -> tuple[np.ndarray, np.ndarray]:
     """Which images look alike: equal thumbnails, or thumbnails whose hashes and grey values are close.
 
-    Args: thumbnails (N, 16, 18) uint8 of all images together.
+    Args: thumbnails (N, 16, 18) uint8, those of the training images first; the number of these.
+
+    Returns positions (N,) twice: of an earlier image of the same split, and for validation images of a training image;
+    N where there is none.
     """
+    none = len(thumbnails)
+    distinct, look = np.unique(thumbnails, axis=0, return_inverse=True)
+    look = look.reshape(-1)  # NumPy 2.0 returned it as a column
+    train_first, val_first = (np.full(len(distinct), none) for _ in range(2))  # images with each look
+    np.minimum.at(train_first, look[:train_count], np.arange(train_count))
+    np.minimum.at(val_first, look[train_count:], np.arange(train_count, none))
 
-    def __init__(self, thumbnails: np.ndarray) -> None:
-        cells = np.prod(thumbnails.shape[1:])
-        distinct, self._look = np.unique(thumbnails.reshape(-1, cells), axis=0, return_inverse=True)
-        self._look = self._look.reshape(-1)  # NumPy 2.0 returned it as a column
-        self._count = len(distinct)
-        pairs = near_pairs(difference_hashes(distinct.reshape(-1, *thumbnails.shape[1:])))
-        self._pairs = pairs[_correlation(distinct[pairs[:, 0]], distinct[pairs[:, 1]]) >= LEAST_CORRELATION]
+    def earlier(mine: np.ndarray, others: np.ndarray) -> np.ndarray:
+        close = _close_partners(distinct, mine, others, none)[look]
+        return np.where(others[look] < np.arange(none), others[look], close)
 
-    def firsts(self, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each image the first of the images `among` (N,) bool with an equal, and with a close thumbnail.
+    is_val = np.arange(none) >= train_count
+    own = np.where(is_val, earlier(val_first, val_first), earlier(train_first, train_first))
+    return own, np.where(is_val, earlier(val_first, train_first), none)
 
-        Returns (N,) positions twice, N where there is none; an image among them may be its own first equal one.
-        """
-        none = len(self._look)
-        equal, close = np.full(self._count, none), np.full(self._count, none)
-        np.minimum.at(equal, self._look[among], np.flatnonzero(among))
-        for here, there in (self._pairs.T, self._pairs.T[::-1]):
-            np.minimum.at(close, here, equal[there])
-        return equal[self._look], close[self._look]
+
+def _close_partners(thumbnails: np.ndarray, mine: np.ndarray, others: np.ndarray, none: int) -> np.ndarray:
+    """For each of L thumbnails one of the images `others` (L,), with a close one, that comes before that in `mine` (L,).
+
+    One suffices: the pictures of a film, hundreds that look alike, would make tens of thousands of pairs.
+    """
+    partners, searching = np.full(len(thumbnails), none), mine < none
+    hashes = difference_hashes(thumbnails)
+    for i, j in candidates(hashes):
+        for a, b in ((i, j), (j, i)):
+            useful = searching[a] & (others[b] < mine[a])
+            a, b = a[useful], b[useful]
+            close = are_close(hashes, thumbnails, a, b)
+            partners[a[close]] = others[b[close]]
+            searching[a[close]] = False
+    return partners
+
+
+def are_close(hashes: np.ndarray, thumbnails: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whether the images at positions a and b (P,) show the same scene, in whatever light: (P,) bool."""
+    close = np.unpackbits(hashes[a] ^ hashes[b], axis=1).sum(1) <= MOST_DIFFERENT_BITS
+    close[close] = _correlation(thumbnails[a[close]], thumbnails[b[close]]) >= LEAST_CORRELATION
+    return close
 
 
 def difference_hashes(thumbnails: np.ndarray) -> np.ndarray:
@@ -76,22 +98,17 @@ def difference_hashes(thumbnails: np.ndarray) -> np.ndarray:
     return np.packbits(cells[:, :, 1:] > cells[:, :, :-1], axis=2)[:, :, 0]
 
 
-def near_pairs(hashes: np.ndarray) -> np.ndarray:
-    """Pairs (P, 2), sorted and first < second, of hashes (N, 8) uint8 that differ in at most `MOST_DIFFERENT_BITS`.
+def candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of positions, among them all of hashes (N, 8) uint8 that differ in at most `MOST_DIFFERENT_BITS`.
 
-    So many bits lie in at most 5 of the 8 bytes, the other 3 agree: only hashes with some 3 equal bytes are compared.
+    So many bits lie in at most 5 of the 8 bytes, the other 3 agree: hashes are sorted by every 3 of their bytes, and
+    those with equal keys are compared, up to `_MOST_NEIGHBOURS` of them.
     """
-    found = np.empty((0, 2), dtype=np.int64)
     for columns in combinations(range(8), 8 - MOST_DIFFERENT_BITS):
         keys = hashes[:, columns] @ np.array([1 << 16, 1 << 8, 1])
         order = np.argsort(keys, kind="stable")
-        near = [found]
         for i, j in _following(len(keys), partial(_equal, keys[order])):
-            pairs = np.sort(np.stack((order[i], order[j]), axis=1), axis=1)
-            different = np.unpackbits(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]], axis=1).sum(1)
-            near.append(pairs[different <= MOST_DIFFERENT_BITS])
-        found = np.unique(np.concatenate(near), axis=0)
-    return found
+            yield order[i], order[j]
 
 
 def _equal(keys: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
@@ -112,6 +129,7 @@ def _following(
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Correlation of the rows of two (P, V) arrays: the same scene in another light still correlates."""
-    a, b = (rows - rows.mean(1, keepdims=True, dtype=np.float32) for rows in (a, b))
+    """Correlation of the grey values of two times P thumbnails."""
+    a, b = (pixels.reshape(len(pixels), math.prod(pixels.shape[1:])).astype(np.float32) for pixels in (a, b))
+    a, b = (values - values.mean(1, keepdims=True) for values in (a, b))
     return (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-6)
