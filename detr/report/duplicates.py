@@ -69,7 +69,7 @@ def find_alikes(thumbnails: np.ndarray, train_count: int) -> tuple[np.ndarray, n
 
 
 def _close_partners(thumbnails: np.ndarray, mine: np.ndarray, others: np.ndarray, none: int) -> np.ndarray:
-    """For each of L thumbnails one of the images `others` (L,), with a close one, that comes before that in `mine` (L,).
+    """For each of L thumbnails one of the images `others` (L,), with a close one, that precedes that in `mine` (L,).
 
     One suffices: the pictures of a film, hundreds that look alike, would make tens of thousands of pairs.
     """
