@@ -1,7 +1,8 @@
 """Prepare a fine-tuning: VIA outlines -> COCO folder, public DETR weights -> weights without a class head.
 
 python prep.py                                  the balloon photographs, downloaded
-python prep.py --via DIR                        your own: DIR/train and DIR/val, images and a VIA file in each
+python prep.py --via PATH                       your own: a VIA file beside its images, or a folder with one;
+                                                or a folder with train/ and val/, images and a VIA file in each
 python prep.py --sample                         drawn party balloons: no network needed
 """
 
@@ -15,9 +16,8 @@ from detr.errors import UserError
 from detr.images import read_rgb
 from detr.public_weights import PUBLIC_URL, PUBLIC_WEIGHTS
 from detr.sample.draw import draw_set
-from detr.via.reader import find_annotation_file, read_annotations
-from detr.via.record import AnnotatedImage
-from detr.via.to_coco import class_names, to_coco
+from detr.via.classes import CHECKED, ClassFlags
+from detr.via.importer import Split, import_via
 
 BALLOON_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/balloon_dataset.zip"
 DOWNLOADS = Path("data")
@@ -35,9 +35,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--via",
         type=Path,
-        metavar="DIR",
-        help="folder with train/ and val/, each holding images and one VIA annotation file "
-        "(default: download the balloon photographs)",
+        metavar="PATH",
+        help="a VIA annotation file (1.x or 2.x JSON or CSV, 2.x or 3.x project, COCO export) or a folder with one, "
+        "or a folder with train/ and val/, each with images and one (default: download the balloon photographs)",
     )
     parser.add_argument(
         "--sample",
@@ -58,12 +58,55 @@ def parse_arguments() -> argparse.Namespace:
         help=f"weights to start from: {', '.join(PUBLIC_WEIGHTS)} (downloaded), none, or the path of a DETR file; "
         f"the class head is taken off (default: {DEFAULT_WEIGHTS}; with --sample: {SAMPLE_WEIGHTS})",
     )
-    parser.add_argument(
-        "--categories",
-        metavar="NAME",
-        help="name of the class where the regions carry no attribute (default: the name of the folder)",
-    )
+    add_via_flags(parser.add_argument_group("what the annotations do not say"))
     return parser.parse_args()
+
+
+def add_via_flags(group: argparse._ArgumentGroup) -> None:
+    """The flags that go with --via."""
+    group.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of the images, if they are not beside the annotations"
+    )
+    group.add_argument(
+        "--val_fraction",
+        type=float,
+        default=0.2,
+        metavar="F",
+        help="share of the images for validation where there is no train/ and val/, chosen by a hash of the file "
+        "name: images added later move none (default: %(default)s)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="another number divides otherwise (default: %(default)s)")
+    group.add_argument(
+        "--attribute", metavar="NAME", help="region attribute that holds the class (default: found where there is one)"
+    )
+    group.add_argument(
+        "--checked",
+        choices=CHECKED,
+        help="a region with several checked boxes is an object of the first of them, or one of each "
+        "(default: an error)",
+    )
+    group.add_argument(
+        "--categories",
+        type=category_names,
+        default=(),
+        metavar="A,B",
+        help="the classes to import, in this order (default: all, in alphabetical order); where regions carry no "
+        "attribute, the name of the one class (default: the name of the folder)",
+    )
+    group.add_argument("--skip_unlabelled", action="store_true", help="leave out regions without a class")
+    group.add_argument(
+        "--skip_bad_images",
+        action="store_true",
+        help="leave out images that are missing, damaged, resized or annotated twice",
+    )
+
+
+def category_names(text: str) -> tuple[str, ...]:
+    """The value of --categories: names between commas. Raises ArgumentTypeError for empty and repeated ones."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty or a repeated name; accepted: a,b,c")
+    return names
 
 
 def main() -> None:
@@ -74,7 +117,21 @@ def main() -> None:
     weights = args.weights or (SAMPLE_WEIGHTS if args.sample else DEFAULT_WEIGHTS)
     check_weights_name(weights)
     source = draw_sample(DOWNLOADS / "sample_via") if args.sample else args.via or fetch_balloon(DOWNLOADS)
-    num_classes = convert(source, args.coco_path, args.categories or source.resolve().name)
+    if not 0 < args.val_fraction < 1:
+        raise UserError(f"--val_fraction {args.val_fraction}: accepted: more than 0 and less than 1")
+    class_flags = ClassFlags(args.attribute, args.checked, args.categories, args.skip_unlabelled)
+    with utils.Progress(None, "check images") as progress:
+        splits = import_via(
+            source,
+            args.images,
+            class_flags=class_flags,
+            val_fraction=args.val_fraction,
+            seed=args.seed,
+            skip_bad_images=args.skip_bad_images,
+            left_out=args.coco_path,
+            on_image=progress.update,
+        )
+    num_classes = write_coco(splits, args.coco_path)
     stripped = prepare_weights(weights)
     resume = f"--resume {stripped} " if stripped else ""
     print(
@@ -141,30 +198,30 @@ def draw_sample(folder: Path) -> Path:
 # --------------------------------------------------------------------------------------------------------- annotations
 
 
-def convert(source: Path, coco_path: Path, implicit_class: str) -> int:
-    """Convert `source`/train and `source`/val to a COCO folder with a picture; returns the number of classes."""
-    annotated = {split: read_annotations(find_annotation_file(source / split)) for split in SPLITS}
-    classes = class_names(list(annotated.values()), implicit_class)
-    # Both splits are checked as a whole before anything is written.
-    converted = {split: to_coco(images, source / split, classes, implicit_class) for split, images in annotated.items()}
+def write_coco(splits: dict[str, Split], coco_path: Path) -> int:
+    """Write a COCO folder with a picture, and say what is in it; returns the number of classes."""
     changed = False
-    for split, folder in SPLITS.items():
-        copy_images(annotated[split], source / split, coco_path / folder)
-        changed |= utils.write_json(coco_path / "annotations" / f"custom_{split}.json", converted[split])
-        print(f"{split}: {len(converted[split]['images'])} images, {len(converted[split]['annotations'])} objects")
-    print(f"classes: {', '.join(classes)}")
+    for name, folder in SPLITS.items():
+        coco, origins, notes = splits[name]
+        copy_images(origins, coco_path / folder)
+        changed |= utils.write_json(coco_path / "annotations" / f"custom_{name}.json", coco)
+        print(f"{name}: {len(coco['images'])} images, {len(coco['annotations'])} objects")
+        for line in notes.lines():
+            print(f"  {line}")
+    train = splits["train"].coco
+    print(f"classes: {', '.join(category['name'] for category in train['categories'])}")
     picture = coco_path / "annotated_samples.png"
     if changed or not picture.exists():
-        draw_samples(converted["train"], coco_path / SPLITS["train"], picture)
+        draw_samples(train, coco_path / SPLITS["train"], picture)
     print(f"annotated samples: {picture}")
-    return len(classes)
+    return len(train["categories"])
 
 
-def copy_images(images: list[AnnotatedImage], source: Path, destination: Path) -> None:
+def copy_images(origins: list[Path], destination: Path) -> None:
     """Copy the annotated images; those that lie there already, same size and time, are left alone."""
-    with utils.Progress(len(images), f"copy {destination.name}") as progress:
-        for image in images:
-            origin, copy = source / image.file_name, destination / image.file_name
+    with utils.Progress(len(origins), f"copy {destination.name}") as progress:
+        for origin in origins:
+            copy = destination / origin.name
             if not copy.exists() or _stamp(copy) != _stamp(origin):
                 with utils.atomic_path(copy) as temporary:
                     shutil.copy2(origin, temporary)

@@ -16,7 +16,7 @@ from detr.sample.curves import ellipse, rectangle
 from detr.sample.draw import BalloonScene, draw_balloon_scene, draw_set, is_seen
 from detr.sample.shapes import box_xyxy, draw_shape_scene
 from detr.sample.surfaces import Light
-from detr.via.to_coco import polygon_area
+from detr.via.clip import polygon_area
 from tests.conftest import RunScript
 
 SHEET = Light(np.array((0, 0, 1.0)), np.zeros(3), np.ones(3))
