@@ -1,4 +1,4 @@
-"""VIA -> COCO as a whole: the real balloon file against the published recipe's converter, and folders as users have them."""
+"""VIA -> COCO as a whole: the balloon file against the published converter, and folders as users have them."""
 
 import json
 from pathlib import Path

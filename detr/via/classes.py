@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from detr.errors import UserError
 from detr.via.notes import OTHER, SEVERAL, UNLABELLED
 from detr.via.record import AnnotatedImage, Region
-from detr.via.text import listed, plain, shown
+from detr.via.text import counted, listed, plain, shown
 
 CHECKED = ("first", "each")
 _YES, _NO = {"1", "true", "yes", "on", "x"}, {"0", "false", "no", "off"}
@@ -131,13 +131,13 @@ def _count(images: list[AnnotatedImage], attribute: str | None, is_by_name: bool
     if empty and not flags.skip_unlabelled:
         places = "; ".join(f"{plain(name)}, region {key}" for name, key in empty[:3])
         raise UserError(
-            f"{len(empty)} regions have no value {what} (such as {places}); "
+            f"{counted(len(empty), 'region')} without a value {what} (such as {places}); "
             "fill it in, or --skip_unlabelled leaves them out"
         )
     if several and not flags.checked:
         places = "; ".join(f"{plain(name)}, region {key}" for name, key in several[:3])
         raise UserError(
-            f"{len(several)} regions have several values {what} (such as {places}); "
+            f"{counted(len(several), 'region')} with several values {what} (such as {places}); "
             "--checked first takes the first of them, --checked each makes an object of each"
         )
     if not found:

@@ -17,7 +17,7 @@ from detr.via.notes import BAD, TURNED, UNSURE, Notes
 from detr.via.reader import read_annotations
 from detr.via.record import AnnotatedImage
 from detr.via.split import split_images
-from detr.via.text import listed, plain
+from detr.via.text import counted, listed, plain
 from detr.via.to_coco import ConvertedImage, convert, to_coco
 
 SPLITS = ("train", "val")
@@ -149,7 +149,7 @@ def _located(source: _Source) -> tuple[list[tuple[AnnotatedImage, Path]], list[t
         try:
             path = source.folder.find(image.file_name)
             if path.resolve() in origins:
-                raise UserError(" is annotated twice")
+                raise UserError(": annotated twice")
             # All images go to one folder, and on some systems a.jpg and A.jpg are the same file there.
             other = names.setdefault(path.name.casefold(), path)
             if other != path:
@@ -212,6 +212,6 @@ def _complaint(bad: list[tuple[str, str]], total: int) -> str:
     groups = [f"{listed(found, 20)}{reason}" for reason, found in names.items()]
     more = f"; and {len(groups) - 20} more reasons" if len(groups) > 20 else ""
     return (
-        f"{len(bad)} of {total} images cannot be used: {'; '.join(groups[:20])}{more}. "
+        f"{len(bad)} of {counted(total, 'image')} cannot be used: {'; '.join(groups[:20])}{more}. "
         "Put them right, or --skip_bad_images leaves them out"
     )

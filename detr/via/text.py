@@ -28,14 +28,22 @@ def listed(names: Iterable[str], limit: int = 10) -> str:
     return ", ".join(map(plain, names[:limit])) + more
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: 1 region, 2 regions."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def parse_json(text: str, where: str) -> object:
     """JSON as Python values. Raises UserError that begins with `where`, also for what would exhaust the parser."""
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    except (ValueError, RecursionError) as error:  # ValueError: also whole numbers of thousands of digits
+    except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else "a number has thousands of digits"
+        raise UserError(f"{where}: not JSON that can be read ({what})") from error
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict:

@@ -13,6 +13,7 @@ from detr.via.clip import box_of, clip, polygon_area
 from detr.via.notes import CLIPPED, LINE, OUTSIDE, POINT, ZERO
 from detr.via.record import AnnotatedImage, Point, Region
 from detr.via.shapes import corners
+from detr.via.text import counted
 
 _SMALLEST = 0.01  # pixels: a narrower box has no width that means anything
 
@@ -117,6 +118,6 @@ def _check_size(image: AnnotatedImage, width: int, height: int) -> None:
         factor = min(width / right if right > 0 else 1, height / bottom if bottom > 0 else 1)
         fit = f"; resized after it was annotated? regions times {factor:.3g} would fit" if factor < 1 else ""
         raise UserError(
-            f": {outside} of {len(boxes)} regions lie mostly outside the {width}x{height} pixels, "
-            f"they reach {right:.0f}x{bottom:.0f}{fit}"
+            f": {outside} of {counted(len(boxes), 'region')} mostly outside its {width}x{height} pixels, "
+            f"up to {right:.0f}x{bottom:.0f}{fit}"
         )
