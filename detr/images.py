@@ -13,9 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from detr.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-# 512 MiB in RGB. Pillow itself warns of possible decompression bombs at half of it and refuses beyond.
-MAX_PIXELS = 178_956_970
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # phones take 108 megapixels
+MAX_PIXELS = 178_956_970  # beyond that Pillow refuses a file as a decompression bomb
+# It warns already from half of that, which phones reach, and of every odd tag. What matters ends in an error anyway.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 

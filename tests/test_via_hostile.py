@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 import prep
+from detr.errors import UserError
+from detr.via.importer import import_via
 from tests.conftest import SHARED, RunScript
-from tests.via_files import FORMATS, Drawn, as_v3, rect, write_images
+from tests.via_files import FORMATS, Drawn, as_csv, as_v2, as_v3, rect, write_images, write_set
 
 SQUARE = (rect(2, 2, 8, 8), {"what": "cat"})
 SECONDS = 5
@@ -91,13 +93,32 @@ def mutated(text: str, rng: random.Random) -> str:
     return text
 
 
+def mutated_tree(text: str, rng: random.Random) -> str:
+    """JSON with one to three of its values, at any depth, replaced by nasty ones."""
+    for _ in range(rng.randint(1, 3)):
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):  # nasty enough already
+            break
+        node, path = content, []
+        while isinstance(node, dict | list) and node and (not path or rng.random() < 0.9):
+            path.append((node, rng.choice(list(node) if isinstance(node, dict) else range(len(node)))))
+            node = node[path[-1][1]]
+        place, key = path[-1]
+        place[key] = "\0here"
+        text = json.dumps(content).replace(json.dumps("\0here"), rng.choice(NASTY))
+    return text
+
+
 def check_mutations(count: int, tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture) -> dict[int, int]:
     files, ended = seeds(tmp_path / "seeds"), {0: 0, 2: 0}
     for number in range(count):
         rng = random.Random(number)
         file, images = files[number % len(files)]
         bad = tmp_path / "bad.txt"
-        bad.write_bytes(mutated(file.read_text(encoding="utf-8"), rng).encode("utf-8", "replace"))
+        text = file.read_text(encoding="utf-8")
+        mutate = mutated_tree if text[0] == "{" and number % 3 else mutated
+        bad.write_bytes(mutate(text, rng).encode("utf-8", "replace"))
         output = Path(f"out{number}")
         flags = rng.choice(([], ["--checked", "each", "--skip_unlabelled"], ["--skip_bad_images", "--skip_unlabelled"]))
         begin = time.monotonic()
@@ -140,3 +161,71 @@ def test_two_thousand_mutated_files_end_well(
 ) -> None:
     monkeypatch.setattr(prep, "draw_samples", lambda *_: None)
     print(check_mutations(2000, tmp_path, run, capsys))
+
+
+def test_a_polygon_of_a_hundred_thousand_points_that_crosses_the_edge_each_time(tmp_path: Path) -> None:
+    count = 100_000
+    zigzag = {
+        "name": "polygon",
+        "all_points_x": [i * 60 / count for i in range(count)] + [60, 0],
+        "all_points_y": [(-5, 20)[i % 2] for i in range(count)] + [50, 50],
+    }
+    images = [Drawn("a.png", (60, 50), [(zigzag, {})]), Drawn("b.png", (60, 50), [])]
+    for as_text in (as_v2, as_csv, as_v3):
+        begin = time.monotonic()
+        splits = import_via(write_set(tmp_path, images, as_text))
+        assert time.monotonic() - begin < SECONDS
+        (annotation,) = [found for split in splits.values() for found in split.coco["annotations"]]
+        left, top, width, height = annotation["bbox"]
+        assert top == 0 and height == 50 and left >= 0 and left + width <= 60
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ('{"a": ' * 100_000, "nested too deeply"),
+        ('{"a": ' + "1" * 100_000 + "}", "a number has thousands of digits"),
+        ("\0" * 100, "not a VIA annotation file"),
+        ('{"a": "' + "x" * 1_000_000, "not JSON"),
+        ('{"' + '": 1, "'.join(map(str, range(50_000))) + '": 1, "7": 2}', "the key '7' is there twice"),
+        ("filename,region_shape_attributes,region_attributes\n" + '"' * 100_001, "line .* is not whole"),
+    ],
+)
+def test_files_that_would_exhaust_a_parser(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "via.json"
+    path.write_text(text)
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=message) as caught:
+        import_via(path)
+    assert time.monotonic() - begin < SECONDS and len(str(caught.value)) < 500
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "via.json").write_bytes(b"\xff\xfe\x00{")
+    with pytest.raises(UserError, match=r"via.json: not JSON or CSV"):
+        import_via(tmp_path / "via.json")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_damaged_images_of_every_kind_end_well(tmp_path: Path) -> None:
+    """500 small files with a few bytes exchanged, or cut short: each is read, or named with a reason."""
+    rng, images = random.Random(0), []
+    originals = []
+    for suffix in ("jpg", "png", "gif", "bmp", "tif", "webp"):
+        Image.effect_noise((60, 50), 80).convert("RGB").save(tmp_path / f"original.{suffix}")
+        originals.append((suffix, (tmp_path / f"original.{suffix}").read_bytes()))
+    for number in range(500):
+        suffix, whole = originals[number % len(originals)]
+        data = bytearray(whole[: rng.randrange(len(whole))] if rng.random() < 0.3 else whole)
+        for _ in range(rng.randint(0, 12)):
+            if data:
+                data[rng.randrange(min(len(data), rng.choice((40, 400, 10**6))))] = rng.randrange(256)
+        images.append(Drawn(f"{number}.{suffix}", (60, 50), [SQUARE]))
+        (tmp_path / images[-1].name).write_bytes(data)
+    (tmp_path / "annotations.json").write_text(as_v2(images))
+    with pytest.raises(UserError, match="of 500 images cannot be used") as caught:
+        import_via(tmp_path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 20_000
+    splits = import_via(tmp_path, skip_bad_images=True)
+    assert sum(len(split.coco["images"]) for split in splits.values()) > 50

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from detr.errors import UserError
 
 
-def split_images(names: Sequence[str], classes: Sequence[set[str]], fraction: float, seed: int) -> list[bool]:
+def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: float, seed: int) -> list[bool]:
     """For each image, whether it is for validation.
 
     A hash of name and seed says so: an image added later moves none of the others. Only where training would lack a
@@ -15,7 +15,7 @@ def split_images(names: Sequence[str], classes: Sequence[set[str]], fraction: fl
 
     Args:
         names: file names, each once.
-        classes: the classes of each image's objects.
+        classes: the category ids of each image's objects.
         fraction: share of the images that is for validation, between 0 and 1.
         seed: another one gives another split.
 
@@ -30,16 +30,16 @@ def split_images(names: Sequence[str], classes: Sequence[set[str]], fraction: fl
         for side in (False, True)
     }
     order = sorted(range(len(names)), key=lambda index: shares[index])
-    having: dict[str, list[int]] = defaultdict(list)  # images with a class, by share
+    having: dict[int, list[int]] = defaultdict(list)  # images with a class, by share
     for index in order:
-        for name in classes[index]:
-            having[name].append(index)
+        for category in classes[index]:
+            having[category].append(index)
 
     def move(candidates: Sequence[int], to_val: bool, is_spared: bool) -> bool:
         """Move the first candidate from the other side, sparing those whose class would vanish there."""
         for index in candidates:
             if in_val[index] is not to_val and not (
-                is_spared and any(counts[not to_val][name] == 1 for name in classes[index])
+                is_spared and any(counts[not to_val][category] == 1 for category in classes[index])
             ):
                 in_val[index] = to_val
                 counts[not to_val].subtract(classes[index])
@@ -47,12 +47,12 @@ def split_images(names: Sequence[str], classes: Sequence[set[str]], fraction: fl
                 return True
         return False
 
-    for name in sorted(having):
-        if not counts[False][name]:
-            move(having[name][::-1], to_val=False, is_spared=False)
-    for name in sorted(having):
-        if not counts[True][name] and len(having[name]) > 1:
-            move(having[name], to_val=True, is_spared=True)
+    for category in sorted(having):
+        if not counts[False][category]:
+            move(having[category][::-1], to_val=False, is_spared=False)
+    for category in sorted(having):
+        if not counts[True][category] and len(having[category]) > 1:
+            move(having[category], to_val=True, is_spared=True)
     for to_val, candidates in ((True, order), (False, order[::-1])):
         if to_val not in in_val:
             _ = move(candidates, to_val, is_spared=True) or move(candidates, to_val, is_spared=False)
