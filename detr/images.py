@@ -30,10 +30,7 @@ class Header(NamedTuple):
 def read_header(path: Path) -> Header:
     """Upright size and orientation. Raises UserError for what is not an image."""
     with _opened(path) as image, _refused(path, "the image is damaged"):
-        width, height = image.size
-        orientation = image.getexif().get(_EXIF_ORIENTATION)
-        size_hw = (width, height) if orientation in _SIDEWAYS else (height, width)
-        return Header(size_hw, orientation if orientation in range(1, 9) else 1)
+        return _header(image)
 
 
 def read_size_hw(path: Path) -> tuple[int, int]:
@@ -43,9 +40,10 @@ def read_size_hw(path: Path) -> tuple[int, int]:
 
 def inspect(path: Path) -> Header:
     """The header of an image whose pixels can all be decoded. Raises UserError for one that is damaged."""
-    header = read_header(path)
-    read_rgb(path, scale=1 / 8)
-    return header
+    with _opened(path) as image, _refused(path, "the image is damaged"):
+        header = _header(image)
+        _decoded(image, 1 / 8)
+        return header
 
 
 def read_rgb(path: Path, scale: float = 1.0) -> Image.Image:
@@ -56,10 +54,21 @@ def read_rgb(path: Path, scale: float = 1.0) -> Image.Image:
     Raises UserError for missing, truncated or unreadable files, and for more than `MAX_PIXELS`.
     """
     with _opened(path) as image, _refused(path, "the image is damaged"):
-        if scale < 1:
-            image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))
-        image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return _decoded(image, scale)
+
+
+def _header(image: Image.Image) -> Header:
+    width, height = image.size
+    orientation = image.getexif().get(_EXIF_ORIENTATION)
+    size_hw = (width, height) if orientation in _SIDEWAYS else (height, width)
+    return Header(size_hw, orientation if orientation in range(1, 9) else 1)
+
+
+def _decoded(image: Image.Image, scale: float) -> Image.Image:
+    if scale < 1:
+        image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))
+    image.load()
+    return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def _opened(path: Path) -> Image.Image:

@@ -4,6 +4,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -27,14 +28,9 @@ def find_annotation_file(folder: Path) -> Path:
             f"{folder}: expected one annotation file (*.json or *.csv), or train/ and val/ with one in each, "
             f"found {names}{'' if found or not candidates else ', which are no VIA files'}"
         )
-    if not is_inside(found[0], folder):
+    if not found[0].resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{found[0]} is a link that leads out of the folder; name the file itself")
     return found[0]
-
-
-def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path leads into a folder once all links are followed."""
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _is_annotation_file(path: Path) -> bool:
@@ -50,13 +46,15 @@ class ImageFolder:
     def __init__(self, root: Path, left_out: Path | None = None) -> None:
         """Args: the folder; a folder in it that is not searched."""
         self._root, self._left_out = root, left_out
+        self._real_folder = lru_cache(Path.resolve)  # each link on the way is looked up once, not once per image
         self._by_name: dict[str, list[Path]] | None = None  # filled when the first image is not where its name says
 
-    def find(self, name: str) -> Path:
-        """The file of an image; of an address or a path that is not below the folder, the last part counts.
+    def find(self, name: str) -> tuple[Path, Path]:
+        """The file of an image, as it was found and with links followed.
 
-        The case of the extension does not matter, and subfolders are searched. Raises UserError that goes on where a
-        message has named the image: there is none, there are several, or the name or a link leads out of the folder.
+        Of an address, or a path that is not below the folder, the last part counts. The case of the extension does not
+        matter, and subfolders are searched. Raises UserError that goes on where a message has named the image: there is
+        none, there are several, or the name or a link leads out of the folder.
         """
         if "://" in name:
             name = unquote(name.partition("://")[2])
@@ -68,9 +66,10 @@ class ImageFolder:
         path = self._root.joinpath(*parts)
         if not _is_file(path):
             path = self._search(parts)
-        if not is_inside(path, self._root):
+        real = path.resolve() if path.is_symlink() else self._real_folder(path.parent) / path.name
+        if not real.is_relative_to(self._real_folder(self._root)):
             raise UserError(": a link that leads out of the folder; accepted: a file in it")
-        return path
+        return path, real
 
     def _search(self, parts: list[str]) -> Path:
         if self._by_name is None:

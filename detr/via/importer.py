@@ -147,14 +147,14 @@ def _located(source: _Source) -> tuple[list[tuple[AnnotatedImage, Path]], list[t
     names: dict[str, Path] = {}
     for image in source.images:
         try:
-            path = source.folder.find(image.file_name)
-            if path.resolve() in origins:
+            path, real = source.folder.find(image.file_name)
+            if real in origins:
                 raise UserError(": annotated twice")
             # All images go to one folder, and on some systems a.jpg and A.jpg are the same file there.
             other = names.setdefault(path.name.casefold(), path)
             if other != path:
                 raise UserError(f": {other} has the same file name; rename one, in the annotations too")
-            origins.add(path.resolve())
+            origins.add(real)
             located.append((image, path))
         except UserError as error:
             bad.append((source.prefix + image.file_name, str(error)))
@@ -168,13 +168,15 @@ def _upright(found: list[_Found]) -> Iterator[tuple[_Found, list[tuple[str, str]
     the others of their file were, and upright where these differ.
     """
     said = [evidence(image, header.orientation, *header.size_hw[::-1]) for image, _, header in found]
+    some_stored = "stored" in said
+    usual = "stored" if some_stored and "upright" not in said else "upright"
     for (image, path, header), own in zip(found, said, strict=True):
-        frame = own or ("stored" if "stored" in said and "upright" not in said else "upright")
+        frame = own or usual
         remarks = []
         if header.orientation > 1 and frame == "stored":
             image = turned(image, header.orientation, *header.size_hw[::-1])
             remarks = [(TURNED, image.file_name)]
-        elif header.orientation > 1 and not own and "stored" in said:
+        elif header.orientation > 1 and not own and some_stored:
             remarks = [(UNSURE, image.file_name)]
         yield _Found(image, path, header), remarks
 
