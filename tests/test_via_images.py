@@ -141,7 +141,7 @@ def test_all_that_is_wrong_is_said_at_once_and_can_be_left_out(
     assert "small.jpg: 1 of 1 region mostly outside its 200x150 pixels, up to 390x290" in error
     assert "regions times 0.513 would fit" in error and "--skip_bad_images" in error and not Path("data").exists()
     assert run("prep", "--via", folder, "--weights", "none", "--skip_bad_images") == 0
-    assert "6 images that cannot be used: left out" in capsys.readouterr().out
+    assert "unusable images left out (--skip_bad_images): " in capsys.readouterr().out
     copied = {path.name for path in Path("data/custom").glob("*2017/*")}
     assert copied == {"good1.jpg", "good2.jpg", "twice.jpg"}
 

@@ -44,7 +44,7 @@ def test_neither_side_is_empty(count: int, seed: int) -> None:
 
 
 def test_one_image_cannot_be_split() -> None:
-    with pytest.raises(UserError, match="1 image cannot be split"):
+    with pytest.raises(UserError, match="1 image cannot be divided"):
         split_images(["a.png"], [set()], 0.2, 0)
 
 

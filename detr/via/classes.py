@@ -73,15 +73,11 @@ def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: 
     unknown = [name for name in flags.categories if name not in found]
     if unknown:
         raise UserError(
-            f"--categories names {listed(unknown)}, of which there is no region; there are {class_counts(found)}"
+            f"--categories names {listed(unknown)}, of which there is no region; there are "
+            + listed((f"{name} ({count})" for name, count in found.most_common()), 20)
         )
     ids = {name: number for number, name in enumerate(flags.categories or sorted(found), start=1)}
     return Classes(ids, attribute, is_by_name, flags.checked == "first")
-
-
-def class_counts(counts: Counter[str]) -> str:
-    """Classes with how often they occur, for a message."""
-    return listed((f"{plain(name)} ({count})" for name, count in counts.most_common()), 20)
 
 
 def _shapes(images: list[AnnotatedImage]) -> Iterator[tuple[AnnotatedImage, Region]]:

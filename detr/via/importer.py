@@ -49,7 +49,7 @@ def import_via(
     path: Path,
     images: Path | None = None,
     *,
-    class_flags: ClassFlags = ClassFlags(),  # noqa: B008, it is frozen
+    class_flags: ClassFlags | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
     skip_bad_images: bool = False,
@@ -75,7 +75,9 @@ def import_via(
     if not any(source.images for source in sources):
         raise UserError(f"{path}: the annotations list no image")
     implicit = (path if path.is_dir() else path.resolve().parent).resolve().name
-    classes = find_classes((image for source in sources for image in source.images), class_flags, implicit)
+    classes = find_classes(
+        (image for source in sources for image in source.images), class_flags or ClassFlags(), implicit
+    )
     converted, bad = [], []
     for source in sources:
         good, problems = _convert_source(source, classes, on_image)

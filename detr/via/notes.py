@@ -3,17 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-POINT = "points, which have no box: skipped"
-CLIPPED = "regions that leave the image: clipped to it"
-OUTSIDE = "regions wholly outside the image: dropped"
-ZERO = "regions without width or height: dropped"
-LINE = "straight lines, which enclose nothing: their box is taken"
-UNLABELLED = "regions without a class: left out, as --skip_unlabelled says"
-OTHER = "regions of the class {}, which --categories does not name: left out"
-SEVERAL = "regions with several boxes checked: taken as --checked says"
-BAD = "images that cannot be used: left out, as --skip_bad_images says"
-TURNED = "photographs with EXIF rotation whose regions fit the unrotated frame only: regions turned upright"
-UNSURE = "photographs with EXIF rotation whose regions fit both ways round: taken as drawn upright, look at them"
+POINT = "points, which have no box, skipped"
+CLIPPED = "regions clipped to the image"
+OUTSIDE = "regions outside the image dropped"
+ZERO = "regions without width or height dropped"
+LINE = "outlines without area replaced by their box"
+UNLABELLED = "regions without a class left out (--skip_unlabelled)"
+OTHER = "regions of class {} left out (--categories)"
+SEVERAL = "regions with several checked boxes taken by --checked"
+BAD = "unusable images left out (--skip_bad_images)"
+TURNED = "EXIF-rotated photographs annotated as stored, regions turned upright"
+UNSURE = "EXIF-rotated photographs annotated as stored or as shown, taken as shown: look at them"
 EXAMPLES = 5
 
 
@@ -39,6 +39,6 @@ class Notes(dict[str, Note]):
     def lines(self) -> list[str]:
         """A line per category, most frequent first."""
         return [
-            f"{note.count} {category} ({'; '.join(note.examples)}{'; ...' if note.count > EXAMPLES else ''})"
+            f"{category}: {note.count} ({'; '.join(note.examples)}{'; ...' if note.count > EXAMPLES else ''})"
             for category, note in sorted(self.items(), key=lambda item: -item[1].count)
         ]

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from detr.errors import UserError
+from detr.via.text import counted
 
 
 def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: float, seed: int) -> list[bool]:
@@ -22,7 +23,9 @@ def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: fl
     Raises UserError for less than two images.
     """
     if len(names) < 2:
-        raise UserError(f"{len(names)} image cannot be split into training and validation; at least 2 are needed")
+        raise UserError(
+            f"{counted(len(names), 'image')} cannot be divided into training and validation; at least 2 are needed"
+        )
     shares = [_share(name, seed) for name in names]
     in_val = [share < fraction for share in shares]
     counts = {

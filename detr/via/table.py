@@ -11,13 +11,12 @@ from detr.via.regions import file_name, make_region
 from detr.via.text import parse_json, plain, shown
 
 _SHAPE, _ATTRIBUTES = "region_shape_attributes", "region_attributes"
-_NEEDED = ("filename", _SHAPE, _ATTRIBUTES)
 csv.field_size_limit(2**31 - 1)  # a polygon of a hundred thousand points is one cell
 
 
 def recognise(content: object) -> bool:
     """Whether content is the text of a VIA CSV file, going by its first line."""
-    return isinstance(content, str) and all(name in _header(content)[0] for name in _NEEDED)
+    return isinstance(content, str) and {"filename", _SHAPE} <= set(_header(content)[0])
 
 
 def read(content: str, where: str) -> Iterator[AnnotatedImage]:
@@ -38,7 +37,7 @@ def read(content: str, where: str) -> Iterator[AnnotatedImage]:
         place = f"{where}: {name}, region {plain(key)}"
         shape = _cell(cells[_SHAPE], f"{place} (line {number})")
         if shape:
-            attributes = _cell(cells[_ATTRIBUTES], f"{place} (line {number})")
+            attributes = _cell(cells.get(_ATTRIBUTES, ""), f"{place} (line {number})")
             image.regions.append(make_region(key, shape, attributes, place))
     yield from images.values()
 
