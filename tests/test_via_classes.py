@@ -48,6 +48,7 @@ def test_one_class_where_nothing_is_filled_in() -> None:
         (({"pug": "1", "corgi": "0"}, {"pug": "0", "corgi": "1"}), ["pug", "corgi"]),
         (({"pug": "pug"}, {"corgi": True}), ["pug", "corgi"]),
         (({"class_id": "1"}, {"class_id": "1"}), ["1", "1"]),
+        (({"name": "क्\u200dष"},), ["क्\u200dष"]),  # a joiner of letters
         (({"names": "β  matrix\n"}, {"names": "β matrix"}), ["β matrix", "β matrix"]),
     ],
 )
@@ -122,5 +123,5 @@ def test_both_splits_share_one_list(tmp_path: Path) -> None:
 
 
 def test_a_class_name_is_short_and_can_be_printed() -> None:
-    assert "the class 'a\\x00b' for name is not a short text" in refused({"name": "a\0b"})
+    assert "the class 'a\\x00b' for name is not a short line" in refused({"name": "a\0b"})
     assert len(refused({"name": "x" * 10_000})) < 300

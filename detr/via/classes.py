@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from detr.errors import UserError
 from detr.via.notes import OTHER, SEVERAL, UNLABELLED
 from detr.via.record import AnnotatedImage, Region
-from detr.via.text import counted, listed, plain, shown
+from detr.via.text import counted, is_line, listed, plain, shown
 
 CHECKED = ("first", "each")
 _YES, _NO = {"1", "true", "yes", "on", "x"}, {"0", "false", "no", "off"}
@@ -139,8 +139,8 @@ def _count(images: list[AnnotatedImage], attribute: str | None, is_by_name: bool
     if not found:
         raise UserError(f"no region has a value {what}: nothing is left to learn from")
     for name in found:
-        if not name.isprintable() or len(name) > 200:
-            raise UserError(f"the class {shown(name)} {what} is not a short text that can be printed")
+        if not is_line(name) or len(name) > 200:
+            raise UserError(f"the class {shown(name)} {what} is not a short line of text")
     return found
 
 

@@ -6,7 +6,7 @@ VIA 1.x keeps an image's regions in a dict, 2.x in a list; files by other tools 
 from detr.errors import UserError
 from detr.via.record import AnnotatedImage, Region
 from detr.via.shapes import outline
-from detr.via.text import plain, shown
+from detr.via.text import is_line, plain, shown
 
 
 def read_image(entry: object, where: str) -> AnnotatedImage:
@@ -23,9 +23,9 @@ def read_image(entry: object, where: str) -> AnnotatedImage:
 
 
 def file_name(name: object, where: str) -> str:
-    """The name of an image, if it is a text that can be printed. Raises UserError."""
-    if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise UserError(f"{where}: an image has the file name {shown(name)}; a non-empty text is needed")
+    """The name of an image, if it is one. Raises UserError."""
+    if not isinstance(name, str) or not is_line(name):
+        raise UserError(f"{where}: an image has the file name {shown(name)}; a non-empty line of text is needed")
     return name
 
 

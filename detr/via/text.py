@@ -2,6 +2,7 @@
 
 import json
 import reprlib
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
@@ -26,6 +27,11 @@ def listed(names: Iterable[str], limit: int = 10) -> str:
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(map(plain, names[:limit])) + more
+
+
+def is_line(text: str) -> bool:
+    """Whether a text is one line that can be printed; joiners of letters and odd spaces belong to some languages."""
+    return bool(text.strip()) and not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
 
 
 def counted(count: int, what: str) -> str:
