@@ -1,8 +1,9 @@
 """Prepare a fine-tuning: VIA outlines -> COCO folder, public DETR weights -> weights without a class head.
 
 python prep.py                                  the balloon photographs, downloaded
-python prep.py --via DIR                        your own: DIR/train and DIR/val, images and a VIA file in each
-python prep.py --coco DIR                       data that is COCO already: train and val, as exported by most tools
+python prep.py --via PATH                       your own: a VIA file beside its images, or a folder with one;
+                                                or a folder with train/ and val/, images and a VIA file in each
+python prep.py --coco DIR                       data that is COCO already, as most tools export it
 python prep.py --sample                         drawn party balloons: no network needed
 """
 
@@ -13,7 +14,6 @@ import zipfile
 from pathlib import Path
 
 import utils
-from detr.annotations import refuse_images
 from detr.coco_input import read_coco_folder
 from detr.errors import UserError
 from detr.flags import MAX_SIZE, NUM_QUERIES, SCALES
@@ -23,9 +23,8 @@ from detr.report.dataset import Training, describe
 from detr.report.dataset_picture import draw_dataset
 from detr.report.dataset_text import lines_of, title_of
 from detr.sample.draw import draw_set
-from detr.thumbnails import look_at
-from detr.via.reader import find_annotation_file, read_annotations
-from detr.via.to_coco import class_names, to_coco
+from detr.via.classes import CHECKED, ClassFlags
+from detr.via.importer import import_via
 
 BALLOON_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/balloon_dataset.zip"
 DOWNLOADS = Path("data")
@@ -42,9 +41,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--via",
         type=Path,
-        metavar="DIR",
-        help="folder with train/ and val/, each holding images and one VIA annotation file "
-        "(default: download the balloon photographs)",
+        metavar="PATH",
+        help="a VIA annotation file (1.x or 2.x JSON or CSV, 2.x or 3.x project, COCO export) or a folder with one, "
+        "or a folder with train/ and val/, each with images and one (default: download the balloon photographs)",
     )
     parser.add_argument(
         "--coco",
@@ -72,12 +71,55 @@ def parse_arguments() -> argparse.Namespace:
         help=f"weights to start from: {', '.join(PUBLIC_WEIGHTS)} (downloaded), none, or the path of a DETR file; "
         f"the class head is taken off (default: {DEFAULT_WEIGHTS}; with --sample: {SAMPLE_WEIGHTS})",
     )
-    parser.add_argument(
-        "--categories",
-        metavar="NAME",
-        help="name of the class where the regions carry no attribute (default: the name of the folder)",
-    )
+    add_via_flags(parser.add_argument_group("what the annotations do not say"))
     return parser.parse_args()
+
+
+def add_via_flags(group: argparse._ArgumentGroup) -> None:
+    """The flags that go with --via; --coco knows those about images and their division."""
+    group.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of the images, if they are not beside the annotations"
+    )
+    group.add_argument(
+        "--val_fraction",
+        type=float,
+        default=0.2,
+        metavar="F",
+        help="share of the images for validation where there is no train/ and val/, chosen by a hash of the file "
+        "name: images added later move none (default: %(default)s)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="another number divides otherwise (default: %(default)s)")
+    group.add_argument(
+        "--attribute", metavar="NAME", help="region attribute that holds the class (default: found where there is one)"
+    )
+    group.add_argument(
+        "--checked",
+        choices=CHECKED,
+        help="a region with several checked boxes is an object of the first of them, or one of each "
+        "(default: an error)",
+    )
+    group.add_argument(
+        "--categories",
+        type=category_names,
+        default=(),
+        metavar="A,B",
+        help="the classes to import, in this order (default: all, in alphabetical order); where regions carry no "
+        "attribute, the name of the one class (default: the name of the folder)",
+    )
+    group.add_argument("--skip_unlabelled", action="store_true", help="leave out regions without a class")
+    group.add_argument(
+        "--skip_bad_images",
+        action="store_true",
+        help="leave out images that are missing, damaged, resized or annotated twice",
+    )
+
+
+def category_names(text: str) -> tuple[str, ...]:
+    """The value of --categories: names between commas. Raises ArgumentTypeError for empty and repeated ones."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty or a repeated name; accepted: a,b,c")
+    return names
 
 
 def main() -> None:
@@ -88,17 +130,34 @@ def main() -> None:
         raise UserError(f"--{' and --'.join(given)} each name the photographs to use: give one of them")
     weights = args.weights or (SAMPLE_WEIGHTS if args.sample else DEFAULT_WEIGHTS)
     check_weights_name(weights)
-    if args.coco:
-        splits, notes = read_coco_folder(args.coco, utils.Progress)
-    else:
-        source = draw_sample(DOWNLOADS / "sample_via") if args.sample else args.via or fetch_balloon(DOWNLOADS)
-        splits, notes = convert(source, args.categories or source.resolve().name), []
+    splits = read_annotated(args)
     command = next_command(args.coco_path, stripped_path(weights), splits["train"].coco["categories"])
-    report = describe(splits, notes, Training(SCALES, MAX_SIZE, NUM_QUERIES)) | {"next": command}
+    report = describe(splits, Training(SCALES, MAX_SIZE, NUM_QUERIES)) | {"next": command}
     print("\n".join(lines_of(report)))
     write_folder(splits, report, args.coco_path)
     prepare_weights(weights)
     print(f"\nNext:\n  {command}")
+
+
+def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
+    """What is annotated for training and for validation, from wherever the command line says; nothing is written."""
+    if not 0 < args.val_fraction < 1:
+        raise UserError(f"--val_fraction {args.val_fraction}: accepted: more than 0 and less than 1")
+    division = {"val_fraction": args.val_fraction, "seed": args.seed, "skip_bad_images": args.skip_bad_images}
+    if args.coco:
+        with utils.Progress(None, "check images") as progress:
+            return read_coco_folder(args.coco, **division, on_image=progress.update)
+    source = draw_sample(DOWNLOADS / "sample_via") if args.sample else args.via or fetch_balloon(DOWNLOADS)
+    class_flags = ClassFlags(args.attribute, args.checked, args.categories, args.skip_unlabelled)
+    with utils.Progress(None, "check images") as progress:
+        return import_via(
+            source,
+            args.images,
+            class_flags=class_flags,
+            **division,
+            left_out=args.coco_path,
+            on_image=progress.update,
+        )
 
 
 def next_command(coco_path: Path, stripped: Path | None, categories: list[dict]) -> str:
@@ -166,20 +225,6 @@ def draw_sample(folder: Path) -> Path:
 # --------------------------------------------------------------------------------------------------------- annotations
 
 
-def convert(source: Path, implicit_class: str) -> dict[str, Split]:
-    """The VIA annotations of `source`/train and `source`/val as COCO."""
-    annotated = {split: read_annotations(find_annotation_file(source / split)) for split in SPLITS}
-    classes = class_names(list(annotated.values()), implicit_class)
-    splits = {}
-    for split, images in annotated.items():
-        coco = to_coco(images, source / split, classes, implicit_class)
-        paths = [source / split / image.file_name for image in images]
-        looks = look_at(paths, utils.Progress)
-        refuse_images(list(looks.problems.values()), len(paths))
-        splits[split] = Split(coco, paths, looks.thumbnails)
-    return splits
-
-
 def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> None:
     """Write the COCO folder: images, annotations, report and its picture; what is there already is left alone."""
     changed = False
@@ -197,7 +242,7 @@ def copy_images(split: Split, destination: Path) -> None:
     """Copy a split's images; those that lie there already, same size and time, are left alone."""
     names = [image["file_name"] for image in split.coco["images"]]
     with utils.Progress(len(names), f"copy {destination.name}") as progress:
-        for origin, name in zip(split.paths, names, strict=True):
+        for origin, name in zip(split.origins, names, strict=True):
             copy = destination / name
             if not copy.exists() or _stamp(copy) != _stamp(origin):
                 with utils.atomic_path(copy) as temporary:

@@ -106,9 +106,11 @@ def size_problem(path: Path, found_hw: tuple[int, int], listed_hw: tuple[int, in
     return f"{path}: the file has {width}x{height} pixels, the annotations say {listed_width}x{listed_height}{turned}"
 
 
-def refuse_images(problems: list[str], total: int) -> None:
+def refuse_images(problems: list[str], total: int, advice: str = "") -> None:
     """Raise UserError with all that is wrong with the images of a data set of `total`, if anything is."""
     if problems:
         left_out = len(problems) - _MOST_LISTED
         shown = problems[:_MOST_LISTED] + ([f"... and {left_out} more"] if left_out > 0 else [])
-        raise UserError(f"{len(problems)} of {total} images do not fit:\n  " + "\n  ".join(shown))
+        raise UserError(
+            f"{len(problems)} of {total} images do not fit:\n  " + "\n  ".join([*shown, *filter(None, [advice])])
+        )

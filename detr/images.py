@@ -1,7 +1,11 @@
 """Read any photograph upright, as 8-bit RGB. No torch."""
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -9,6 +13,9 @@ from PIL import Image, UnidentifiedImageError
 from detr.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 178_956_970  # beyond that Pillow refuses a file as a decompression bomb
+# It warns already from half of that, which phones reach, and of every odd tag. What matters ends in an error anyway.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _TURNS = {
@@ -22,11 +29,22 @@ _TURNS = {
 }
 
 
+class Header(NamedTuple):
+    """What the head of an image file says."""
+
+    size_hw: tuple[int, int]  # upright
+    orientation: int  # EXIF's: 1 where the pixels are stored upright, up to 8
+
+
+def read_header(path: Path) -> Header:
+    """Upright size and orientation. Raises UserError for what is not an image."""
+    with _opened(path) as image, _refused(path, "the image is damaged"):
+        return _header(image)
+
+
 def read_size_hw(path: Path) -> tuple[int, int]:
     """Upright height and width in pixels, from the file's header. Raises UserError for what is not an image."""
-    with _opened(path) as image:
-        width, height = image.size
-        return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+    return read_header(path).size_hw
 
 
 def read_rgb(path: Path, scale: float = 1.0) -> Image.Image:
@@ -34,35 +52,57 @@ def read_rgb(path: Path, scale: float = 1.0) -> Image.Image:
 
     Grayscale, palette, CMYK and 16-bit files are converted; transparent pixels become white. With a `scale` below 1 a
     JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves at least this share of it, which is much faster.
-    Raises UserError for missing, truncated or unreadable files.
+    Raises UserError for missing, truncated or unreadable files, and for more than `MAX_PIXELS`.
     """
-    with _opened(path) as image:
-        try:
-            turn = _TURNS.get(_orientation(image))
-            if scale < 1:
-                image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))
-            image.load()
-            return _to_rgb(image if turn is None else image.transpose(turn))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{path}: the image is damaged ({error})") from error
+    with _opened(path) as image, _refused(path, "the image is damaged"):
+        return _decoded(image, scale)
+
+
+def _header(image: Image.Image) -> Header:
+    width, height = image.size
+    orientation = _orientation(image)
+    size_hw = (width, height) if orientation in _SIDEWAYS else (height, width)
+    return Header(size_hw, orientation)
+
+
+def _decoded(image: Image.Image, scale: float) -> Image.Image:
+    turn = _TURNS.get(_orientation(image))
+    if scale < 1:
+        image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))
+    image.load()
+    return _to_rgb(image if turn is None else image.transpose(turn))
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) to 8, of an image whose pixels have not been read."""
+    """EXIF orientation, 1 (upright) to 8, of an image whose pixels have not been decoded."""
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
         return 1  # Pillow would decode all pixels, some 10 ms, in case that EXIF data lie behind them
-    return image.getexif().get(_EXIF_ORIENTATION, 1)
+    orientation = image.getexif().get(_EXIF_ORIENTATION)
+    return orientation if orientation in _TURNS else 1
 
 
 def _opened(path: Path) -> Image.Image:
+    with _refused(path, "the image cannot be read"):
+        image = Image.open(path)
+        if image.format == "EPS":  # a program, which Pillow would hand to Ghostscript
+            raise UnidentifiedImageError
+        return image
+
+
+@contextlib.contextmanager
+def _refused(path: Path, what: str) -> Iterator[None]:
+    """Decoders meet a damaged or hostile file with errors of any kind: each becomes a UserError."""
     try:
-        return Image.open(path)
+        yield
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such image") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{path}: not an image that Pillow can read") from error
-    except OSError as error:
-        raise UserError(f"{path}: the image cannot be read ({error.strerror or error})") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: more than {MAX_PIXELS:,} pixels; make the image smaller") from error
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: {what} ({reason})") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

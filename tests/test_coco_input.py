@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-import utils
 from detr.annotations import read_coco
 from detr.coco_input import read_coco_folder, safe_name
 from detr.errors import UserError
 from detr.imported import Note
+from detr.report.dataset import Training, describe
+from detr.report.dataset_text import lines_of
 from tests.conftest import RunScript
 
 OURS = {"train": "annotations/custom_train.json", "val": "annotations/custom_val.json"}
@@ -97,7 +98,7 @@ def test_every_layout_gives_the_same_folder(layout: str, tmp_path: Path, run: Ru
         for image in wanted["images"]:
             copied = Path("data/custom") / f"{split}2017" / image["file_name"]
             assert copied.read_bytes() == (tmp_path / "in" / LAYOUTS[layout][1][split] / copied.name).read_bytes()
-    assert json.loads(Path("data/custom/report.json").read_text())["notes"] == []
+        assert json.loads(Path("data/custom/report.json").read_text())["splits"][split]["notes"] == []
 
 
 def test_what_was_prepared_can_be_prepared_again_in_place(
@@ -122,15 +123,16 @@ def test_roboflow_s_category_0_is_dropped_where_it_is_not_used(tmp_path: Path) -
     cocos = both(add_category_0)
     write_layout(tmp_path / "in", "roboflow", **cocos)
     shutil.copytree(tmp_path / "in/valid", tmp_path / "in/test")
-    splits, notes = read_coco_folder(tmp_path / "in", utils.Progress)
+    splits = read_coco_folder(tmp_path / "in")
     assert [category["id"] for category in splits["val"].coco["categories"]] == [2, 9]
-    assert notes == [
-        Note("annotation files of neither train nor val, not used", 1, ["test/_annotations.coco.json"]),
-        Note("category 0 without objects, dropped", 1, ["pets"]),
-    ]
+    assert splits["train"].notes == {
+        "annotation files of neither train nor val, not used": Note(1, ["test/_annotations.coco.json"]),
+        "category 0 without objects, dropped": Note(1, ["pets"]),
+    }
+    assert splits["val"].notes == {}
     cocos["val"]["annotations"][0]["category_id"] = 0
     write_layout(tmp_path / "used", "roboflow", **cocos)
-    splits, _ = read_coco_folder(tmp_path / "used", utils.Progress)
+    splits = read_coco_folder(tmp_path / "used")
     assert splits["train"].coco["categories"] == [
         {"id": n, "name": w} for n, w in ((1, "pets"), (2, "cat"), (3, "dog"))
     ]
@@ -146,7 +148,7 @@ def test_ids_start_at_1_where_they_did_not(tmp_path: Path) -> None:
             annotation["id"] -= 11
             annotation["image_id"] -= 7
 
-    splits, _ = read_coco_folder(write_layout(tmp_path / "in", **both(from_0)), utils.Progress)
+    splits = read_coco_folder(write_layout(tmp_path / "in", **both(from_0)))
     coco = splits["train"].coco
     assert [image["id"] for image in coco["images"]] == [1, 2, 3]
     assert [(a["id"], a["image_id"], a["category_id"]) for a in coco["annotations"]] == [
@@ -164,8 +166,8 @@ def test_folders_that_are_in_no_layout_are_refused(
         (lambda: None, f"--coco {folder}: no such folder"),
         (folder.mkdir, f"{folder}: no annotation file for train; accepted: annotations/instances_train*.json with"),
         (
-            lambda: (folder / "result.json").write_text(json.dumps(small_coco("train"))),
-            f"{folder}: no annotation file for train; found result.json; accepted: ",
+            lambda: [(folder / name).write_text("{}") for name in ("result.json", "b.json")],
+            f"{folder}: no annotation file for train; found b.json, result.json; accepted: ",
         ),
         (lambda: write_layout(folder) and (folder / OURS["val"]).unlink(), "no annotation file for val"),
         (
@@ -186,13 +188,16 @@ def test_folders_that_are_in_no_layout_are_refused(
 def test_splits_with_other_classes_or_without_images_are_refused(tmp_path: Path) -> None:
     other = small_coco("val") | {"categories": [{"id": 2, "name": "cat"}, {"id": 9, "name": "wolf"}]}
     with pytest.raises(UserError, match=r"custom_val.json: its categories differ from those of .*custom_train.json"):
-        read_coco_folder(write_layout(tmp_path / "a", val=other), utils.Progress)
+        read_coco_folder(write_layout(tmp_path / "a", val=other))
     empty = small_coco("val") | {"images": [], "annotations": []}
     with pytest.raises(UserError, match=r"custom_val.json: lists no images"):
-        read_coco_folder(write_layout(tmp_path / "b", val=empty), utils.Progress)
+        read_coco_folder(write_layout(tmp_path / "b", val=empty))
     twins = both(lambda coco: coco["categories"].append({"id": 11, "name": "cat"}))
     with pytest.raises(UserError, match=r"several categories are named 'cat'"):
-        read_coco_folder(write_layout(tmp_path / "c", **twins), utils.Progress)
+        read_coco_folder(write_layout(tmp_path / "c", **twins))
+    odd = both(lambda coco: coco["categories"].append({"id": 11, "name": "a\nb"}))
+    with pytest.raises(UserError, match=r"a category is named 'a\\nb'; a name on one line"):
+        read_coco_folder(write_layout(tmp_path / "d", **odd))
 
 
 # --------------------------------------------------------------------------------------------------------------- images
@@ -251,13 +256,14 @@ def test_all_images_that_do_not_fit_are_listed_at_once(
     write_image(folder / "val2017/val2.png", (50, 40), 0)
     assert run("prep", "--coco", folder, "--weights", "none") == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: 9 of 11 images do not fit:\n") and error.count("\n") == 10, error
+    assert error.startswith("error: 9 of 11 images do not fit:\n") and error.count("\n") == 11, error
+    assert error.endswith("--skip_bad_images leaves them out\n")
     for message in (
         f"{folder}/annotations/custom_train.json: the file name '../out.png' leads out of the folder",
         f"train1.png: no such image in {folder} (looked into train2017, train, images/train, images, .)",
         "custom_train.json: train0.png is listed twice",
         f"train2017/link.png: a link that leads out of {folder}",
-        f"{'x' * 300}: no such image",
+        "xxx': no such image",
         "turned.jpg: the file has 60x40 pixels, the annotations say 40x60; photographs are taken upright",
         "val0.png: the image is damaged",
         "val1.png: not an image",
@@ -290,20 +296,19 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path: Path) -> None:
     del train["annotations"][1]["area"]
     train["annotations"][0] |= {"area": 0}
     folder = write_layout(tmp_path / "in", train=train)
-    splits, notes = read_coco_folder(folder, utils.Progress)
+    splits = read_coco_folder(folder)
     kept = splits["train"].coco["annotations"]
     assert [a["bbox"] for a in kept] == [[0, 5, 15, 10], [50, 30, 10, 10], [50, 30, 10, 10]]
     assert [a["area"] for a in kept] == [150, 100, 90]
     assert [a["segmentation"] for a in kept] == [[[1, 1, 5, 1, 5, 5]], [[1, 1, 5, 1, 5, 5]], []]
-    assert notes == [
-        Note("boxes that leave their image, clipped", 2, ["train0.png, annotation 1", "train0.png, annotation 3"]),
-        Note("outlines that are neither polygons nor masks, left out", 1, ["train0.png, annotation 3"]),
-        Note(
-            "boxes without area or outside their image, dropped",
-            4,
-            [f"train0.png, annotation {number}" for number in (4, 5, 6, 7)],
+    assert splits["train"].notes == {
+        "boxes clipped to the image": Note(2, ["train0.png, annotation 1", "train0.png, annotation 3"]),
+        "outlines that are neither polygons nor masks, left out": Note(1, ["train0.png, annotation 3"]),
+        "boxes without area or outside the image dropped": Note(
+            4, [f"train0.png, annotation {number}" for number in (4, 5, 6, 7)]
         ),
-    ]
+    }
+    assert lines_of(describe(splits, Training((480,), 1333, 100)))
 
 
 def test_crowds_count_in_evaluation_and_are_skipped_in_training(tmp_path: Path, run: RunScript) -> None:
@@ -354,18 +359,15 @@ def mutated(value: object, rng: random.Random) -> object:
 
 
 def test_mutated_files_are_read_or_refused_in_a_sentence(tmp_path: Path) -> None:
-    from detr.report.dataset import Training, describe
-    from detr.report.dataset_text import lines_of
-
     folder, read = write_layout(tmp_path / "in"), 0
     for seed in range(300):
         rng = random.Random(seed)
         (folder / OURS["train"]).write_text(json.dumps(mutated(small_coco("train"), rng)))
         try:
-            splits, notes = read_coco_folder(folder, utils.Progress)
+            splits = read_coco_folder(folder)
         except UserError:
             continue
-        lines_of(describe(splits, notes, Training((480, 800), 1333, 100)))
+        lines_of(describe(splits, Training((480, 800), 1333, 100)))
         read += 1
     assert 30 < read < 270
 
@@ -377,4 +379,4 @@ def test_deep_and_huge_files_are_refused(text: str, tmp_path: Path) -> None:
     folder = write_layout(tmp_path / "in")
     (folder / OURS["train"]).write_text(text)
     with pytest.raises(UserError, match=r"custom_train.json: not JSON"):
-        read_coco_folder(folder, utils.Progress)
+        read_coco_folder(folder)

@@ -10,12 +10,12 @@ from PIL import Image, ImageEnhance
 
 import utils
 from detr.flags import MAX_SIZE, NUM_QUERIES, SCALES
-from detr.imported import Note, Split
+from detr.imported import Notes, Split
 from detr.report.dataset import Training, describe, training_scale
 from detr.report.dataset_picture import choose_samples, draw_dataset
 from detr.report.dataset_text import lines_of, title_of
 from detr.report.duplicates import candidates, find_alikes, repeated_boxes
-from detr.thumbnails import look_at
+from detr.thumbnails import look_at, stacked
 from tests.conftest import SHARED, RunScript, needs_shared
 
 TRAINING = Training((480, 800), 1333, 5)
@@ -47,11 +47,11 @@ def split_of(coco: dict, seed: int = 0) -> Split:
     """With thumbnails of noise: no two images look alike."""
     count = len(coco["images"])
     noise = np.random.default_rng([seed, count]).integers(0, 256, (count, 16, 18), dtype=np.uint8)
-    return Split(coco, [Path(image["file_name"]) for image in coco["images"]], noise)
+    return Split(coco, [Path(image["file_name"]) for image in coco["images"]], Notes(), noise)
 
 
-def described(train: dict, val: dict, notes: list[Note] | None = None) -> dict:
-    return describe({"train": split_of(train), "val": split_of(val, seed=1)}, notes or [], TRAINING)
+def described(train: dict, val: dict) -> dict:
+    return describe({"train": split_of(train), "val": split_of(val, seed=1)}, TRAINING)
 
 
 # -------------------------------------------------------------------------------------------------------------- numbers
@@ -193,13 +193,13 @@ def alike_images(folder: Path) -> dict[str, Split]:
             paths.append(folder / split / name)
         listed = [{"id": n, "file_name": p.name, "width": 320, "height": 240} for n, p in enumerate(paths, start=1)]
         coco = {"images": listed, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
-        splits[split] = Split(coco, paths, look_at(paths, utils.Progress).thumbnails)
+        splits[split] = Split(coco, paths, Notes(), stacked(look_at(paths)))
     return splits
 
 
 def test_images_that_are_there_twice_are_found_however_they_were_saved(tmp_path: Path) -> None:
     splits = alike_images(tmp_path)
-    report = describe(splits, [], TRAINING)
+    report = describe(splits, TRAINING)
     assert report["validation_images_in_training"] == {
         "count": 3,
         "identical": 1,
@@ -249,7 +249,7 @@ def test_blood_cells_hold_a_picture_twice() -> None:
     folder = SHARED / "bccd/train2017"
     paths = [folder / f"BloodImage_000{number}.jpg" for number in (37, 38, 39, 40, 41, 42)]
     paths = [path for path in paths if path.exists()]
-    assert find_alikes(look_at(paths, utils.Progress).thumbnails, len(paths))[0].tolist()[:3] == [
+    assert find_alikes(stacked(look_at(paths)), len(paths))[0].tolist()[:3] == [
         len(paths),
         0,
         len(paths),
@@ -267,7 +267,10 @@ def test_what_looks_wrong_is_said(tmp_path: Path) -> None:
         annotation |= {"category_id": 7 if annotation["id"] % 2 else 1, "iscrowd": 0, "area": 3, "bbox": [1, 1, 2, 2]}
     full = [train["annotations"][0] | {"id": 900 + n, "bbox": [1, 1, 9 + 4 * n, 9]} for n in range(6)]
     train["annotations"] += [*full, full[2] | {"id": 999}]
-    report = described(train, val, [Note("points skipped", 7, ["a.jpg region 1", "b.jpg region 2"])])
+    splits = {"train": split_of(train), "val": split_of(val, seed=1)}
+    splits["val"].notes.add(("points skipped", f"a.jpg, region {number}") for number in range(7))
+    report = describe(splits, TRAINING)
+    assert report["splits"]["val"]["notes"][0]["count"] == 7
     text = "\n".join(report["warnings"])
     for sentence in (
         "1 class without any object: fox; leave them out",
@@ -280,7 +283,7 @@ def test_what_looks_wrong_is_said(tmp_path: Path) -> None:
     ):
         assert sentence in text, text
     lines = lines_of(report)
-    assert "- points skipped: 7 (a.jpg region 1; b.jpg region 2 and 5 more)" in lines
+    assert "- val: points skipped: 7 (a.jpg, region 0; a.jpg, region 1; a.jpg, region 2 and 4 more)" in lines
     assert max(map(len, lines)) <= 120
     assert title_of(report).startswith("33 images, ") and title_of(report).endswith(", 4 classes")
 
@@ -313,10 +316,10 @@ def test_pictures_of_unusual_data_are_drawn(images: int, per_image: int, classes
     for annotation in coco["annotations"]:
         annotation["segmentation"] = {"size": [1, 1], "counts": "0"} if annotation["id"] % 2 else [[1, 1, 5, 5, 1, 9]]
     split = split_of(coco)
-    paths = [tmp_path / path for path in split.paths]
+    paths = [tmp_path / path for path in split.origins]
     for image, path in zip(coco["images"], paths, strict=True):
         Image.new("RGB", (image["width"], image["height"]), "gray").save(path)
-    splits = {"train": split._replace(paths=paths), "val": split._replace(paths=paths)}
+    splits = {"train": split._replace(origins=paths), "val": split._replace(origins=paths)}
     picture = draw_dataset(splits, "title", utils.COLOURS, utils.draw_objects)
     assert picture.width == 1920 and 700 < picture.height < 3000
 

@@ -12,8 +12,7 @@ import torch
 from detr.data import LabelMap
 from detr.evaluate import coco_metrics, to_coco_results
 from detr.postprocess import Detections
-from detr.via.reader import find_annotation_file, read_annotations
-from detr.via.to_coco import to_coco
+from detr.via.importer import import_via
 from tests.conftest import SHARED, needs_shared
 
 
@@ -49,8 +48,7 @@ def test_ground_truth_scores_one() -> None:
 @needs_shared
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_balloon_ground_truth_scores_exactly_one(split: str) -> None:
-    folder = SHARED / "balloon" / split
-    coco = to_coco(read_annotations(find_annotation_file(folder)), folder, ["balloon"], "balloon")
+    coco = import_via(SHARED / "balloon")[split].coco
     assert coco_metrics(coco, as_results(coco))[0] == 1.0
 
 

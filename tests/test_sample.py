@@ -16,7 +16,7 @@ from detr.sample.curves import ellipse, rectangle
 from detr.sample.draw import BalloonScene, draw_balloon_scene, draw_set, is_seen
 from detr.sample.shapes import box_xyxy, draw_shape_scene
 from detr.sample.surfaces import Light
-from detr.via.to_coco import polygon_area
+from detr.via.clip import polygon_area
 from tests.conftest import RunScript
 
 SHEET = Light(np.array((0, 0, 1.0)), np.zeros(3), np.ones(3))
@@ -192,4 +192,4 @@ def test_prep_draws_and_imports_the_sample(
 def test_sample_and_via_contradict_each_other(via_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     assert run("prep", "--sample", "--via", via_folder) == 2
     error = capsys.readouterr().err
-    assert "give one of the two" in error and error.count("\n") == 1 and not Path("data").exists()
+    assert "give one of them" in error and error.count("\n") == 1 and not Path("data").exists()

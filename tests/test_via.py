@@ -1,35 +1,36 @@
-"""VIA -> COCO: the real balloon file against the published recipe's converter, and files that are refused."""
+"""VIA -> COCO as a whole: the balloon file against the published converter, and folders as users have them."""
 
 import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from detr.errors import UserError
-from detr.via.reader import find_annotation_file, read_annotations
-from detr.via.record import Region
-from detr.via.to_coco import class_names, class_of, polygon_area, to_coco
-from tests.conftest import SHARED, needs_shared, write_via
+from detr.via.clip import polygon_area
+from detr.via.find import find_annotation_file
+from detr.via.importer import import_via
+from detr.via.reader import read_annotations
+from tests.conftest import SHARED, RunScript, needs_shared, write_via
 
 
 @needs_shared
-@pytest.mark.parametrize(("split", "images", "objects"), [("train", 61, 255), ("val", 13, 50)])
-def test_balloon_equals_the_published_recipe_but_for_ids_and_areas(split: str, images: int, objects: int) -> None:
-    folder = SHARED / "balloon" / split
-    coco = to_coco(read_annotations(find_annotation_file(folder)), folder, ["balloon"], "balloon")
-    reference = json.loads((SHARED / "reference_run" / f"via2coco_{split}.json").read_text())
-    assert (len(coco["images"]), len(coco["annotations"])) == (images, objects)
-    assert coco["categories"] == [{"id": 1, "name": "balloon"}]
-    for ours, theirs in zip(coco["images"], reference["images"], strict=True):
-        assert all(ours[key] == theirs[key] for key in ("file_name", "width", "height"))
-        assert ours["id"] == theirs["id"] + 1
-    for ours, theirs in zip(coco["annotations"], reference["annotations"], strict=True):
-        assert ours["bbox"] == theirs["bbox"] and ours["segmentation"] == theirs["segmentation"]
-        assert (ours["id"], ours["image_id"]) == (theirs["id"] + 1, theirs["image_id"] + 1)
-        xs, ys = ours["segmentation"][0][::2], ours["segmentation"][0][1::2]
-        shoelace = sum(xs[i - 1] * ys[i] - xs[i] * ys[i - 1] for i in range(len(xs)))
-        assert ours["area"] == abs(shoelace) / 2
+def test_balloon_equals_the_published_recipe_but_for_ids_and_areas() -> None:
+    for split, imported in import_via(SHARED / "balloon").items():
+        coco, reference = (
+            imported.coco,
+            json.loads((SHARED / "reference_run" / f"via2coco_{split}.json").read_text()),
+        )
+        assert (len(coco["images"]), len(coco["annotations"])) == {"train": (61, 255), "val": (13, 50)}[split]
+        assert coco["categories"] == [{"id": 1, "name": "balloon"}] and not imported.notes
+        for ours, theirs in zip(coco["images"], reference["images"], strict=True):
+            assert all(ours[key] == theirs[key] for key in ("file_name", "width", "height"))
+            assert ours["id"] == theirs["id"] + 1
+        for ours, theirs in zip(coco["annotations"], reference["annotations"], strict=True):
+            assert ours["bbox"] == theirs["bbox"] and ours["segmentation"] == theirs["segmentation"]
+            assert (ours["id"], ours["image_id"]) == (theirs["id"] + 1, theirs["image_id"] + 1)
+            xs, ys = ours["segmentation"][0][::2], ours["segmentation"][0][1::2]
+            shoelace = sum(xs[i - 1] * ys[i] - xs[i] * ys[i - 1] for i in range(len(xs)))
+            assert ours["area"] == abs(shoelace) / 2
 
 
 def test_areas_of_known_polygons() -> None:
@@ -39,30 +40,10 @@ def test_areas_of_known_polygons() -> None:
     assert polygon_area([*square, (0, 0)]) == 16  # VIA files repeat the first point, or do not
 
 
-def test_images_without_regions_stay(tmp_path: Path) -> None:
-    folder = write_via(tmp_path / "train", 3)
-    coco = to_coco(read_annotations(find_annotation_file(folder)), folder, ["disc"], "disc")
+def test_images_without_regions_stay(via_folder: Path) -> None:
+    coco = import_via(via_folder)["val"].coco
     assert [image["id"] for image in coco["images"]] == [1, 2, 3]
     assert {annotation["image_id"] for annotation in coco["annotations"]} == {1, 2}
-
-
-def test_classes_come_from_the_one_attribute_or_the_folder() -> None:
-    assert class_names([[]], "folder") == ["folder"]
-    assert class_of(Region([], {}), "folder") == "folder"
-    assert class_of(Region([], {"name": " cat "}), "folder") == "cat"
-    with pytest.raises(UserError, match="name = ''"):
-        class_of(Region([], {"name": ""}), "folder")
-
-
-def test_named_classes_are_shared_by_both_splits(tmp_path: Path) -> None:
-    splits = [
-        read_annotations(find_annotation_file(write_via(tmp_path / name, 1, attribute={"kind": name})))
-        for name in ("val", "train")
-    ]
-    assert class_names(splits, "folder") == ["train", "val"]
-    both = write_via(tmp_path / "both", 1, attribute={"kind": "a", "colour": "b"})
-    with pytest.raises(UserError, match=r"kind \(1\), colour \(1\)"):
-        class_names([read_annotations(find_annotation_file(both))], "folder")
 
 
 def polygon(**changes: object) -> dict:
@@ -74,15 +55,23 @@ def polygon(**changes: object) -> dict:
     ("content", "message"),
     [
         ("{", "not JSON"),
+        ("", "not a VIA annotation file"),
         ([], "not a VIA annotation file"),
         ({}, "not a VIA annotation file"),
-        ({"a": {"filename": "a.png", "regions": []}}, "not a VIA annotation file"),
+        ({"a": {"filename": "a.png"}}, "not a VIA annotation file"),
         ({"a": {"filename": "", "regions": {}}}, "file name ''"),
-        ({"a": polygon(name="circle")}, "a.png, region 7 is a 'circle'; accepted: 'polygon'"),
+        ({"a": {"filename": "a\n.png", "regions": {}}}, r"file name 'a\\n.png'"),
+        ({"a": polygon(), "b": 3}, "the entry b has no filename"),
+        ({"a": {"filename": "a.png", "regions": "none"}}, "a.png has the regions 'none'"),
+        ({"a": polygon(name="star")}, "a.png, region 7 is a 'star'; accepted: polygon, polyline, rect, circle"),
+        ({"a": polygon(name=["rect"])}, r"a.png, region 7 is a \['rect'\]; accepted"),
+        ({"a": polygon(name="circle")}, "a.png, region 7 has cx = None; a finite number"),
         ({"a": polygon(all_points_x=[1, 2])}, "region 7 needs as many all_points_x as all_points_y"),
         ({"a": polygon(all_points_x=[1, "2", 3])}, "region 7 has a coordinate that is not a finite number"),
         ({"a": polygon(all_points_x=[1, 1, 1], all_points_y=[1, 1, 2])}, "2 different points"),
         ({"a": {"filename": "a.png", "regions": {"7": {}}}}, "region 7 has no shape_attributes"),
+        ({"a": {"filename": "a.png", "regions": [3]}}, "region 0 is 3; an object with shape_attributes"),
+        ('{"a": {"filename": "a", "regions": [], "regions": []}}', "the key 'regions' is there twice"),
     ],
 )
 def test_what_cannot_be_read_is_named(content: object, message: str, tmp_path: Path) -> None:
@@ -92,20 +81,57 @@ def test_what_cannot_be_read_is_named(content: object, message: str, tmp_path: P
         read_annotations(path)
 
 
-def test_folders_and_images_that_do_not_fit_are_named(tmp_path: Path) -> None:
+def test_the_annotation_file_is_told_by_content(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         find_annotation_file(tmp_path / "train")
-    with pytest.raises(UserError, match=r"expected one annotation file \(\*.json\), found none"):
+    with pytest.raises(UserError, match=r"expected one annotation file \(\*.json or \*.csv\), .* found none"):
         find_annotation_file(tmp_path)
-    (tmp_path / "via.json").write_text(json.dumps({"a": polygon()}))
-    images = read_annotations(find_annotation_file(tmp_path))
-    with pytest.raises(UserError, match=r"a.png: no such image"):
-        to_coco(images, tmp_path, ["x"], "x")
-    Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"a.png is annotated twice"):
-        to_coco(images * 2, tmp_path, ["x"], "x")
-    with pytest.raises(UserError, match="leads out of the folder"):
-        to_coco([images[0]._replace(file_name="../a.png")], tmp_path, ["x"], "x")
-    (tmp_path / "second.json").write_text("{}")
-    with pytest.raises(UserError, match=r"found second.json, via.json"):
+    (tmp_path / "labels.json").write_text("{}")
+    (tmp_path / "prices.csv").write_text("name,price\nball,3\n")
+    with pytest.raises(UserError, match=r"found labels.json, prices.csv, which are no VIA files"):
         find_annotation_file(tmp_path)
+    (tmp_path / "zoo.JSON").write_text(json.dumps({"a": polygon()}))
+    assert find_annotation_file(tmp_path).name == "zoo.JSON"
+    (tmp_path / "second.json").write_text(json.dumps([polygon()]))
+    with pytest.raises(UserError, match=r"found second.json, zoo.JSON"):
+        find_annotation_file(tmp_path)
+
+
+def test_a_file_a_folder_with_one_and_images_elsewhere_are_the_same(tmp_path: Path, run: RunScript) -> None:
+    folder = write_via(tmp_path / "discs", 10)
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "via_region_data.json").rename(tmp_path / "elsewhere" / "notes.txt")
+    file = tmp_path / "elsewhere" / "notes.txt"
+    made = []
+    for arguments in (("--via", file, "--images", folder), ("--via", folder)):
+        assert run("prep", *arguments, "--weights", "none", "--categories", "disc", "--coco_path", "out") == 0
+        made.append({path.name: path.read_bytes() for path in Path("out").rglob("*.*")})
+        (folder / "via.json").write_bytes(file.read_bytes())
+    assert made[0] == made[1] and len(made[0]) == 10 + 4
+
+
+def test_a_set_that_is_divided_keeps_every_image_once(tmp_path: Path) -> None:
+    folder = write_via(tmp_path / "discs", 30)
+    splits = import_via(folder)
+    names = [image["file_name"] for split in splits.values() for image in split.coco["images"]]
+    assert sorted(names) == sorted(path.name for path in folder.glob("*.png"))
+    assert splits["train"].coco["categories"] == splits["val"].coco["categories"] == [{"id": 1, "name": "discs"}]
+    for split in splits.values():
+        assert [image["id"] for image in split.coco["images"]] == list(range(1, len(split.coco["images"]) + 1))
+        assert [path.name for path in split.origins] == [image["file_name"] for image in split.coco["images"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--val_fraction", "1"), "--val_fraction 1.0: accepted: more than 0 and less than 1"),
+        (("--images", "nowhere"), "--images nowhere: no such folder"),
+        (("--categories", "a,a"), "'a,a' has an empty or a repeated name"),
+        (("--via", "nowhere"), "nowhere: no such file or folder"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(
+    arguments: tuple, message: str, via_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("prep", "--via", via_folder, "--weights", "none", *arguments) == 2
+    assert message in capsys.readouterr().err and not Path("data").exists()

@@ -1,11 +1,12 @@
 """Measure a data set before it is written: what is in each split, what is there twice, what was changed. No torch."""
 
 import filecmp
+from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
 
-from detr.imported import Note, Split
+from detr.imported import Split
 from detr.report.dataset_text import warnings_of
 from detr.report.duplicates import find_alikes, repeated_boxes
 
@@ -47,19 +48,17 @@ def objects_of(coco: dict) -> Objects:
     )
 
 
-def describe(splits: dict[str, Split], notes: list[Note], training: Training) -> dict:
+def describe(splits: dict[str, Split], training: Training) -> dict:
     """The report of a data set: plain numbers, names and sentences, as they go to report.json.
 
     Args:
         splits: "train" and "val", with the same categories.
-        notes: what the importer clipped, dropped or skipped.
         training: what the boxes are held against.
     """
     report = {
         "training": {**training._asdict(), "scales": list(training.scales)},
         "splits": {name: _describe_split(split, training) for name, split in splits.items()},
         **_describe_alikes(splits),
-        "notes": [note._asdict() for note in notes],
     }
     return {**report, "warnings": warnings_of(report)}
 
@@ -79,6 +78,7 @@ def _describe_split(split: Split, training: Training) -> dict:
         **_describe_sizes(objects, training),
         "box_shapes": _describe_shapes(objects.boxes_xywh),
         "repeated_boxes": _describe_repeated(objects, names),
+        "notes": [{"what": what, **asdict(note)} for what, note in split.notes.items()],
     }
 
 
@@ -138,11 +138,11 @@ def _describe_alikes(splits: dict[str, Split]) -> dict:
     """Images that are there twice: within each split, and validation images that are training images too."""
     both = (splits["train"], splits["val"])
     names = [f"{name}/{image['file_name']}" for name in ("train", "val") for image in splits[name].coco["images"]]
-    paths = [path for split in both for path in split.paths]
-    train_count = len(splits["train"].paths)
+    origins = [path for split in both for path in split.origins]
+    train_count = len(splits["train"].origins)
     earlier, in_training = find_alikes(np.concatenate([split.thumbnails for split in both]), train_count)
     repeats, leaks = _pairs(earlier), _pairs(in_training)
-    identical = {pair for pair in leaks if filecmp.cmp(*(paths[i] for i in pair), shallow=False)}
+    identical = {pair for pair in leaks if filecmp.cmp(*(origins[i] for i in pair), shallow=False)}
     return {
         "repeated_images": {
             "train": _describe_pairs([pair for pair in repeats if pair[0] < train_count], names),

@@ -88,7 +88,7 @@ def _draw_mosaic(split: Split, samples: list[int], colour_of: dict[int, str], dr
             size = max(1, round(row_height * aspect)), max(1, round(row_height))
             image = images[number]
             scale = size[1] / image["height"]
-            photograph = read_rgb(split.paths[samples[number]], scale).resize(size, Image.Resampling.LANCZOS)
+            photograph = read_rgb(split.origins[samples[number]], scale).resize(size, Image.Resampling.LANCZOS)
             mosaic.paste(
                 draw_objects(photograph, _drawings(split.coco, image["id"], colour_of), scale), (round(left), top)
             )

@@ -110,11 +110,18 @@ def lines_of(report: dict) -> list[str]:
     """The report for a terminal: one line per split, a table, what was changed, what looks wrong."""
     splits = report["splits"]
     lines = [f"{name}: {split['images']} images, {split['objects']} objects" for name, split in splits.items()]
+    classes = list(splits["train"]["objects_per_class"])
+    more = f" and {len(classes) - _SHOWN_CLASSES} more" if len(classes) > _SHOWN_CLASSES else ""
+    lines.append(f"classes: {', '.join(classes[:_SHOWN_CLASSES])}{more}")
     rows = [("", list(splits)), *_count_rows(report), *_size_rows(report)]
     width = max(len(label) for label, _ in rows)
     lines += ["", *(f"{label:{width}}" + "".join(f"{cell:>16}" for cell in cells) for label, cells in rows)]
-    if report["notes"]:
-        notes = [f"{n['what']}: {n['count']:,} ({_listed(n['examples'], n['count'])})" for n in report["notes"]]
+    notes = [
+        f"{name}: {note['what']}: {note['count']:,} ({_listed(note['examples'], note['count'])})"
+        for name, split in splits.items()
+        for note in split["notes"]
+    ]
+    if notes:
         lines += ["", "Changed on the way:", *_items(notes)]
     if report["warnings"]:
         lines += ["", "Look at:", *_items(report["warnings"])]

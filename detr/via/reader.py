@@ -1,33 +1,36 @@
-"""Find a folder's annotation file, tell its format by content, and read it into neutral records. No torch."""
+"""Tell an annotation file's format by its content, and read it into neutral records. No torch."""
 
-import json
 from pathlib import Path
+from types import ModuleType
 
 from detr.errors import UserError
-from detr.via import v1
+from detr.via import annotations, coco_export, project, project3, table
 from detr.via.record import AnnotatedImage
+from detr.via.text import parse_json
 
-FORMATS = (v1,)  # each has `recognise(content)` and `read(content, where)`
+# Each has `recognise(content)` and `read(content, where)`; content is parsed JSON, or the text of what is not JSON.
+FORMATS: tuple[ModuleType, ...] = (project, project3, coco_export, annotations, table)
+ACCEPTED = "VIA 1.x and 2.x annotations (JSON, CSV), VIA 2.x and 3.x projects, VIA's COCO export"
 
 
-def find_annotation_file(folder: Path) -> Path:
-    """The one JSON file of a folder. Raises UserError when there is none, or several."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected train/ and val/, each with images and a VIA JSON file")
-    found = sorted(folder.glob("*.json"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise UserError(f"{folder}: expected one annotation file (*.json), found {names}")
-    return found[0]
+def parse(path: Path) -> object:
+    """The content of a file: Python values where it is JSON, else its text. Raises UserError naming the file."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not JSON or CSV (no UTF-8 text: {error})") from error
+    return parse_json(text, str(path)) if text.lstrip()[:1] in ("{", "[") else text
+
+
+def format_of(content: object) -> ModuleType | None:
+    """The format that recognises a content."""
+    return next((known for known in FORMATS if known.recognise(content)), None)
 
 
 def read_annotations(path: Path) -> list[AnnotatedImage]:
     """Read an annotation file. Raises UserError naming the file when it is in no format that we know."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
-    for format_ in FORMATS:
-        if format_.recognise(content):
-            return format_.read(content, str(path))
-    raise UserError(f"{path}: not a VIA annotation file that is supported; accepted: VIA 1.x JSON (polygons)")
+    content = parse(path)
+    known = format_of(content)
+    if known is None:
+        raise UserError(f"{path}: not a VIA annotation file that is supported; accepted: {ACCEPTED}")
+    return list(known.read(content, str(path)))

@@ -2,16 +2,20 @@
 
 from typing import NamedTuple
 
+Point = tuple[float, float]
+
 
 class Region(NamedTuple):
     """One outlined object as its annotator drew it, in pixels of the image."""
 
-    points_xy: list[tuple[float, float]]  # the outline, closed; exactly as drawn
+    points_xy: list[Point]  # the outline, closed; a single point where only a point was set
     attributes: dict[str, object]  # what the annotator filled in, such as {"name": "balloon"}
+    key: str = ""  # how the file tells it from the other regions of its image
 
 
 class AnnotatedImage(NamedTuple):
     """One image of an annotation file with its regions."""
 
-    file_name: str
+    file_name: str  # as the file has it: perhaps with folders, or an address
     regions: list[Region]
+    listed_wh: tuple[int, int] | None = None  # the image's size where the file gives one (only COCO does)

@@ -1,0 +1,13 @@
+"""What an import may change or leave out, in the words of its report. No torch."""
+
+POINT = "points, which have no box, skipped"
+CLIPPED = "regions clipped to the image"
+OUTSIDE = "regions outside the image dropped"
+ZERO = "regions without width or height dropped"
+LINE = "outlines without area replaced by their box"
+UNLABELLED = "regions without a class left out (--skip_unlabelled)"
+OTHER = "regions of class {} left out (--categories)"
+SEVERAL = "regions with several checked boxes taken by --checked"
+BAD = "unusable images left out (--skip_bad_images)"
+TURNED = "EXIF-rotated photographs annotated as stored, regions turned upright"
+UNSURE = "EXIF-rotated photographs annotated as stored or as shown, taken as shown: look at them"
