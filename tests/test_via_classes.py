@@ -40,7 +40,7 @@ def test_one_class_where_nothing_is_filled_in() -> None:
     [
         (({"name": " cat "}, {"name": "dog"}), ["cat", "dog"]),
         (({"label": 3}, {"label": "12"}), ["3", "12"]),
-        (({"Object Class": {"cat": True}}, {"Object Class": {"dog": True, "cat": False}}), ["cat", "dog"]),
+        (({"Object Class": {"cat": True}}, {"Object Class": {"dog": "true", "cat": "false"}}), ["cat", "dog"]),
         (({"type": ["cat"]}, {"type": ["dog"]}), ["cat", "dog"]),
         (({"name": "", "kind": "cat"}, {"name": None, "kind": "dog"}), ["cat", "dog"]),
         (({"pug": "1"}, {"corgi": "1"}), ["pug", "corgi"]),

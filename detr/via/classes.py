@@ -155,7 +155,11 @@ def _texts(value: object) -> list[str]:
     if value is None:
         return []
     if isinstance(value, dict):  # {"cat": true, "dog": false}
-        return [_clean(name) for name, is_checked in value.items() if is_checked and name.strip()]
+        return [
+            _clean(name)
+            for name, checked in value.items()
+            if name.strip() and checked not in (False, None, "", "false")
+        ]
     if isinstance(value, list):
         return [text for item in value for text in ([] if isinstance(item, list | dict) else _texts(item))]
     text = _clean(value if isinstance(value, str) else str(value))
