@@ -49,8 +49,8 @@ def parse_arguments() -> argparse.Namespace:
         "--coco",
         type=Path,
         metavar="DIR",
-        help="folder that is COCO already, as the official one or as exported by CVAT or Roboflow: checked, reported "
-        "and copied to --coco_path",
+        help="folder that is COCO already, as the official one or as exported by CVAT, Roboflow or Label Studio: "
+        "checked, reported and copied to --coco_path",
     )
     parser.add_argument(
         "--sample",
