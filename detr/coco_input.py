@@ -169,9 +169,7 @@ def find_images(coco: dict, source: Source, folder: Path) -> tuple[dict[int, Pat
         name = image["file_name"] = safe_name(listed)
         path = next((place / name for place in source.folders if name and _is_file(place / name)), None)
         if not name:
-            problems.append(
-                f"{source.file}: the file name {shown(listed)} leads out of the folder; accepted: a relative one"
-            )
+            problems.append(f"{source.file}: the file name {shown(listed)} is not a plain relative one")
         elif name in names:
             problems.append(f"{source.file}: {plain(name)} is listed twice")
         elif path is None:
@@ -186,9 +184,9 @@ def find_images(coco: dict, source: Source, folder: Path) -> tuple[dict[int, Pat
 
 
 def safe_name(file_name: str) -> str:
-    """A file name as a relative path with /, empty where it could lead out of the folder it is meant for."""
+    """A file name as a relative path with /, empty where it could lead out of its folder or cannot be printed."""
     path = PureWindowsPath(file_name)  # takes / and \\, and knows drive letters
-    return "" if path.anchor or ".." in path.parts or "\0" in file_name or not path.name else path.as_posix()
+    return "" if path.anchor or ".." in path.parts or not path.name or not is_line(file_name) else path.as_posix()
 
 
 def _is_file(path: Path) -> bool:

@@ -3,8 +3,8 @@
 import textwrap
 from collections.abc import Callable
 
-FEW_OBJECTS = 10  # training objects of a class below which little can be learnt
-FEW_IMAGES = 10  # validation images below which AP is a lottery
+_FEW_OBJECTS = 10  # training objects of a class below which little can be learnt
+_FEW_IMAGES = 10  # validation images below which AP is a lottery
 _MANY_TINY, _MANY_EMPTY = 0.2, 0.5  # shares worth a warning
 _SHOWN_CLASSES, _SHOWN_EXAMPLES = 15, 3  # on the terminal; report.json has more
 _LINE_WIDTH = 110
@@ -34,12 +34,12 @@ def _classes(report: dict) -> list[str]:
     nowhere = [name for name in train if not train[name] and not val[name]]
     unlearnt = [f"{name} ({val[name]})" for name in train if val[name] and not train[name]]
     unmeasured = [f"{name} ({train[name]})" for name in train if train[name] and not val[name]]
-    few = [f"{name} ({train[name]})" for name in train if 0 < train[name] < FEW_OBJECTS]
+    few = [f"{name} ({train[name]})" for name in train if 0 < train[name] < _FEW_OBJECTS]
     found = (
         (nowhere, "without any object: {}; leave them out, or look for a misspelt name"),
         (unlearnt, "with objects in val only, which cannot be learnt: {}; move some of their images to train"),
         (unmeasured, "with objects in train only, which AP says nothing about: {}; move some of their images to val"),
-        (few, f"with fewer than {FEW_OBJECTS} training objects: {{}}; expect little of them"),
+        (few, f"with fewer than {_FEW_OBJECTS} training objects: {{}}; expect little of them"),
     )
     return [f"{_count(len(n), 'class')} {text.format(_listed(n, len(n)))}" for n, text in found if n]
 
@@ -61,9 +61,9 @@ def _images(report: dict) -> list[str]:
         if again := report["repeated_images"][name]["count"]:
             examples = _listed(report["repeated_images"][name]["examples"], again)
             found.append(f"{_count(again, f'{name} image')} {_is_are(again)} there more than once: {examples}")
-    if report["splits"]["val"]["images"] < FEW_IMAGES:
+    if report["splits"]["val"]["images"] < _FEW_IMAGES:
         few = _count(report["splits"]["val"]["images"], "validation image")
-        found.append(f"only {few}: AP will jump from epoch to epoch; {FEW_IMAGES} or more tell more")
+        found.append(f"only {few}: AP will jump from epoch to epoch; {_FEW_IMAGES} or more tell more")
     return found
 
 
