@@ -13,7 +13,7 @@ from pathlib import Path
 import utils
 from detr.errors import UserError
 from detr.images import read_rgb
-from detr.public_weights import PUBLIC_URL, PUBLIC_WEIGHTS
+from detr.public_weights import PUBLIC_URL, PUBLIC_WEIGHTS, SHIPPED_WEIGHTS
 from detr.sample.draw import draw_set
 from detr.via.reader import find_annotation_file, read_annotations
 from detr.via.record import AnnotatedImage
@@ -26,7 +26,7 @@ SHOWN_IMAGES = 6
 SAMPLE_COUNTS = {"train": 80, "val": 40}  # drawn images; the validation scenes follow the training scenes
 SAMPLE_SEED = 20
 DEFAULT_WEIGHTS = "detr-r50"
-SAMPLE_WEIGHTS = "none"  # what --sample starts from: the place to name the tiny weights once they ship
+SAMPLE_WEIGHTS = "detr-tiny"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -55,8 +55,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--weights",
         metavar="NAME",
-        help=f"weights to start from: {', '.join(PUBLIC_WEIGHTS)} (downloaded), none, or the path of a DETR file; "
-        f"the class head is taken off (default: {DEFAULT_WEIGHTS}; with --sample: {SAMPLE_WEIGHTS})",
+        help=f"weights to start from: {', '.join(PUBLIC_WEIGHTS)} (downloaded), {', '.join(SHIPPED_WEIGHTS)} (small, "
+        "here already, for machines without a GPU), none, or the path of a DETR file; the class head is taken off "
+        f"(default: {DEFAULT_WEIGHTS}; with --sample: {SAMPLE_WEIGHTS})",
     )
     parser.add_argument(
         "--categories",
@@ -208,8 +209,9 @@ def draw_samples(coco: dict, folder: Path, path: Path) -> None:
 
 def check_weights_name(weights: str) -> None:
     """Raise UserError for a name that is neither known nor a file, before any work is done."""
-    if weights not in (*PUBLIC_WEIGHTS, "none") and not Path(weights).is_file():
-        raise UserError(f"--weights {weights}: no such file; accepted: {', '.join(PUBLIC_WEIGHTS)}, none, or a file")
+    names = (*PUBLIC_WEIGHTS, *SHIPPED_WEIGHTS, "none")
+    if weights not in names and not Path(weights).is_file():
+        raise UserError(f"--weights {weights}: no such file; accepted: {', '.join(names)}, or a file")
 
 
 def prepare_weights(weights: str) -> Path | None:
@@ -218,9 +220,11 @@ def prepare_weights(weights: str) -> Path | None:
         return None
     if weights in PUBLIC_WEIGHTS:
         original = Path(PUBLIC_WEIGHTS[weights].file_name)
+    else:
+        original = SHIPPED_WEIGHTS.get(weights, Path(weights))
+    if weights in (*PUBLIC_WEIGHTS, *SHIPPED_WEIGHTS):
         stripped = Path(f"{weights}_no-class-head.pth")
     else:
-        original = Path(weights)
         stripped = original.with_name(f"{original.stem}_no-class-head.pth")
     is_current = stripped.exists() and (not original.exists() or stripped.stat().st_mtime >= original.stat().st_mtime)
     if not is_current:

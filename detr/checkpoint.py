@@ -57,9 +57,12 @@ def _read_tensors(path: Path) -> object:
 
 
 def strip_class_head(checkpoint: dict, config: dict) -> dict:
-    """What a fine-tuning starts from: the weights without the class head, and the architecture without its classes."""
+    """What a fine-tuning starts from: the weights without the class head, the architecture without its classes, and the
+    size of the images where that is known.
+    """
     model = {key: value for key, value in checkpoint["model"].items() if key not in CLASS_HEAD}
-    return {"model": model, "config": {key: value for key, value in config.items() if key != "num_classes"}}
+    stripped = {"model": model, "config": {key: value for key, value in config.items() if key != "num_classes"}}
+    return stripped | {key: checkpoint[key] for key in ("resolution",) if key in checkpoint}
 
 
 def has_class_head(checkpoint: dict) -> bool:

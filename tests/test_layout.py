@@ -36,6 +36,7 @@ ALLOWED = {
     "criterion": TENSORS | {"matcher"},
     "postprocess": TENSORS,
     "checkpoint": TENSORS | {"model", "backbone", "public_weights", "class_rows"},
+    "shrink": {"checkpoint"},
     "distributed": OPEN,
     "device": TENSORS | {"distributed"},
     "schedule": OPEN,
