@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from detr.backbone import Backbone
 from detr.data import load_folder, make_loader, read_batches
+from detr.device import keep_freed_memory
 from detr.sampler import KeyBatches
 from detr.structures import Targets
 from detr.transforms import augmented_view, evaluation_view, jittered_view
@@ -95,8 +96,9 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=16)
     parser.add_argument("--scale", type=int, default=192, help="shorter side of the images (%(default)s)")
     parser.add_argument("--max_size", type=int, default=320)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=1)
     args = parser.parse_args()
+    keep_freed_memory()
     torch.manual_seed(SEED)
     backbone = Backbone(args.backbone, stride=args.stride, batch_norm="live")
     train(backbone, args.folder, args.scale, args.max_size, args.epochs)

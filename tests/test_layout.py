@@ -37,7 +37,7 @@ ALLOWED = {
     "postprocess": TENSORS,
     "checkpoint": TENSORS | {"model", "backbone", "public_weights", "class_rows"},
     "shrink": {"checkpoint"},
-    "pretrain_backbone": TENSORS | {"backbone", "data", "sampler", "transforms"},
+    "pretrain_backbone": TENSORS | {"backbone", "data", "device", "sampler", "transforms"},
     "distributed": OPEN,
     "device": TENSORS | {"distributed"},
     "schedule": OPEN,
