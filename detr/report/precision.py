@@ -3,7 +3,6 @@
 Shapes: K classes, T IoU thresholds, N detections; 101 recall points. NaN stands for what is not defined.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,10 @@ import numpy as np
 from detr.report.matching import IGNORED, IOU_THRESHOLDS, MAX_DETECTIONS, RIGHT, Matches
 
 RECALLS = np.linspace(0, 1, 101)
+COCO_NUMBERS = (
+    *("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"),
+    *("AR 1", "AR 10", "AR 100", "AR small", "AR medium", "AR large"),
+)  # in COCOeval's order
 _LEVEL_50, _LEVEL_75 = 0, 5  # of IOU_THRESHOLDS
 TINY = np.spacing(1)  # COCO adds it to what it divides by
 
@@ -48,16 +51,14 @@ def precision_at_recalls(outcome: np.ndarray, objects: int) -> tuple[np.ndarray,
 
 def coco_numbers(matches: Matches, whole: Curves) -> dict[str, float | None]:
     """The 12 numbers of COCOeval under their names; None where it says -1. `whole` are the curves of everything."""
-    by_area = {area: curves(matches, area) for area in ("small", "medium", "large")}
-    numbers = {
-        "AP": mean(whole.precision),
-        "AP50": mean(whole.precision[_LEVEL_50]),
-        "AP75": mean(whole.precision[_LEVEL_75]),
-    }
-    numbers |= {f"AP {area}": mean(of_area.precision) for area, of_area in by_area.items()}
-    numbers |= {f"AR {most}": mean(curves(matches, most=most).recall) for most in (1, 10)}
-    numbers |= {f"AR {MAX_DETECTIONS}": mean(whole.recall)}
-    return numbers | {f"AR {area}": mean(of_area.recall) for area, of_area in by_area.items()}
+    by_area = [curves(matches, area) for area in ("small", "medium", "large")]
+    values = [
+        *(whole.precision, whole.precision[_LEVEL_50], whole.precision[_LEVEL_75]),
+        *(of_area.precision for of_area in by_area),
+        *(curves(matches, most=1).recall, curves(matches, most=10).recall, whole.recall),
+        *(of_area.recall for of_area in by_area),
+    ]
+    return dict(zip(COCO_NUMBERS, map(mean, values), strict=True))
 
 
 def class_numbers(whole: Curves, label: int) -> dict[str, float | None]:
@@ -69,7 +70,7 @@ def class_numbers(whole: Curves, label: int) -> dict[str, float | None]:
     }
 
 
-def mean(values: np.ndarray | Iterable[float]) -> float | None:
+def mean(values: np.ndarray | list[float]) -> float | None:
     """Mean of what is defined, that is not NaN; None where nothing is."""
     values = np.asarray(values, dtype=np.float64)
     values = values[~np.isnan(values)]
