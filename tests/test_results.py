@@ -1,18 +1,26 @@
 """results.py as a user runs it, on whole and on damaged runs."""
 
+import argparse
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from detr.checkpoint import load_detector
 from detr.detector import Detector
 from detr.errors import UserError
-from detr.report.runs import read_run
+from detr.model import Detr, DetrConfig
+from detr.report.curves import draw_curves, panels_of_everything, smooth
+from detr.report.metrics import measure
+from detr.report.runs import Run, read_run
 from tests.conftest import SHARED, TINY, RunScript, needs_shared
 
-CURVES = {"losses.png", "errors.png", "average_precision.png"}
+CURVES = {"losses.png", "errors.png", "average_precision.png", "every_quantity.png"}
+METRICS = {"metrics.json", "metrics.png", "confusion.png"}
 
 
 @pytest.fixture
@@ -33,10 +41,18 @@ def test_one_epoch_gives_every_picture(trained: Path, run: RunScript, capsys: py
     capsys.readouterr()
     assert run("results") == 0
     output = capsys.readouterr().out
-    assert {path.name for path in (trained / "figures").iterdir()} == CURVES | {"predictions.png"}
+    assert {path.name for path in (trained / "figures").iterdir()} == CURVES | METRICS | {"predictions.png"}
     for path in (trained / "figures").iterdir():
         assert f"saved {path}" in output
-        assert min(Image.open(path).size) > 300
+        assert path.suffix == ".json" or min(Image.open(path).size) > 300
+    truth = json.loads(Path("data/custom/annotations/custom_val.json").read_text())
+    predictions = json.loads((trained / "predictions.json").read_text())
+    saved = json.loads((trained / "figures/metrics.json").read_text())
+    assert saved == {"runs": [{"name": "outputs", "metrics": json.loads(json.dumps(measure(truth, predictions)))}]}
+    assert read_run(trained).log[0]["test_coco_eval_bbox"][0] == pytest.approx(
+        saved["runs"][0]["metrics"]["coco"]["AP"]
+    )
+    assert "best F1" in output and "disc    3" in output
 
 
 def test_predictions_show_what_passes_the_threshold(trained: Path, run: RunScript, drawn: list) -> None:
@@ -82,8 +98,43 @@ def test_the_detector_in_three_lines(trained: Path) -> None:
 
 def test_several_runs_are_laid_over_each_other(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     shutil.copytree(trained, "second")
-    assert run("results", "--log", "outputs", "second") == 0
-    assert "second: best AP" in capsys.readouterr().out
+    perfect = [
+        {**a, "score": 1.0}
+        for a in json.loads(Path("data/custom/annotations/custom_val.json").read_text())["annotations"]
+    ]
+    Path("second/predictions.json").write_text(json.dumps(perfect))
+    shutil.copytree(trained, "third/outputs")
+    Path("third/outputs/predictions.json").unlink()
+    assert run("results", "--log", "outputs", "second", "third/outputs") == 0
+    output = capsys.readouterr().out
+    assert "second: best AP" in output and "third/outputs: no metrics, third/outputs has no predictions.json" in output
+    table = [line.split() for line in output.splitlines()]
+    assert ["AP", "of", "outputs", "second"] in table and any(
+        row[0] == "disc" and row[-1] == "1.000" for row in table if row
+    )
+    saved = json.loads(Path("outputs/figures/metrics.json").read_text())["runs"]
+    assert [entry["name"] for entry in saved] == ["outputs", "second", "third/outputs"]
+    assert saved[1]["metrics"]["coco"]["AP"] == 1.0 and saved[2]["metrics"] is None
+
+
+def test_the_best_threshold_is_used_everywhere(
+    trained: Path, run: RunScript, drawn: list, capsys: pytest.CaptureFixture
+) -> None:
+    truth = json.loads(Path("data/custom/annotations/custom_val.json").read_text())
+    found = [{**a, "score": 0.4} for a in truth["annotations"]]
+    found += [{**a, "bbox": [0, 0, 3, 3], "score": 0.2} for a in truth["annotations"]]
+    (trained / "predictions.json").write_text(json.dumps(found))
+    assert run("results", "--images", "discs/val", "--device", "cpu") == 0
+    assert "score from 0.5;" in capsys.readouterr().out  # no best one is known yet
+    assert run("results") == 0
+    assert "1.000 at score 0.300" in capsys.readouterr().out
+    assert [len(objects) for _, _, objects in drawn[0]] == [1, 1, 2, 2, 0, 0]
+    assert run("results", "--images", "discs/val", "--device", "cpu") == 0
+    assert "score from 0.3;" in capsys.readouterr().out
+    assert run("results", "--threshold", "0.1") == 0
+    assert "mistakes            at score 0.100" in capsys.readouterr().out
+    assert [len(objects) for _, _, objects in drawn[1]] == [1, 2, 2, 4, 0, 0]
+    assert run("results", "--threshold", "best") == 2
 
 
 @needs_shared
@@ -97,6 +148,49 @@ def test_the_references_own_log(run: RunScript, tmp_path: Path, capsys: pytest.C
     assert {path.name for path in Path("reference/figures").iterdir()} == CURVES
 
 
+def test_the_references_own_checkpoint(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    """Its labels are category ids, its classes nameless, its arguments a Namespace."""
+    config = DetrConfig(
+        num_classes=2, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=1, dim_feedforward=32,
+        num_queries=5,
+    )  # fmt: skip
+    namespace = argparse.Namespace(nheads=4, dilation=False, backbone="resnet18")
+    torch.save({"model": Detr(config).state_dict(), "args": namespace, "epoch": 0}, "reference.pth")
+    Path("reference").mkdir()
+    Path("reference/log.txt").write_text('{"epoch": 0, "train_loss": 1.0}\n')
+    command = ("results", "--log", "reference", "--checkpoint", "reference.pth", "--device", "cpu")
+    assert run(*command) == 0
+    assert (
+        "reference: no metrics, the run does not say where its images are; --coco_path tells" in capsys.readouterr().out
+    )
+    assert run(*command, "--coco_path", coco_folder, "--threshold", 0) == 0
+    assert {path.name for path in Path("reference/figures").iterdir()} == CURVES | METRICS | {
+        "predictions.png",
+        "predictions.json",
+    }
+    found = json.loads(Path("reference/figures/predictions.json").read_text())
+    assert {entry["category_id"] for entry in found} <= {1} and {entry["image_id"] for entry in found} <= {1, 2, 3}
+    assert run(*command, "--images", "discs/val") == 2
+    assert (
+        "does not say what its classes are called, as main.py's checkpoints do; --coco_path" in capsys.readouterr().err
+    )
+    assert run(*command, "--images", "discs/val", "--coco_path", coco_folder) == 0
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes", "raw"),
+    [([1], 2, True), ([0], 1, True), ([1], 1, False), ([3, 7], 2, False), ([1, 90], 91, True)],
+)
+def test_what_the_labels_of_a_nameless_checkpoint_mean(ids: list[int], classes: int, raw: bool, tmp_path: Path) -> None:
+    config = {"backbone": "resnet18", "hidden_dim": 32, "enc_layers": 1, "dec_layers": 1, "dim_feedforward": 32}
+    path = tmp_path / "reference.pth"
+    torch.save({"model": Detr(DetrConfig(num_classes=classes, **config)).state_dict()}, path)
+    categories = [{"id": i, "name": str(i)} for i in ids]
+    assert load_detector(path, categories).raw_ids is raw
+    with pytest.raises(UserError, match=rf"has {classes} classes; the annotations have 3, with ids up to 99"):
+        load_detector(path, [{"id": i, "name": str(i)} for i in (97, 98, 99)])
+
+
 def test_logs_that_are_cut_short_or_odd(run: RunScript, tmp_path: Path) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
@@ -106,6 +200,8 @@ def test_logs_that_are_cut_short_or_odd(run: RunScript, tmp_path: Path) -> None:
     odd = read_run(folder)
     assert len(odd.log) == 2 and odd.series("train_loss") == ([0], [2.0])
     assert odd.series("test_coco_eval_bbox") == odd.series("absent") == ([], [])
+    (folder / "log.txt").write_text('{"epoch": 5, "test_coco_eval_bbox": [0.5], "note": "hi", "parts": {"a": 1}}\n')
+    assert run("results", "--log", "odd") == 0
     (folder / "log.txt").write_text("")
     assert run("results", "--log", "odd") == 0
     (folder / "log.txt").write_text("?\n{}\n")
@@ -122,3 +218,38 @@ def test_what_is_missing_is_named(trained: Path, run: RunScript, capsys: pytest.
     shutil.rmtree("data")
     assert run("results") == 2
     assert "--coco_path says where the COCO folder is now" in capsys.readouterr().err
+
+
+def test_every_logged_number_has_a_panel() -> None:
+    log = [
+        {"epoch": 0, "train_loss": 1, "test_loss": 2, "test_coco_eval_bbox": [0.1] * 12, "seconds": 3.0, "note": "x"}
+    ]
+    panels = panels_of_everything([Run("a", log, {}), Run("b", [{"epoch": 0, "only_here": 1, "two": [1, 2]}], {})])
+    assert [panel.title for panel in panels[:3]] == ["loss", "AP", "AP50"] and len(panels) == 1 + 12 + 4
+    assert [line.key for line in panels[0].lines] == ["train_loss", "test_loss"]
+    assert [panel.title for panel in panels[-4:]] == ["seconds", "only_here", "two [0]", "two [1]"]
+
+
+@needs_shared
+def test_every_quantity_of_the_reference_is_drawn() -> None:
+    run = read_run(SHARED / "reference_run")
+    drawn = {line.key for panel in panels_of_everything([run]) for line in panel.lines}
+    assert drawn == set(run.log[0]) - {"epoch"} and len(drawn) == 93
+
+
+@pytest.mark.filterwarnings("error")
+def test_runs_of_different_length_with_gaps_and_odd_names(tmp_path: Path) -> None:
+    long = [{"epoch": e, "train_loss": 1 / (e + 1), "test_coco_eval_bbox": [e / 100, -1.0]} for e in range(50)]
+    gaps = [{"epoch": e, "train_loss": float("nan") if e % 2 else 0.5} for e in range(0, 30, 3)]
+    runs = [Run("_a$b$", long, {}), Run("b", gaps, {}), Run("empty", [], {})]
+    for name in ("losses", "average_precision", "every_quantity"):
+        draw_curves(runs, name, tmp_path / f"{name}.png", ("#D55E00", "#0072B2"))
+        assert min(Image.open(tmp_path / f"{name}.png").size) > 150
+
+
+def test_smoothing_keeps_what_is_level_and_does_not_lag() -> None:
+    assert smooth(np.full(30, 2.5)) == pytest.approx(np.full(30, 2.5))
+    line = np.arange(100.0)
+    assert smooth(line)[10:-10] == pytest.approx(line[10:-10])
+    noise = np.random.default_rng(0).normal(size=400)
+    assert len(smooth(noise)) == 400 and smooth(noise).std() < noise.std() / 3

@@ -87,7 +87,7 @@ def draw_curves(runs: list[Run], name: str, path: Path, colours: tuple[str, ...]
     handles: dict[str, Line2D] = {}
     for axis, panel in zip(axes.flat, panels, strict=False):
         handles |= _draw_panel(axis, panel, runs, colours)
-        axis.set_title(panel.title, fontsize=8 if is_small else 11)
+        axis.set_title(plain(panel.title), fontsize=8 if is_small else 11)
         axis.tick_params(labelsize=7 if is_small else 9)
         if not is_small:
             axis.set_xlabel("epoch")
@@ -114,7 +114,7 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], colours: tuple[str, .
             split, style = next((v for k, v in _SPLITS.items() if line.key.startswith(k)), ("", "-"))
             colour = colours[(number if len(runs) > 1 else int(style == "--")) % len(colours)]
             drawn = _draw_line(axis, epochs, values, style, colour if split or len(runs) > 1 else "0.4")
-            handles[", ".join(filter(None, (run.name if len(runs) > 1 else "", split)))] = drawn
+            handles[", ".join(filter(None, (plain(run.name) if len(runs) > 1 else "", split)))] = drawn
             if panel.is_share:
                 best = int(np.argmax(values))
                 axis.plot(epochs[best], values[best], "o", color=colour, markersize=5)
@@ -142,6 +142,12 @@ def _draw_line(axis: Axes, epochs: list[int], values: list[float], style: str, c
         return axis.plot(epochs, values, style, color=colour, marker=marker, linewidth=1.4)[0]
     axis.plot(epochs, values, color=colour, linewidth=0.8, alpha=0.35)
     return axis.plot(epochs, smooth(np.array(values)), style, color=colour, linewidth=1.6)[0]
+
+
+def plain(name: str) -> str:
+    """A name that comes from outside, with nothing in it that matplotlib takes for a formula or hides."""
+    name = name.replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
 
 
 def smooth(values: np.ndarray) -> np.ndarray:

@@ -2,18 +2,16 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from detr.report.curves import plain
 from detr.report.tables import MISTAKE_NAMES, class_names
 
 _MOST_COLOURED = 5  # classes; of more, each is a pale line
-_MOST_CLASSES = 16  # with a bar each, or a row in a confusion matrix
+_MOST_CLASSES = 16  # rows of a confusion matrix
+_MOST_BARS = 24
 _OVERALL = "black"
 
 Named = list[tuple[str, dict]]  # (name of a run, its metrics)
@@ -21,6 +19,7 @@ Named = list[tuple[str, dict]]  # (name of a run, its metrics)
 
 def draw_metrics(runs: Named, path: Path, colours: tuple[str, ...]) -> None:
     """Save six diagrams as a PNG: classes of one run, or several runs laid over each other."""
+    runs = [(_short(name), metrics) for name, metrics in runs]
     figure, axes = plt.subplots(2, 3, figsize=(15, 9), layout="constrained")
     _draw_precision(axes[0, 0], runs, colours, level=0)
     if len(runs) == 1:
@@ -69,7 +68,12 @@ def _draw_precision(axis: Axes, runs: Named, colours: tuple[str, ...], level: in
         if mean is None:
             continue
         if len(runs) > 1:
-            axis.plot(recalls, _reached(mean), color=colours[number % len(colours)], label=f"{name}  {mean.mean():.3f}")
+            axis.plot(
+                recalls,
+                _reached(mean),
+                color=colours[number % len(colours)],
+                label=f"{name}  {mean.mean():.3f}",
+            )
             continue
         known = [c for c in metrics["classes"] if c["precision_at_recall"]]
         for place, one in enumerate(known):
@@ -130,20 +134,21 @@ def _draw_classes(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
         key=lambda n: max(by[n]["AP"] or 0 for by in by_name if n in by),
     )
     title = "AP of each class (dot: AP50)"
-    if len(names) > _MOST_CLASSES:
-        title = f"AP of the {_MOST_CLASSES // 2} worst and best of {len(names)} classes (dot: AP50)"
-        names = names[: _MOST_CLASSES // 2] + names[-_MOST_CLASSES // 2 :]
+    half = max(2, _MOST_BARS // len(runs) // 2)
+    if len(names) > 2 * half:
+        title = f"AP of the {half} worst and best of {len(names)} classes (dot: AP50)"
+        names = names[:half] + names[-half:]
     height = 0.8 / len(runs)
     for number, ((name, _), by) in enumerate(zip(runs, by_name, strict=True)):
         ys = np.arange(len(names)) - (number - (len(runs) - 1) / 2) * height
-        found = [[(by.get(n, {}).get(key) or 0) for n in names] for key in ("AP", "AP50")]
+        values = [(by.get(n, {}).get(key) for n in names) for key in ("AP", "AP50")]
+        ap, ap50 = (np.array([*of_key], dtype=np.float64) for of_key in values)  # NaN where a run has no such class
         colour = colours[number % len(colours)]
-        axis.barh(ys, found[0], height * 0.9, color=colour, alpha=0.8, label=name if len(runs) > 1 else None)
-        axis.plot(found[1], ys, "o", color=colour, markersize=5)
-        for y, value in zip(ys, found[0], strict=True):
-            inside = value > 0.15
-            place = {"ha": "right" if inside else "left", "va": "center", "fontsize": 8}
-            axis.text(value, y, f" {value:.3f} ", color="white" if inside else "black", **place)
+        axis.barh(ys, ap, height * 0.9, color=colour, alpha=0.8, label=name if len(runs) > 1 else None)
+        axis.plot(ap50, ys, "o", color=colour, markersize=5)
+        for y, value in zip(ys[~np.isnan(ap)], ap[~np.isnan(ap)], strict=True):
+            place = {"ha": "right", "color": "white"} if value > 0.15 else {"ha": "left"}
+            axis.text(value, y, f" {value:.3f} ", va="center", fontsize=8, **place)
     axis.set(title=title, xlim=(0, 1.03), yticks=range(len(names)), yticklabels=[_short(n) for n in names])
     room = max(0.5, (4 - len(names)) / 2)  # a single class is no reason for a bar as high as the diagram
     axis.set_ylim(-room, len(names) - 1 + room)
@@ -171,9 +176,7 @@ def _draw_mistakes(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
 
 def _draw_calibration(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
     """Share of right detections against their mean score; the area of a dot is how many there are."""
-    _unit_square(
-        axis, "calibration (IoU 0.50; below the line: too sure)", "score", "share of detections that are right"
-    )
+    _unit_square(axis, "calibration (IoU 0.50; below the line: too sure)", "score", "share that is right")
     axis.plot([0, 1], [0, 1], "--", color="0.6", linewidth=1)
     for number, (name, metrics) in enumerate(runs):
         bins = [b for b in metrics["calibration"]["bins"] if b["count"]]
@@ -195,7 +198,7 @@ def draw_confusion(runs: Named, path: Path) -> None:
     figure, axes = plt.subplots(1, len(runs), figsize=(side * len(runs), side), squeeze=False, layout="constrained")
     for axis, (name, metrics) in zip(axes[0], runs, strict=True):
         _draw_one_confusion(axis, metrics)
-        run = f"{name}, " if len(runs) > 1 else ""
+        run = f"{_short(name)}, " if len(runs) > 1 else ""
         axis.set_title(f"{run}score from {metrics['threshold']:.2f}, IoU 0.50", fontsize=10, pad=8)
     _save(figure, path)
 
@@ -238,6 +241,5 @@ def _most_confused(counts: np.ndarray, names: list[str]) -> tuple[np.ndarray, li
 
 
 def _short(name: str) -> str:
-    """A class name that fits, with nothing in it that matplotlib would take for a formula."""
-    name = name.replace("$", r"\$")
-    return name if len(name) <= 22 else name[:21] + "…"
+    """A name that fits."""
+    return plain(name if len(name) <= 22 else name[:21] + "…")

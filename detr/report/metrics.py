@@ -9,7 +9,7 @@ from detr.report.mistakes import confusion, find_mistakes, summarise_mistakes
 from detr.report.precision import RECALLS, Curves, class_numbers, coco_numbers, curves
 from detr.report.scores import THRESHOLDS, at_thresholds, best_threshold, calibration, scored
 
-FALLBACK_THRESHOLD = 0.5  # where no threshold is better than another, as nothing right is found
+FALLBACK_THRESHOLD = 0.5  # where no best one is known, or nothing right is found
 
 
 def measure(coco: dict, results: list[dict], threshold: float | None = None) -> dict:

@@ -30,8 +30,8 @@ def headline_table(runs: list[tuple[str, dict]]) -> str:
         add(f"  {name}".replace("\n", " "), *(_mistake(metrics["mistakes"][kind]) for _, metrics in runs))
     interval = runs[0][1]["interval"]
     note = (
-        f"in brackets: {interval['level']:.0%} of {interval['resamples']} resamples of the images; behind mistakes, what "
-        "AP50 would gain without them"
+        f"in brackets: {interval['level']:.0%} of {interval['resamples']} resamples of the images; behind mistakes: "
+        "what AP50 would gain without them"
     )
     return f"{_aligned(rows)}\n{note}"
 
