@@ -15,8 +15,10 @@ from detr.detector import Detector
 from detr.errors import UserError
 from detr.model import Detr, DetrConfig
 from detr.report.curves import draw_curves, panels_of_everything, smooth
+from detr.report.metric_figures import draw_confusion, draw_metrics
 from detr.report.metrics import measure
 from detr.report.runs import Run, read_run
+from detr.report.tables import class_table, headline_table
 from tests.conftest import SHARED, TINY, RunScript, needs_shared
 
 CURVES = {"losses.png", "errors.png", "average_precision.png", "every_quantity.png"}
@@ -30,11 +32,23 @@ def trained(coco_folder: Path, run: RunScript) -> Path:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
+def no_diagrams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Diagrams take seconds; tests of anything else do without."""
+    monkeypatch.setattr("detr.report.curves.draw_curves", lambda runs, name, path, colours: path.touch())
+    monkeypatch.setattr("detr.report.metric_figures.draw_metrics", lambda runs, path, colours: path.touch())
+    monkeypatch.setattr("detr.report.metric_figures.draw_confusion", lambda runs, path: path.touch())
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch, no_diagrams: None) -> list:
     """The cells of every grid that would have been saved."""
     grids: list = []
     monkeypatch.setattr("utils.save_grid", lambda cells, columns, path: grids.append(cells))
     return grids
+
+
+def read_truth() -> dict:
+    return json.loads(Path("data/custom/annotations/custom_val.json").read_text())
 
 
 def test_one_epoch_gives_every_picture(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
@@ -45,13 +59,13 @@ def test_one_epoch_gives_every_picture(trained: Path, run: RunScript, capsys: py
     for path in (trained / "figures").iterdir():
         assert f"saved {path}" in output
         assert path.suffix == ".json" or min(Image.open(path).size) > 300
-    truth = json.loads(Path("data/custom/annotations/custom_val.json").read_text())
     predictions = json.loads((trained / "predictions.json").read_text())
     saved = json.loads((trained / "figures/metrics.json").read_text())
-    assert saved == {"runs": [{"name": "outputs", "metrics": json.loads(json.dumps(measure(truth, predictions)))}]}
-    assert read_run(trained).log[0]["test_coco_eval_bbox"][0] == pytest.approx(
-        saved["runs"][0]["metrics"]["coco"]["AP"]
-    )
+    assert saved == {
+        "runs": [{"name": "outputs", "metrics": json.loads(json.dumps(measure(read_truth(), predictions)))}]
+    }
+    ap = saved["runs"][0]["metrics"]["coco"]["AP"]
+    assert read_run(trained).log[0]["test_coco_eval_bbox"][0] == pytest.approx(ap, abs=1e-9)
     assert "best F1" in output and "disc    3" in output
 
 
@@ -98,10 +112,7 @@ def test_the_detector_in_three_lines(trained: Path) -> None:
 
 def test_several_runs_are_laid_over_each_other(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     shutil.copytree(trained, "second")
-    perfect = [
-        {**a, "score": 1.0}
-        for a in json.loads(Path("data/custom/annotations/custom_val.json").read_text())["annotations"]
-    ]
+    perfect = [{**annotation, "score": 1.0} for annotation in read_truth()["annotations"]]
     Path("second/predictions.json").write_text(json.dumps(perfect))
     shutil.copytree(trained, "third/outputs")
     Path("third/outputs/predictions.json").unlink()
@@ -109,9 +120,8 @@ def test_several_runs_are_laid_over_each_other(trained: Path, run: RunScript, ca
     output = capsys.readouterr().out
     assert "second: best AP" in output and "third/outputs: no metrics, third/outputs has no predictions.json" in output
     table = [line.split() for line in output.splitlines()]
-    assert ["AP", "of", "outputs", "second"] in table and any(
-        row[0] == "disc" and row[-1] == "1.000" for row in table if row
-    )
+    assert ["AP", "of", "outputs", "second"] in table
+    assert next(row for row in table if row[:1] == ["disc"])[-1] == "1.000"
     saved = json.loads(Path("outputs/figures/metrics.json").read_text())["runs"]
     assert [entry["name"] for entry in saved] == ["outputs", "second", "third/outputs"]
     assert saved[1]["metrics"]["coco"]["AP"] == 1.0 and saved[2]["metrics"] is None
@@ -120,9 +130,8 @@ def test_several_runs_are_laid_over_each_other(trained: Path, run: RunScript, ca
 def test_the_best_threshold_is_used_everywhere(
     trained: Path, run: RunScript, drawn: list, capsys: pytest.CaptureFixture
 ) -> None:
-    truth = json.loads(Path("data/custom/annotations/custom_val.json").read_text())
-    found = [{**a, "score": 0.4} for a in truth["annotations"]]
-    found += [{**a, "bbox": [0, 0, 3, 3], "score": 0.2} for a in truth["annotations"]]
+    objects = read_truth()["annotations"]
+    found = [{**a, "score": 0.4} for a in objects] + [{**a, "bbox": [0, 0, 3, 3], "score": 0.2} for a in objects]
     (trained / "predictions.json").write_text(json.dumps(found))
     assert run("results", "--images", "discs/val", "--device", "cpu") == 0
     assert "score from 0.5;" in capsys.readouterr().out  # no best one is known yet
@@ -132,7 +141,7 @@ def test_the_best_threshold_is_used_everywhere(
     assert run("results", "--images", "discs/val", "--device", "cpu") == 0
     assert "score from 0.3;" in capsys.readouterr().out
     assert run("results", "--threshold", "0.1") == 0
-    assert "mistakes            at score 0.100" in capsys.readouterr().out
+    assert ["mistakes", "at", "score", "0.100"] in [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [len(objects) for _, _, objects in drawn[1]] == [1, 2, 2, 4, 0, 0]
     assert run("results", "--threshold", "best") == 2
 
@@ -148,8 +157,15 @@ def test_the_references_own_log(run: RunScript, tmp_path: Path, capsys: pytest.C
     assert {path.name for path in Path("reference/figures").iterdir()} == CURVES
 
 
-def test_the_references_own_checkpoint(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+def test_the_references_own_checkpoint(
+    coco_folder: Path,
+    run: RunScript,
+    no_diagrams: None,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its labels are category ids, its classes nameless, its arguments a Namespace."""
+    monkeypatch.setattr("detr.checkpoint.REFERENCE_RESOLUTION", {"scale": 64, "max_size": 96})
     config = DetrConfig(
         num_classes=2, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=1, dim_feedforward=32,
         num_queries=5,
@@ -160,20 +176,14 @@ def test_the_references_own_checkpoint(coco_folder: Path, run: RunScript, capsys
     Path("reference/log.txt").write_text('{"epoch": 0, "train_loss": 1.0}\n')
     command = ("results", "--log", "reference", "--checkpoint", "reference.pth", "--device", "cpu")
     assert run(*command) == 0
-    assert (
-        "reference: no metrics, the run does not say where its images are; --coco_path tells" in capsys.readouterr().out
-    )
+    assert "reference: no metrics, the run does not say where its images are; --coco_path" in capsys.readouterr().out
     assert run(*command, "--coco_path", coco_folder, "--threshold", 0) == 0
-    assert {path.name for path in Path("reference/figures").iterdir()} == CURVES | METRICS | {
-        "predictions.png",
-        "predictions.json",
-    }
+    files = CURVES | METRICS | {"predictions.png", "predictions.json"}
+    assert {path.name for path in Path("reference/figures").iterdir()} == files
     found = json.loads(Path("reference/figures/predictions.json").read_text())
     assert {entry["category_id"] for entry in found} <= {1} and {entry["image_id"] for entry in found} <= {1, 2, 3}
     assert run(*command, "--images", "discs/val") == 2
-    assert (
-        "does not say what its classes are called, as main.py's checkpoints do; --coco_path" in capsys.readouterr().err
-    )
+    assert "does not say what its classes are called, as main.py's" in capsys.readouterr().err
     assert run(*command, "--images", "discs/val", "--coco_path", coco_folder) == 0
 
 
@@ -191,7 +201,7 @@ def test_what_the_labels_of_a_nameless_checkpoint_mean(ids: list[int], classes: 
         load_detector(path, [{"id": i, "name": str(i)} for i in (97, 98, 99)])
 
 
-def test_logs_that_are_cut_short_or_odd(run: RunScript, tmp_path: Path) -> None:
+def test_logs_that_are_cut_short_or_odd(run: RunScript, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
     entries = [{"epoch": 0, "train_loss": 2.0, "test_coco_eval_bbox": []}, {"epoch": 1, "train_loss": float("nan")}]
@@ -202,6 +212,7 @@ def test_logs_that_are_cut_short_or_odd(run: RunScript, tmp_path: Path) -> None:
     assert odd.series("test_coco_eval_bbox") == odd.series("absent") == ([], [])
     (folder / "log.txt").write_text('{"epoch": 5, "test_coco_eval_bbox": [0.5], "note": "hi", "parts": {"a": 1}}\n')
     assert run("results", "--log", "odd") == 0
+    assert "odd: best AP 0.500, last AP 0.500, 1 epochs" in capsys.readouterr().out
     (folder / "log.txt").write_text("")
     assert run("results", "--log", "odd") == 0
     (folder / "log.txt").write_text("?\n{}\n")
@@ -209,7 +220,9 @@ def test_logs_that_are_cut_short_or_odd(run: RunScript, tmp_path: Path) -> None:
         read_run(folder)
 
 
-def test_what_is_missing_is_named(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+def test_what_is_missing_is_named(
+    trained: Path, run: RunScript, no_diagrams: None, capsys: pytest.CaptureFixture
+) -> None:
     assert run("results", "--log", "gone") == 2
     assert "gone/log.txt: no such file" in capsys.readouterr().err
     (trained / "predictions.json").unlink()
@@ -244,7 +257,8 @@ def test_runs_of_different_length_with_gaps_and_odd_names(tmp_path: Path) -> Non
     runs = [Run("_a$b$", long, {}), Run("b", gaps, {}), Run("empty", [], {})]
     for name in ("losses", "average_precision", "every_quantity"):
         draw_curves(runs, name, tmp_path / f"{name}.png", ("#D55E00", "#0072B2"))
-        assert min(Image.open(tmp_path / f"{name}.png").size) > 150
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert min(image.size) > 150
 
 
 def test_smoothing_keeps_what_is_level_and_does_not_lag() -> None:
@@ -253,3 +267,24 @@ def test_smoothing_keeps_what_is_level_and_does_not_lag() -> None:
     assert smooth(line)[10:-10] == pytest.approx(line[10:-10])
     noise = np.random.default_rng(0).normal(size=400)
     assert len(smooth(noise)) == 400 and smooth(noise).std() < noise.std() / 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_metrics_of_anything_are_drawn_and_written(tmp_path: Path) -> None:
+    classes = [{"id": n, "name": name} for n, name in enumerate(("_a", "$b", "x" * 50, *"cdefghijklmnopqrstuvwxyz"), 1)]
+    image = {"id": 1, "file_name": "1.jpg", "width": 99, "height": 99}
+    boxes = [{"id": c["id"], "image_id": 1, "category_id": c["id"], "bbox": [1, 1, 50, 50]} for c in classes]
+    found = [{**box, "score": 0.9 - 0.02 * number} for number, box in enumerate(boxes[:20])]
+    one = {"images": [image], "categories": classes[:1], "annotations": boxes[:1]}
+    many = {**one, "categories": classes, "annotations": boxes[2:]}
+    measured = {
+        "nothing_found": measure(one, []),
+        "nothing_there": measure({**one, "annotations": []}, found[:1]),
+        "$many": measure(many, found),
+    }
+    for names in (["nothing_found"], ["nothing_there"], ["$many"], list(measured)):
+        runs = [(name, measured[name]) for name in names]
+        draw_metrics(runs, tmp_path / "metrics.png", ("#D55E00", "#0072B2"))
+        draw_confusion(runs, tmp_path / "confusion.png")
+        text = headline_table(runs) + class_table(runs)
+        assert "nan" not in text.lower() and all(name in text for name in names)
