@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from detr.detector import Detection
 
 METRICS = "metrics.json"
+PREDICTIONS = "predictions.json"
 SHOWN_IMAGES = 12
 
 
@@ -104,20 +105,18 @@ def show_curves(runs: list[Run], figures: Path) -> None:
 def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | None:
     """All metrics of a run; None, after saying why, where its detections or its annotations are not known."""
     truth, image_folder = find_truth(args, run.config)
-    if truth is None:
-        print(f"{run.name}: no metrics, the run does not say where its images are; --coco_path tells")
+    detects = args.checkpoint and folder == args.log[0]
+    path = folder / "figures" / PREDICTIONS if detects else folder / PREDICTIONS
+    missing = ["does not say where its images are (--coco_path tells)"] if truth is None else []
+    if not (detects or path.exists()):
+        missing.append(f"has no {PREDICTIONS} (--checkpoint makes them)")
+    if missing:
+        print(f"no metrics: {folder} {' and '.join(missing)}")
         return None
-    if args.checkpoint and folder == args.log[0]:
-        path = folder / "figures" / "predictions.json"
+    if detects:
         utils.write_json(path, detect_all(args, truth, image_folder))
         print(f"saved {path}")
-    else:
-        path = folder / "predictions.json"
-    predictions = read_json(path)
-    if predictions is None:
-        print(f"{run.name}: no metrics, {folder} has no predictions.json; --checkpoint makes them")
-        return None
-    predictions = check_results(predictions, truth, path)
+    predictions = check_results(read_json(path), truth, path)
     return Measured(truth, image_folder, predictions, measure(truth, predictions, args.threshold))
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -61,10 +62,9 @@ def test_one_epoch_gives_every_picture(trained: Path, run: RunScript, capsys: py
         assert path.suffix == ".json" or min(Image.open(path).size) > 300
     predictions = json.loads((trained / "predictions.json").read_text())
     saved = json.loads((trained / "figures/metrics.json").read_text())
-    assert saved == {
-        "runs": [{"name": "outputs", "metrics": json.loads(json.dumps(measure(read_truth(), predictions)))}]
-    }
-    ap = saved["runs"][0]["metrics"]["coco"]["AP"]
+    metrics = json.loads(json.dumps(measure(read_truth(), predictions)))
+    assert saved == {"runs": [{"name": "outputs", "metrics": metrics}]}
+    ap = metrics["coco"]["AP"]
     assert read_run(trained).log[0]["test_coco_eval_bbox"][0] == pytest.approx(ap, abs=1e-9)
     assert "best F1" in output and "disc    3" in output
 
@@ -118,7 +118,7 @@ def test_several_runs_are_laid_over_each_other(trained: Path, run: RunScript, ca
     Path("third/outputs/predictions.json").unlink()
     assert run("results", "--log", "outputs", "second", "third/outputs") == 0
     output = capsys.readouterr().out
-    assert "second: best AP" in output and "third/outputs: no metrics, third/outputs has no predictions.json" in output
+    assert "second: best AP" in output and "no metrics: third/outputs has no predictions.json" in output
     table = [line.split() for line in output.splitlines()]
     assert ["AP", "of", "outputs", "second"] in table
     assert next(row for row in table if row[:1] == ["disc"])[-1] == "1.000"
@@ -153,7 +153,7 @@ def test_the_references_own_log(run: RunScript, tmp_path: Path, capsys: pytest.C
     assert run("results", "--log", "reference") == 0
     output = capsys.readouterr().out
     assert "reference: best AP 0.583" in output and "last AP 0.473, 100 epochs" in output
-    assert "the run does not say where its images are" in output
+    assert "does not say where its images are (--coco_path tells) and has no predictions.json (--checkpoint" in output
     assert {path.name for path in Path("reference/figures").iterdir()} == CURVES
 
 
@@ -176,7 +176,7 @@ def test_the_references_own_checkpoint(
     Path("reference/log.txt").write_text('{"epoch": 0, "train_loss": 1.0}\n')
     command = ("results", "--log", "reference", "--checkpoint", "reference.pth", "--device", "cpu")
     assert run(*command) == 0
-    assert "reference: no metrics, the run does not say where its images are; --coco_path" in capsys.readouterr().out
+    assert "no metrics: reference does not say where its images are (--coco_path tells)\n" in capsys.readouterr().out
     assert run(*command, "--coco_path", coco_folder, "--threshold", 0) == 0
     files = CURVES | METRICS | {"predictions.png", "predictions.json"}
     assert {path.name for path in Path("reference/figures").iterdir()} == files
@@ -262,11 +262,39 @@ def test_runs_of_different_length_with_gaps_and_odd_names(tmp_path: Path) -> Non
 
 
 def test_smoothing_keeps_what_is_level_and_does_not_lag() -> None:
-    assert smooth(np.full(30, 2.5)) == pytest.approx(np.full(30, 2.5))
+    for length in (8, 9, 30):
+        assert smooth(np.full(length, 2.5), 5) == pytest.approx(np.full(length, 2.5))
     line = np.arange(100.0)
-    assert smooth(line)[10:-10] == pytest.approx(line[10:-10])
+    assert smooth(line, 0.2)[10:-10] == pytest.approx(line[10:-10])
     noise = np.random.default_rng(0).normal(size=400)
-    assert len(smooth(noise)) == 400 and smooth(noise).std() < noise.std() / 3
+    assert smooth(noise, 10).std() < noise.std() / 3
+
+
+def test_diagrams_show_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = [(1, 0, 0, 50, 50), (1, 200, 0, 50, 50), (2, 0, 200, 50, 50)]
+    truth = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 400, "height": 400}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "annotations": [{"id": n, "image_id": 1, "category_id": c, "bbox": b} for n, (c, *b) in enumerate(boxes, 1)],
+    }
+    found = [{**truth["annotations"][n], "bbox": [*boxes[n][1:3], 50, 40], "score": 0.9} for n in (0, 2)]
+    metrics, figures = measure(truth, found), []
+    monkeypatch.setattr("detr.report.metric_figures._save", lambda figure, path: figures.append(figure))
+    draw_metrics([("run", metrics)], Path(), ("red", "blue"))
+    draw_confusion([("run", metrics)], Path())
+    precision, _, f1, classes, mistakes, calibration = figures[0].axes
+    by_name = {c["name"]: c for c in metrics["classes"]}
+    order = [label.get_text() for label in classes.get_yticklabels()]
+    assert [bar.get_width() for bar in classes.patches] == [by_name[name]["AP"] for name in order]
+    assert list(classes.lines[0].get_xdata()) == [by_name[name]["AP50"] for name in order]
+    assert by_name["a"]["AP"] != by_name["a"]["AP50"]
+    names = [label.get_text().replace("\n", " ") for label in mistakes.get_yticklabels()]
+    assert {name: bar.get_width() for name, bar in zip(names, mistakes.patches, strict=True)}["missed"] == 1
+    assert list(f1.lines[-1].get_ydata()) == metrics["overall"]["f1"]
+    assert precision.lines[0].get_label() == f"a  {by_name['a']['AP50']:.3f}"
+    assert calibration.lines[1].get_label() == f"expected error {metrics['calibration']['expected_error']:.3f}"
+    assert [text.get_text() for text in figures[1].axes[0].texts] == ["1\n50%", "1\n50%", "1\n100%"]
+    plt.close("all")
 
 
 @pytest.mark.filterwarnings("error")

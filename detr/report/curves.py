@@ -87,8 +87,9 @@ def draw_curves(runs: list[Run], name: str, path: Path, colours: tuple[str, ...]
     edges = {"left": 0.55 / width, "right": 1 - 0.15 / width, "bottom": 0.5 / height}
     figure.subplots_adjust(**edges, top=1 - (_LEGEND_INCHES + 0.3) / height, wspace=0.3, hspace=0.45)
     handles: dict[str, Line2D] = {}
+    width_of_bell = max((len(run.log) for run in runs), default=0) / 40
     for axis, panel in zip(axes.flat, panels, strict=False):
-        handles |= _draw_panel(axis, panel, runs, colours)
+        handles |= _draw_panel(axis, panel, runs, colours, width_of_bell)
         axis.set_title(plain(panel.title), fontsize=8 if is_small else 11)
         axis.tick_params(labelsize=7 if is_small else 9)
         axis.locator_params(axis="y", nbins=4 if is_small else 7)
@@ -98,13 +99,16 @@ def draw_curves(runs: list[Run], name: str, path: Path, colours: tuple[str, ...]
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, 1.0), "ncols": 8, "frameon": False, "fontsize": 9}
-    named = {label: handle for label, handle in handles.items() if label}
+    runs_with_splits = {plain(run.name) for run in runs if f"{plain(run.name)}, validation" in handles}
+    named = {label: handle for label, handle in handles.items() if label and label not in runs_with_splits}
     figure.legend(named.values(), named.keys(), **place)
     figure.savefig(path, dpi=110, format="png")
     plt.close(figure)
 
 
-def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], colours: tuple[str, ...]) -> dict[str, Line2D]:
+def _draw_panel(
+    axis: Axes, panel: Panel, runs: list[Run], colours: tuple[str, ...], width_of_bell: float
+) -> dict[str, Line2D]:
     """Draw one panel; returns what its lines look like under what they are called.
 
     Colours tell runs apart, and the splits of a single run; dashes are training in any case.
@@ -117,7 +121,7 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], colours: tuple[str, .
                 continue
             split, style = next((v for k, v in _SPLITS.items() if line.key.startswith(k)), ("", "-"))
             colour = colours[(number if len(runs) > 1 else int(style == "--")) % len(colours)]
-            drawn = _draw_line(axis, epochs, values, style, colour if split or len(runs) > 1 else "0.4")
+            drawn = _draw_line(axis, epochs, values, style, colour if split or len(runs) > 1 else "0.4", width_of_bell)
             handles[", ".join(filter(None, (plain(run.name) if len(runs) > 1 else "", split)))] = drawn
             if panel.is_share:
                 best = int(np.argmax(values))
@@ -129,7 +133,7 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], colours: tuple[str, .
         axis.set_ylim(-0.02, 1.02)
     if not handles:
         axis.text(0.5, 0.5, "no values", ha="center", va="center", color="0.5", transform=axis.transAxes)
-        axis.tick_params(length=0, labelcolor="none")
+        axis.set_axis_off()
         return {}
     axis.ticklabel_format(axis="y", scilimits=(-3, 5), useOffset=False)
     axis.yaxis.get_offset_text().set_fontsize(7)
@@ -138,13 +142,15 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], colours: tuple[str, .
     return handles
 
 
-def _draw_line(axis: Axes, epochs: list[int], values: list[float], style: str, colour: str) -> Line2D:
+def _draw_line(
+    axis: Axes, epochs: list[int], values: list[float], style: str, colour: str, width_of_bell: float
+) -> Line2D:
     """The values pale, and a smoothed line over them; few values as they are."""
     if len(values) < _SMALLEST_SMOOTHED:
         marker = "o" if len(values) == 1 else None  # a single point has no line
         return axis.plot(epochs, values, style, color=colour, marker=marker, linewidth=1.4)[0]
     axis.plot(epochs, values, color=colour, linewidth=0.8, alpha=0.35)
-    return axis.plot(epochs, smooth(np.array(values)), style, color=colour, linewidth=1.6)[0]
+    return axis.plot(epochs, smooth(np.array(values), width_of_bell), style, color=colour, linewidth=1.6)[0]
 
 
 def plain(name: str) -> str:
@@ -153,9 +159,8 @@ def plain(name: str) -> str:
     return f" {name}" if name.startswith("_") else name
 
 
-def smooth(values: np.ndarray) -> np.ndarray:
-    """Means of (N,) values weighted by a bell of N/40 values, at least one, to either side; it does not lag behind."""
-    width = max(1.0, len(values) / 40)
-    reach = int(np.ceil(3 * width))
-    bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+def smooth(values: np.ndarray, width: float) -> np.ndarray:
+    """Means of (N,) values, weighted by a bell that falls to 0.6 `width` values to either side; they do not lag."""
+    reach = min(int(np.ceil(3 * max(1.0, width))), (len(values) - 1) // 2)  # a longer bell would lengthen the result
+    bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(1.0, width)) ** 2)
     return np.convolve(values, bell, "same") / np.convolve(np.ones(len(values)), bell, "same")

@@ -141,8 +141,8 @@ def _draw_classes(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
     height = 0.8 / len(runs)
     for number, ((name, _), by) in enumerate(zip(runs, by_name, strict=True)):
         ys = np.arange(len(names)) - (number - (len(runs) - 1) / 2) * height
-        values = [(by.get(n, {}).get(key) for n in names) for key in ("AP", "AP50")]
-        ap, ap50 = (np.array([*of_key], dtype=np.float64) for of_key in values)  # NaN where a run has no such class
+        values = [[by.get(n, {}).get(key) for n in names] for key in ("AP", "AP50")]
+        ap, ap50 = np.array(values, dtype=np.float64)  # NaN where a run has no such class
         colour = colours[number % len(colours)]
         axis.barh(ys, ap, height * 0.9, color=colour, alpha=0.8, label=name if len(runs) > 1 else None)
         axis.plot(ap50, ys, "o", color=colour, markersize=5)
@@ -195,7 +195,10 @@ def draw_confusion(runs: Named, path: Path) -> None:
     """Save a confusion matrix of each run, side by side, as a PNG."""
     size = min(_MOST_CLASSES, max(len(metrics["classes"]) for _, metrics in runs)) + 1
     side = 2.4 + 0.55 * size
-    figure, axes = plt.subplots(1, len(runs), figsize=(side * len(runs), side), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(runs), figsize=(side * len(runs), side + 0.2), squeeze=False, layout="constrained"
+    )
+    figure.get_layout_engine().set(h_pad=0.15)
     for axis, (name, metrics) in zip(axes[0], runs, strict=True):
         _draw_one_confusion(axis, metrics)
         run = f"{_short(name)}, " if len(runs) > 1 else ""
