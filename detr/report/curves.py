@@ -101,7 +101,7 @@ def draw_curves(runs: list[Run], name: str, path: Path, colours: tuple[str, ...]
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, 1.0), "ncols": 8, "frameon": False, "fontsize": 9}
     runs_with_splits = {plain(run.name) for run in runs if f"{plain(run.name)}, validation" in handles}
     named = {label: handle for label, handle in handles.items() if label and label not in runs_with_splits}
-    figure.legend(named.values(), named.keys(), **place)
+    figure.legend([*named.values()], [*named], **place)
     figure.savefig(path, dpi=110, format="png")
     plt.close(figure)
 

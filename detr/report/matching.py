@@ -4,7 +4,9 @@ Shapes: G annotated objects, N detections, P pairs of both that overlap, T IoU t
 numbers into the sorted ids of the COCO file.
 """
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -91,7 +93,7 @@ def rank_within(group: np.ndarray, score: np.ndarray) -> np.ndarray:
     return rank
 
 
-def check_results(results: object, coco: dict, path: object) -> list[dict]:
+def check_results(results: object, coco: dict, path: Path) -> list[dict]:
     """Detections as read from a file. Raises UserError that names the first entry that is not one of this data set."""
     if not isinstance(results, list):
         raise UserError(f"{path}: not detections; a list in COCO's results format is needed")
@@ -110,7 +112,7 @@ def check_results(results: object, coco: dict, path: object) -> list[dict]:
                 f"{path}: entry {number} has {what} {entry[what]}, which the annotations do not list; they are not "
                 "those it was made with"
             )
-        if len(values) != 5 or not np.isfinite(values).all() or not 0 <= values[0] <= 1:
+        if len(values) != 5 or not all(map(math.isfinite, values)) or not 0 <= values[0] <= 1:
             raise UserError(
                 f"{path}: entry {number} has bbox {entry['bbox']} and score {entry['score']}; four finite numbers and "
                 "a score between 0 and 1 are needed"
