@@ -105,7 +105,7 @@ def test_packages_are_empty() -> None:
         assert path.read_text() == ""
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, "utils", "detr.via.reader", "detr.sample.draw", "detr.report.runs"])
+@pytest.mark.parametrize("name", [*SCRIPTS, "utils", "detr.via.reader", "detr.sample.draw", "detr.report.metrics"])
 def test_importing_stays_instant(name: str) -> None:
     code = f"import sys, {name}; print([m for m in ('torch', 'matplotlib', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
