@@ -2,7 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test proof clean
+.PHONY: demo test proof clean
+
+demo: .venv/installed  ## the whole pipeline on the built-in sample, with no network and no GPU: minutes
+	$(BIN)/python prep.py --sample
+	$(BIN)/python main.py --weights detr-tiny_no-class-head.pth --resume auto --epochs 60
+	$(BIN)/python results.py
 
 test: .venv/installed  ## lint and quick tests: what CI runs
 	$(BIN)/ruff check .

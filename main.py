@@ -234,10 +234,15 @@ def files_of_run(args: argparse.Namespace) -> list[Path]:
 
 
 def choose_sizes(args: argparse.Namespace, start: Start) -> None:
-    """Fill in --scales and --max_size where they are not given: the paper's, or what a file to evaluate was made at."""
-    made_at = (start.checkpoint or {}).get("resolution", {}) if args.eval else {}
-    args.scales = args.scales or ([made_at["scale"]] if made_at else list(SCALES))
-    args.max_size = args.max_size or made_at.get("max_size", MAX_SIZE)
+    """Fill in --scales and --max_size where they are not given: those of the run that goes on, what the file to start
+    from or to evaluate was made at, or the paper's.
+    """
+    checkpoint = start.checkpoint or {}
+    made_at = checkpoint.get("resolution", {})
+    then = arguments_of(checkpoint) if start.continues else {}
+    scales = then.get("scales") or ([made_at["scale"]] if made_at else list(SCALES))
+    args.scales = args.scales or scales
+    args.max_size = args.max_size or then.get("max_size") or made_at.get("max_size", MAX_SIZE)
 
 
 def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> None:

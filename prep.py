@@ -18,7 +18,7 @@ from detr.coco_input import read_coco_folder
 from detr.errors import UserError
 from detr.flags import MAX_SIZE, NUM_QUERIES, SCALES
 from detr.imported import Split
-from detr.public_weights import PUBLIC_URL, PUBLIC_WEIGHTS
+from detr.public_weights import PUBLIC_URL, PUBLIC_WEIGHTS, SHIPPED_WEIGHTS
 from detr.report.dataset import Training, describe
 from detr.report.dataset_picture import draw_dataset
 from detr.report.dataset_text import lines_of, title_of
@@ -32,7 +32,7 @@ SPLITS = {"train": "train2017", "val": "val2017"}  # folder of the VIA data -> i
 SAMPLE_COUNTS = {"train": 80, "val": 40}  # drawn images; the validation scenes follow the training scenes
 SAMPLE_SEED = 20
 DEFAULT_WEIGHTS = "detr-r50"
-SAMPLE_WEIGHTS = "none"  # what --sample starts from: the place to name the tiny weights once they ship
+SAMPLE_WEIGHTS = "detr-tiny"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -68,8 +68,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--weights",
         metavar="NAME",
-        help=f"weights to start from: {', '.join(PUBLIC_WEIGHTS)} (downloaded), none, or the path of a DETR file; "
-        f"the class head is taken off (default: {DEFAULT_WEIGHTS}; with --sample: {SAMPLE_WEIGHTS})",
+        help=f"weights to start from: {', '.join(PUBLIC_WEIGHTS)} (downloaded), {', '.join(SHIPPED_WEIGHTS)} (small, "
+        "here already, for machines without a GPU), none, or the path of a DETR file; the class head is taken off "
+        f"(default: {DEFAULT_WEIGHTS}; with --sample: {SAMPLE_WEIGHTS})",
     )
     add_via_flags(parser.add_argument_group("what the annotations do not say"))
     return parser.parse_args()
@@ -132,11 +133,19 @@ def main() -> None:
     check_weights_name(weights)
     splits = read_annotated(args)
     command = next_command(args.coco_path, stripped_path(weights), splits["train"].coco["categories"])
-    report = describe(splits, Training(SCALES, MAX_SIZE, NUM_QUERIES)) | {"next": command}
+    report = describe(splits, training_of(weights)) | {"next": command}
     print("\n".join(lines_of(report)))
     write_folder(splits, report, args.coco_path)
     prepare_weights(weights)
     print(f"\nNext:\n  {command}")
+
+
+def training_of(weights: str) -> Training:
+    """The image sizes and the number of queries that main.py trains with from these weights, unless told otherwise."""
+    if weights in SHIPPED_WEIGHTS:
+        shipped = SHIPPED_WEIGHTS[weights]
+        return Training((shipped.scale,), shipped.max_size, shipped.num_queries)
+    return Training(SCALES, MAX_SIZE, NUM_QUERIES)
 
 
 def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
@@ -259,15 +268,16 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def check_weights_name(weights: str) -> None:
     """Raise UserError for a name that is neither known nor a file, before any work is done."""
-    if weights not in (*PUBLIC_WEIGHTS, "none") and not Path(weights).is_file():
-        raise UserError(f"--weights {weights}: no such file; accepted: {', '.join(PUBLIC_WEIGHTS)}, none, or a file")
+    names = (*PUBLIC_WEIGHTS, *SHIPPED_WEIGHTS, "none")
+    if weights not in names and not Path(weights).is_file():
+        raise UserError(f"--weights {weights}: no such file; accepted: {', '.join(names)}, or a file")
 
 
 def stripped_path(weights: str) -> Path | None:
     """Where the weights without class head are kept, None for `none`."""
     if weights == "none":
         return None
-    if weights in PUBLIC_WEIGHTS:
+    if weights in (*PUBLIC_WEIGHTS, *SHIPPED_WEIGHTS):
         return Path(f"{weights}_no-class-head.pth")
     return Path(weights).with_name(f"{Path(weights).stem}_no-class-head.pth")
 
@@ -277,7 +287,10 @@ def prepare_weights(weights: str) -> None:
     stripped = stripped_path(weights)
     if stripped is None:
         return
-    original = Path(PUBLIC_WEIGHTS[weights].file_name if weights in PUBLIC_WEIGHTS else weights)
+    if weights in PUBLIC_WEIGHTS:
+        original = Path(PUBLIC_WEIGHTS[weights].file_name)
+    else:
+        original = SHIPPED_WEIGHTS[weights].path if weights in SHIPPED_WEIGHTS else Path(weights)
     is_current = stripped.exists() and (not original.exists() or stripped.stat().st_mtime >= original.stat().st_mtime)
     if not is_current:
         if weights in PUBLIC_WEIGHTS:

@@ -1,23 +1,28 @@
-"""Show how good a run is and what it finds: curves, and predicted boxes beside the annotated ones.
+"""Show how good a run is and what it finds: metrics, curves, and predicted boxes beside the annotated ones.
 
 python results.py                                     the run in outputs/
-python results.py --log outputs other_run             several runs in the same diagrams
+python results.py --log outputs other_run             several runs side by side
 python results.py --images photo.jpg holiday/         what the detector finds in any photograph
 """
 
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import utils
+from detr.annotations import read_coco
 from detr.errors import UserError
 from detr.images import SUFFIXES, read_rgb
-from detr.report.runs import Run, read_json, read_run
+from detr.report.matching import check_results
+from detr.report.metrics import FALLBACK_THRESHOLD, measure
+from detr.report.runs import COCO_KEY, Run, read_json, read_runs
 
 if TYPE_CHECKING:
     from detr.detector import Detection
 
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.json"
 SHOWN_IMAGES = 12
 
 
@@ -34,96 +39,147 @@ def parse_arguments() -> argparse.Namespace:
         help="run folders; pictures are saved in the first one's figures/ (outputs)",
     )
     add("--images", type=Path, nargs="+", metavar="PATH", help="photographs or folders of them to find objects in")
-    add("--threshold", type=float, default=0.5, help="lowest score to show, 0 to 1 (%(default)s)")
+    add(
+        "--threshold",
+        type=threshold,
+        default="auto",
+        metavar="SCORE",
+        help="lowest score to show, 0 to 1, or auto: the best F1 on the validation images (%(default)s)",
+    )
     add("--checkpoint", type=Path, metavar="FILE", help="detector to use (default: checkpoint_best.pth of the run)")
     add("--device", default="auto", help="auto, cuda, mps or cpu; only for --images and --checkpoint (%(default)s)")
     add("--coco_path", type=Path, help="the COCO folder (default: the one the run was trained on)")
     return parser.parse_args()
 
 
+def threshold(text: str) -> float | None:
+    """A score; None for `auto`."""
+    return None if text == "auto" else float(text)
+
+
+class Measured(NamedTuple):
+    """A run whose detections were held against the annotations."""
+
+    truth: dict  # COCO
+    image_folder: Path
+    predictions: list[dict]  # COCO's results format
+    metrics: dict  # of `detr.report.metrics.measure`
+
+
 def main() -> None:
-    """Photographs if asked for, otherwise the curves and the validation images of the run."""
+    """Photographs if asked for, otherwise curves, metrics and validation images of the runs."""
     args = parse_arguments()
     figures = args.log[0] / "figures"
     if args.images:
         show_photographs(args, figures)
         return
-    runs = [read_run(folder) for folder in args.log]
+    runs = read_runs(args.log)
     show_curves(runs, figures)
-    show_validation_images(args, runs[0], figures)
+    measured = {run.name: measure_run(args, run, folder) for run, folder in zip(runs, args.log, strict=True)}
+    if any(measured.values()):
+        show_metrics(measured, figures)
+    first = measured[runs[0].name]
+    if first and first.truth["images"]:
+        show_validation_images(first, figures)
 
 
 def show_curves(runs: list[Run], figures: Path) -> None:
     """Save the curves of all runs, and print where each stands."""
-    from detr.report.curves import FIGURES, draw_curves
+    from detr.report.curves import EVERYTHING, FIGURES, draw_curves
 
     for run in runs:
-        _, ap = run.series("test_coco_eval_bbox", 0)
-        _, ap50 = run.series("test_coco_eval_bbox", 1)
+        epochs, ap = run.series(COCO_KEY)
         if ap:
             best = max(range(len(ap)), key=ap.__getitem__)
-            summary = f"best AP {ap[best]:.3f} (AP50 {ap50[best]:.3f}), last AP {ap[-1]:.3f}"
-            print(f"{run.name}: {summary}, {len(run.log)} epochs")
+            ap50 = dict(zip(*run.series(COCO_KEY, 1), strict=True)).get(epochs[best])
+            known = "" if ap50 is None else f" (AP50 {ap50:.3f})"
+            print(f"{run.name}: best AP {ap[best]:.3f}{known}, last AP {ap[-1]:.3f}, {len(run.log)} epochs")
         else:
             print(f"{run.name}: {len(run.log)} epochs, none evaluated")
-    for name in FIGURES:
+    for name in (*FIGURES, EVERYTHING):
         with utils.atomic_path(figures / f"{name}.png") as temporary:
             draw_curves(runs, name, temporary, utils.COLOURS)
         print(f"saved {figures / name}.png")
 
 
-def show_validation_images(args: argparse.Namespace, run: Run, figures: Path) -> None:
-    """Save validation images with annotated and with predicted boxes, side by side."""
-    truth, folder = find_truth(args, run)
-    if truth is None:
-        print("no picture of predictions: the run does not say where its images are; --coco_path tells")
-        return
-    names = {category["id"]: category["name"] for category in truth["categories"]}
-    images = truth["images"][:: max(1, len(truth["images"]) // SHOWN_IMAGES)][:SHOWN_IMAGES]
-    predictions = find_predictions(args, images, folder)
-    if predictions is None:
-        print(f"no picture of predictions: {args.log[0]} has no predictions.json; --checkpoint makes them")
-        return
-    cells = []
-    for image in images:
-        photograph = read_rgb(folder / image["file_name"])
-        annotated = [to_drawing(a, names) for a in truth["annotations"] if a["image_id"] == image["id"]]
-        predicted = [
-            to_drawing(p, names) for p in predictions if p["image_id"] == image["id"] and p["score"] >= args.threshold
-        ]
-        cells.append((photograph, f"{image['file_name']}: annotated", annotated))
-        cells.append((photograph, f"predicted, score from {args.threshold:g}", predicted))
-    utils.save_grid(cells, 4, figures / "predictions.png")
-    print(f"saved {figures / 'predictions.png'}")
+def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | None:
+    """All metrics of a run; None, after saying why, where its detections or its annotations are not known."""
+    truth, image_folder = find_truth(args, run.config)
+    detects = args.checkpoint and folder == args.log[0]
+    path = folder / "figures" / PREDICTIONS if detects else folder / PREDICTIONS
+    missing = ["does not say where its images are (--coco_path tells)"] if truth is None else []
+    if not (detects or path.exists()):
+        missing.append(f"has no {PREDICTIONS} (--checkpoint makes them)")
+    if missing:
+        print(f"no metrics: {folder} {' and '.join(missing)}")
+        return None
+    if detects:
+        utils.write_json(path, detect_all(args, truth, image_folder))
+        print(f"saved {path}")
+    predictions = check_results(read_json(path), truth, path)
+    return Measured(truth, image_folder, predictions, measure(truth, predictions, args.threshold))
 
 
-def find_truth(args: argparse.Namespace, run: Run) -> tuple[dict | None, Path]:
-    """The validation annotations the run was evaluated on, and its image folder; None where they are not known."""
-    recorded = run.config.get("args", {})
+def find_truth(args: argparse.Namespace, config: dict) -> tuple[dict | None, Path]:
+    """The validation annotations that a run was evaluated on, and their images; None where they are not known."""
+    recorded = config.get("args", {})
     coco_path = args.coco_path or (Path(recorded["coco_path"]) if "coco_path" in recorded else None)
     if coco_path is None:
         return None, Path()
-    name = "instances_val2017.json" if recorded.get("dataset_file") == "coco" else "custom_val.json"
-    path = coco_path / "annotations" / name
-    truth = read_json(path)
-    if truth is None:
-        raise UserError(f"{path}: no such file; --coco_path says where the COCO folder is now")
-    return truth, coco_path / "val2017"
+    names = ["custom_val.json", "instances_val2017.json"]
+    for name in reversed(names) if recorded.get("dataset_file") == "coco" else names:
+        if (coco_path / "annotations" / name).exists():
+            return read_coco(coco_path / "annotations" / name), coco_path / "val2017"
+    raise UserError(
+        f"{coco_path / 'annotations'}: no {' or '.join(names)}; --coco_path says where the COCO folder is now"
+    )
 
 
-def find_predictions(args: argparse.Namespace, images: list[dict], folder: Path) -> list[dict] | None:
-    """Detections in COCO's results format: made by --checkpoint where given, otherwise the run's predictions.json."""
-    if not args.checkpoint:
-        return read_json(args.log[0] / "predictions.json")
+def detect_all(args: argparse.Namespace, truth: dict, image_folder: Path) -> list[dict]:
+    """What --checkpoint finds in the annotated images, in COCO's results format."""
     from detr.detector import Detector
 
-    detector = Detector(args.checkpoint, args.device)
-    with utils.Progress(len(images), "detect") as bar:
-        predictions = []
-        for image in images:
-            predictions += [to_result(image["id"], d) for d in detector(folder / image["file_name"], args.threshold)]
+    detector = Detector(args.checkpoint, args.device, categories=truth["categories"])
+    predictions = []
+    with utils.Progress(len(truth["images"]), "detect") as bar:
+        for image in truth["images"]:
+            found = detector(image_folder / image["file_name"], threshold=0)
+            predictions += [to_result(image["id"], detection) for detection in found]
             bar.update()
     return predictions
+
+
+def show_metrics(measured: dict[str, Measured | None], figures: Path) -> None:
+    """Save and print the metrics of all runs that have any, side by side."""
+    from detr.report.metric_figures import draw_confusion, draw_metrics
+    from detr.report.tables import class_table, headline_table
+
+    report = [{"name": name, "metrics": run and run.metrics} for name, run in measured.items()]
+    utils.write_json(figures / METRICS, {"runs": report})
+    runs = [(name, run.metrics) for name, run in measured.items() if run]
+    print(f"\n{headline_table(runs)}\n\n{class_table(runs)}\n\nsaved {figures / METRICS}")
+    with utils.atomic_path(figures / "metrics.png") as temporary:
+        draw_metrics(runs, temporary, utils.COLOURS)
+    with utils.atomic_path(figures / "confusion.png") as temporary:
+        draw_confusion(runs, temporary)
+    print(f"saved {figures / 'metrics.png'}\nsaved {figures / 'confusion.png'}")
+
+
+def show_validation_images(run: Measured, figures: Path) -> None:
+    """Save validation images with annotated and with predicted boxes, side by side."""
+    names = {category["id"]: category["name"] for category in run.truth["categories"]}
+    images, lowest = run.truth["images"], run.metrics["threshold"]
+    cells = []
+    for image in images[:: max(1, len(images) // SHOWN_IMAGES)][:SHOWN_IMAGES]:
+        photograph = read_rgb(run.image_folder / image["file_name"])
+        annotated = [to_drawing(a, names) for a in run.truth["annotations"] if a["image_id"] == image["id"]]
+        predicted = [
+            to_drawing(p, names) for p in run.predictions if p["image_id"] == image["id"] and p["score"] >= lowest
+        ]
+        cells.append((photograph, f"{image['file_name']}: annotated", annotated))
+        cells.append((photograph, f"predicted, score from {lowest:.3g}", predicted))
+    utils.save_grid(cells, 4, figures / "predictions.png")
+    print(f"saved {figures / 'predictions.png'}")
 
 
 def show_photographs(args: argparse.Namespace, figures: Path) -> None:
@@ -131,14 +187,16 @@ def show_photographs(args: argparse.Namespace, figures: Path) -> None:
     from detr.detector import Detector
 
     paths = find_photographs(args.images)
-    detector = Detector(args.checkpoint or args.log[0] / "checkpoint_best.pth", args.device)
+    categories = find_truth(args, {})[0]["categories"] if args.coco_path else None
+    detector = Detector(args.checkpoint or args.log[0] / "checkpoint_best.pth", args.device, categories=categories)
+    lowest = args.threshold if args.threshold is not None else best_known_threshold(figures)
     report, stems = [], Counter()
     with utils.Progress(len(paths), "detect") as bar:
         for path in paths:
             stems[path.stem] += 1  # a.jpg here and a.png there are two photographs
             name = path.stem if stems[path.stem] == 1 else f"{path.stem}_{stems[path.stem]}"
             photograph = read_rgb(path)
-            detections = detector(photograph, args.threshold)
+            detections = detector(photograph, lowest)
             names = {d.category_id: d.category for d in detections}
             results = [to_result(str(path), d) for d in detections]
             drawn = utils.draw_objects(photograph, [to_drawing(result, names) for result in results])
@@ -146,7 +204,16 @@ def show_photographs(args: argparse.Namespace, figures: Path) -> None:
             report += [{"category": names[result["category_id"]], **result} for result in results]
             bar.update()
     utils.write_json(figures / "images" / "detections.json", report, indent=1)
-    print(f"{len(report)} objects in {len(paths)} photographs; saved in {figures / 'images'}")
+    where = figures / "images"
+    print(f"{len(report)} objects in {len(paths)} photographs, score from {lowest:.3g}; saved in {where}")
+
+
+def best_known_threshold(figures: Path) -> float:
+    """The threshold of the best F1 of the first run as it was last measured."""
+    measured = read_json(figures / METRICS) or {"runs": [{"metrics": None}]}
+    metrics = measured["runs"][0]["metrics"]
+    best = metrics["overall"]["best"]["threshold"] if metrics else None
+    return FALLBACK_THRESHOLD if best is None else best
 
 
 def find_photographs(paths: list[Path]) -> list[Path]:

@@ -22,6 +22,7 @@ from detr.model import Detr, DetrConfig
 from detr.public_weights import PUBLIC_WEIGHTS
 
 CLASS_HEAD = ("class_embed.weight", "class_embed.bias")
+REFERENCE_RESOLUTION = {"scale": 800, "max_size": 1333}  # pixels; what the reference's code evaluates at
 TRAIN_ONLY = ("extra_queries",)  # parameters that help to train a DETR and are no part of it
 
 
@@ -57,9 +58,12 @@ def _read_tensors(path: Path) -> object:
 
 
 def strip_class_head(checkpoint: dict, config: dict) -> dict:
-    """What a fine-tuning starts from: the weights without the class head, and the architecture without its classes."""
+    """What a fine-tuning starts from: the weights without the class head, the architecture without its classes, and the
+    size of the images where that is known.
+    """
     model = {key: value for key, value in checkpoint["model"].items() if key not in CLASS_HEAD}
-    return {"model": model, "config": {key: value for key, value in config.items() if key != "num_classes"}}
+    stripped = {"model": model, "config": {key: value for key, value in config.items() if key != "num_classes"}}
+    return stripped | {key: checkpoint[key] for key in ("resolution",) if key in checkpoint}
 
 
 def has_class_head(checkpoint: dict) -> bool:
@@ -71,7 +75,7 @@ def read_config(path: Path, checkpoint: dict) -> dict:
     """The architecture of a checkpoint as keywords of `DetrConfig`; without `num_classes` where the head is stripped.
 
     Files without `config` (the public ones) are read from their shapes; what shapes cannot tell (heads, dropout,
-    dilation) is left out unless the file's name is that of a public file.
+    dilation) is left out unless the file's name is that of a public file, or the reference's code has left its `args`.
     Raises UserError when the file's weights are not a DETR.
     """
     known = {field.name for field in dataclasses.fields(DetrConfig)}
@@ -81,6 +85,8 @@ def read_config(path: Path, checkpoint: dict) -> dict:
         dilation_of = {weights.file_name: weights.dilation for weights in PUBLIC_WEIGHTS.values()}
         if path.name in dilation_of:
             config["dilation"] = dilation_of[path.name]
+        if isinstance(reference := checkpoint.get("args"), argparse.Namespace):
+            config |= {name: vars(reference)[name] for name in ("nheads", "dilation") if name in reference}
     config = {"stride": 32} | config  # files from before there was a choice
     unknown = sorted(set(config) - known)
     if unknown:
@@ -200,22 +206,45 @@ class SavedDetector(NamedTuple):
     resolution: dict[str, int]
 
 
-def load_detector(path: Path) -> SavedDetector:
+def load_detector(path: Path, categories: list[dict] | None = None) -> SavedDetector:
     """Rebuild a fine-tuned detector from its file alone; of a run's `checkpoint.pth` it is the average of the weights.
 
-    Raises UserError where the file has no class head or does not say what its classes are.
+    The files of the reference's code and the public ones do not name their classes: `categories`, COCO's, do so for
+    them, and they see images at `REFERENCE_RESOLUTION`.
+
+    Raises UserError where the file has no class head, or nothing says what its classes are.
     """
     checkpoint = read_checkpoint(path)
     config = read_config(path, checkpoint)
     if "num_classes" not in config or not has_class_head(checkpoint):
         raise UserError(f"{path}: has no class head; fine-tune it with main.py first")
-    if not {"categories", "resolution"} <= checkpoint.keys():
-        raise UserError(f"{path}: does not say what its classes are called; use a checkpoint that main.py wrote")
+    resolution, raw_ids = checkpoint.get("resolution", REFERENCE_RESOLUTION), checkpoint.get("raw_ids", False)
+    if "categories" not in checkpoint:
+        if categories is None:
+            raise UserError(
+                f"{path}: does not say what its classes are called, as main.py's checkpoints do; --coco_path with the "
+                "annotations it was trained on tells"
+            )
+        raw_ids = _labels_are_ids(categories, config["num_classes"], path)
     detr = Detr(DetrConfig(**config))
     load_weights(detr, best_weights(checkpoint), path)
-    return SavedDetector(
-        detr.eval(), checkpoint["categories"], checkpoint.get("raw_ids", False), checkpoint["resolution"]
-    )
+    return SavedDetector(detr.eval(), checkpoint.get("categories", categories), raw_ids, resolution)
+
+
+def _labels_are_ids(categories: list[dict], num_classes: int, path: Path) -> bool:
+    """Whether labels are category ids, as the reference's code has them wherever all ids are below `num_classes`.
+
+    Ids that are not can only be meant by their order: 1 for the single class of a file whose labels start at 0.
+    """
+    ids = [category["id"] for category in categories]
+    if max(ids) < num_classes:
+        return True
+    if len(ids) != num_classes:
+        raise UserError(
+            f"{path}: has {num_classes} classes; the annotations have {len(ids)}, with ids up to {max(ids)}: they are "
+            "not those it was trained on"
+        )
+    return False
 
 
 def best_weights(checkpoint: dict) -> dict[str, Tensor]:

@@ -30,14 +30,18 @@ class Detector:
         checkpoint: a file that main.py wrote; it says what the classes are and at which size it was evaluated.
         device: auto, cuda, mps or cpu.
         amp: number format, one of `device.AMP_CHOICES`.
+        categories: COCO's, of the annotations it was trained on, for files that do not name their classes: those of the
+            reference's code.
 
     Raises UserError when the file is not a fine-tuned detector.
     """
 
-    def __init__(self, checkpoint: str | Path, device: str = "auto", amp: str = "auto") -> None:
+    def __init__(
+        self, checkpoint: str | Path, device: str = "auto", amp: str = "auto", categories: list[dict] | None = None
+    ) -> None:
         self.device = pick_device(device)
         self.precision = pick_precision(amp, self.device)
-        saved = load_detector(Path(checkpoint))
+        saved = load_detector(Path(checkpoint), categories)
         self.model, self.resolution = saved.model.to(self.device), saved.resolution
         self.label_map = LabelMap(saved.categories, saved.raw_ids)
         self._names = {category["id"]: category["name"] for category in saved.categories}

@@ -5,6 +5,7 @@ In a run of one process every function here does nothing and costs nothing.
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import NamedTuple
@@ -81,12 +82,18 @@ def wrap(model: nn.Module) -> nn.Module:
     if not dist.is_initialized():
         return model
     device = next(model.parameters()).device
-    return nn.parallel.DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=bool(live_statistics(model)),
-        gradient_as_bucket_view=True,
-    )
+    # A 1x1 convolution's gradient has two sets of strides that mean the same: nothing is copied that need not be.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", ".*broadcast_buffers", FutureWarning
+        )  # its successor is younger than torch 2.5
+        return nn.parallel.DistributedDataParallel(
+            model,
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=bool(live_statistics(model)),
+            gradient_as_bucket_view=True,
+        )
 
 
 def share_statistics(model: nn.Module) -> None:

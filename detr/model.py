@@ -116,7 +116,10 @@ class Detr(nn.Module):
         if self.training and self.extra_queries is not None:
             queries = torch.cat((queries, self.extra_queries))
         decoded = self.transformer(self.input_proj(features), positions, mask, queries)  # (L, G * B, Q, D)
-        return DetrOutput(self.class_embed(decoded), self.bbox_embed(decoded).sigmoid())
+        with torch.autocast(decoded.device.type, enabled=False):
+            # A box in bfloat16 is a box on a grid of 1/256 of the image; without autocast the dtype stays as it is.
+            decoded = decoded.to(self.query_embed.weight.dtype)
+            return DetrOutput(self.class_embed(decoded), self.bbox_embed(decoded).sigmoid())
 
     @property
     def query_groups(self) -> int:

@@ -1,5 +1,8 @@
-"""The weights that the authors of DETR published, with their classes. No torch: a script's --help lists them."""
+"""Weights to start from that have a name: those that the authors of DETR published, and ours. No torch: a script's
+--help lists them.
+"""
 
+from pathlib import Path
 from typing import NamedTuple
 
 PUBLIC_URL = "https://dl.fbaipublicfiles.com/detr/"
@@ -24,7 +27,21 @@ PUBLIC_WEIGHTS = {
     "detr-r101-dc5": PublicWeights("detr-r101-dc5-a2e86def.pth", dilation=True),
 }
 
-# What the rows of their class heads stand for: COCO's category ids, with holes; row 91 is "no object".
+
+class ShippedWeights(NamedTuple):
+    """Weights of ours that are in the project, with what a report on the data needs to know of them."""
+
+    path: Path
+    scale: int  # shorter side of the images, in pixels
+    max_size: int  # longest side
+    num_queries: int
+
+
+SHIPPED_WEIGHTS = {  # pre-trained on drawn scenes, see sample/README.md
+    "detr-tiny": ShippedWeights(Path(__file__).parent / "sample" / "detr-tiny.pth", 192, 320, 50),
+}
+
+# What the rows of the published class heads stand for: COCO's category ids, with holes; row 91 is "no object".
 PUBLIC_CLASSES = {
     1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train", 8: "truck", 9: "boat",
     10: "traffic light", 11: "fire hydrant", 13: "stop sign", 14: "parking meter", 15: "bench", 16: "bird", 17: "cat",

@@ -21,6 +21,7 @@ from detr.class_rows import ClassRows, match_classes
 from detr.errors import UserError
 from detr.model import Detr, DetrConfig
 from detr.public_weights import PUBLIC_CLASSES
+from detr.shrink import shrink
 
 SMALL = DetrConfig(5, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, num_queries=5)
 MOBILE = dataclasses.replace(SMALL, backbone="mobilenet_v3_small", stride=16)
@@ -318,3 +319,26 @@ def test_imagenet_weights_start_a_backbone_that_is_cut(config: DetrConfig, monke
     detr = Detr(config)
     assert load_backbone_weights(detr, "imagenet") == "backbone started from imagenet"
     assert all(torch.equal(value, whole[key]) for key, value in detr.backbone[0].body.state_dict().items())
+
+
+def test_a_shrunk_detector_finds_the_same(tmp_path: Path) -> None:
+    detr = Detr(dataclasses.replace(MOBILE, batch_norm="live")).eval()
+    resolution, best = {"scale": 64, "max_size": 96}, {"AP": 0.5, "epoch": 3}
+    categories = [{"id": number, "name": str(number)} for number in range(1, 6)]
+    saved = weights_state(detr, categories, resolution, best)
+    # As in a run's checkpoint.pth: the average is the detector, and training has more to keep.
+    torch.save(
+        saved | {"model": Detr(MOBILE).state_dict(), "ema": saved["model"], "optimizer": {}}, tmp_path / "run.pth"
+    )
+    small = shrink(read_checkpoint(tmp_path / "run.pth"))
+    assert small.keys() == saved.keys() and small["best"] == best
+    torch.save(small, tmp_path / "small.pth")
+    again, names, _, size = load_detector(tmp_path / "small.pth")
+    assert names == categories and size == resolution and again.config.batch_norm == "frozen"
+    assert (tmp_path / "small.pth").stat().st_size < 0.6 * (tmp_path / "run.pth").stat().st_size
+    images, padding = torch.randn(1, 3, 64, 96), torch.zeros(1, 64, 96, dtype=torch.bool)
+    with torch.inference_mode():
+        for value, other in zip(detr(images, padding), again(images, padding), strict=True):
+            assert torch.allclose(value, other, atol=0.05), "half precision has 11 bits"
+    stripped = strip_class_head(small, small["config"])
+    assert stripped["resolution"] == resolution and "class_embed.bias" not in stripped["model"]

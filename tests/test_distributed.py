@@ -75,6 +75,7 @@ def test_two_processes_equal_one(coco: Path, run: RunScript) -> None:
     assert run("main", *SAME_GRADIENTS, "--batch_size", 4, "--output_dir", "one") == 0
     code, output, error = torchrun(2, *SAME_GRADIENTS, "--batch_size", 2, "--output_dir", "two")
     assert code == 0, error
+    assert "Warning" not in error, error
     assert output.count("epoch 1/1") == 1 and output.count("parameters to train") == 1
     code, _, error = torchrun(2, *SAME_GRADIENTS, "--batch_size", 1, "--accumulate", 2, "--output_dir", "four")
     assert code == 0, error

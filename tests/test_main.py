@@ -550,3 +550,31 @@ def test_a_checkpoint_of_the_reference_code_is_a_start(
     torch.save(theirs, "theirs.pth")
     assert run("main", *TINY, "--epochs", 1, "--resume", "theirs.pth") == 0
     assert "theirs.pth: from the reference code; its weights are a start" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("start", "flags", "scales", "max_size"),
+    [
+        (main.Start(), (), list(range(480, 801, 32)), 1333),
+        (main.Start(), ("--scales", 64), [64], 1333),
+        (main.Start(Path("w.pth"), {"model": {}}), (), list(range(480, 801, 32)), 1333),
+        (main.Start(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), (), [96], 128),
+        (main.Start(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), ("--max_size", 160), [96], 160),
+        (main.Start(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), ("--eval",), [96], 128),
+        (
+            main.Start(
+                Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}, "args": {"scales": [64, 96]}}, True
+            ),
+            (),
+            [64, 96],
+            128,
+        ),
+    ],
+    ids=["paper", "asked", "public", "file", "file and asked", "evaluated", "goes on"],
+)
+def test_image_sizes_follow_the_flags_then_the_file(
+    start: main.Start, flags: tuple, scales: list[int], max_size: int
+) -> None:
+    args = main.parse_arguments(list(map(str, flags)))
+    main.choose_sizes(args, start)
+    assert (args.scales, args.max_size) == (scales, max_size)

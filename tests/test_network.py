@@ -103,3 +103,14 @@ def test_learned_positions_refuse_a_map_that_is_too_large() -> None:
 def test_configurations_that_no_detr_can_have(wrong: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         DetrConfig(**({"num_classes": 1} | wrong))
+
+
+def test_boxes_are_in_full_precision_where_the_network_is_not() -> None:
+    """In bfloat16 they would lie on a grid: 3 pixels apart in the middle of a large photograph."""
+    torch.manual_seed(0)
+    detr = Detr(DetrConfig(3, **SMALL)).eval()
+    images, padding_mask = torch.randn(1, 3, 64, 96), torch.zeros(1, 64, 96, dtype=torch.bool)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        logits, boxes_cxcywh = detr(images, padding_mask)
+    assert logits.dtype == boxes_cxcywh.dtype == torch.float32
+    assert not torch.equal(boxes_cxcywh, boxes_cxcywh.bfloat16().float())

@@ -1,18 +1,29 @@
 """results.py as a user runs it, on whole and on damaged runs."""
 
+import argparse
 import json
 import shutil
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from detr.checkpoint import load_detector
 from detr.detector import Detector
 from detr.errors import UserError
-from detr.report.runs import read_run
+from detr.model import Detr, DetrConfig
+from detr.report.curves import draw_curves, panels_of_everything, smooth
+from detr.report.metric_figures import draw_confusion, draw_metrics
+from detr.report.metrics import measure
+from detr.report.runs import Run, read_run
+from detr.report.tables import class_table, headline_table
 from tests.conftest import SHARED, TINY, RunScript, needs_shared
 
-CURVES = {"losses.png", "errors.png", "average_precision.png"}
+CURVES = {"losses.png", "errors.png", "average_precision.png", "every_quantity.png"}
+METRICS = {"metrics.json", "metrics.png", "confusion.png"}
 
 
 @pytest.fixture
@@ -22,21 +33,40 @@ def trained(coco_folder: Path, run: RunScript) -> Path:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
+def no_diagrams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Diagrams take seconds; tests of anything else do without."""
+    monkeypatch.setattr("detr.report.curves.draw_curves", lambda runs, name, path, colours: path.touch())
+    monkeypatch.setattr("detr.report.metric_figures.draw_metrics", lambda runs, path, colours: path.touch())
+    monkeypatch.setattr("detr.report.metric_figures.draw_confusion", lambda runs, path: path.touch())
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch, no_diagrams: None) -> list:
     """The cells of every grid that would have been saved."""
     grids: list = []
     monkeypatch.setattr("utils.save_grid", lambda cells, columns, path: grids.append(cells))
     return grids
 
 
+def read_truth() -> dict:
+    return json.loads(Path("data/custom/annotations/custom_val.json").read_text())
+
+
 def test_one_epoch_gives_every_picture(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     capsys.readouterr()
     assert run("results") == 0
     output = capsys.readouterr().out
-    assert {path.name for path in (trained / "figures").iterdir()} == CURVES | {"predictions.png"}
+    assert {path.name for path in (trained / "figures").iterdir()} == CURVES | METRICS | {"predictions.png"}
     for path in (trained / "figures").iterdir():
         assert f"saved {path}" in output
-        assert min(Image.open(path).size) > 300
+        assert path.suffix == ".json" or min(Image.open(path).size) > 300
+    predictions = json.loads((trained / "predictions.json").read_text())
+    saved = json.loads((trained / "figures/metrics.json").read_text())
+    metrics = json.loads(json.dumps(measure(read_truth(), predictions)))
+    assert saved == {"runs": [{"name": "outputs", "metrics": metrics}]}
+    ap = metrics["coco"]["AP"]
+    assert read_run(trained).log[0]["test_coco_eval_bbox"][0] == pytest.approx(ap, abs=1e-9)
+    assert "best F1" in output and "disc    3" in output
 
 
 def test_predictions_show_what_passes_the_threshold(trained: Path, run: RunScript, drawn: list) -> None:
@@ -82,8 +112,38 @@ def test_the_detector_in_three_lines(trained: Path) -> None:
 
 def test_several_runs_are_laid_over_each_other(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     shutil.copytree(trained, "second")
-    assert run("results", "--log", "outputs", "second") == 0
-    assert "second: best AP" in capsys.readouterr().out
+    perfect = [{**annotation, "score": 1.0} for annotation in read_truth()["annotations"]]
+    Path("second/predictions.json").write_text(json.dumps(perfect))
+    shutil.copytree(trained, "third/outputs")
+    Path("third/outputs/predictions.json").unlink()
+    assert run("results", "--log", "outputs", "second", "third/outputs") == 0
+    output = capsys.readouterr().out
+    assert "second: best AP" in output and "no metrics: third/outputs has no predictions.json" in output
+    table = [line.split() for line in output.splitlines()]
+    assert ["AP", "of", "outputs", "second"] in table
+    assert next(row for row in table if row[:1] == ["disc"])[-1] == "1.000"
+    saved = json.loads(Path("outputs/figures/metrics.json").read_text())["runs"]
+    assert [entry["name"] for entry in saved] == ["outputs", "second", "third/outputs"]
+    assert saved[1]["metrics"]["coco"]["AP"] == 1.0 and saved[2]["metrics"] is None
+
+
+def test_the_best_threshold_is_used_everywhere(
+    trained: Path, run: RunScript, drawn: list, capsys: pytest.CaptureFixture
+) -> None:
+    objects = read_truth()["annotations"]
+    found = [{**a, "score": 0.4} for a in objects] + [{**a, "bbox": [0, 0, 3, 3], "score": 0.2} for a in objects]
+    (trained / "predictions.json").write_text(json.dumps(found))
+    assert run("results", "--images", "discs/val", "--device", "cpu") == 0
+    assert "score from 0.5;" in capsys.readouterr().out  # no best one is known yet
+    assert run("results") == 0
+    assert "1.000 at score 0.300" in capsys.readouterr().out
+    assert [len(objects) for _, _, objects in drawn[0]] == [1, 1, 2, 2, 0, 0]
+    assert run("results", "--images", "discs/val", "--device", "cpu") == 0
+    assert "score from 0.3;" in capsys.readouterr().out
+    assert run("results", "--threshold", "0.1") == 0
+    assert ["mistakes", "at", "score", "0.100"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [len(objects) for _, _, objects in drawn[1]] == [1, 2, 2, 4, 0, 0]
+    assert run("results", "--threshold", "best") == 2
 
 
 @needs_shared
@@ -93,11 +153,55 @@ def test_the_references_own_log(run: RunScript, tmp_path: Path, capsys: pytest.C
     assert run("results", "--log", "reference") == 0
     output = capsys.readouterr().out
     assert "reference: best AP 0.583" in output and "last AP 0.473, 100 epochs" in output
-    assert "the run does not say where its images are" in output
+    assert "does not say where its images are (--coco_path tells) and has no predictions.json (--checkpoint" in output
     assert {path.name for path in Path("reference/figures").iterdir()} == CURVES
 
 
-def test_logs_that_are_cut_short_or_odd(run: RunScript, tmp_path: Path) -> None:
+def test_the_references_own_checkpoint(
+    coco_folder: Path,
+    run: RunScript,
+    no_diagrams: None,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its labels are category ids, its classes nameless, its arguments a Namespace."""
+    monkeypatch.setattr("detr.checkpoint.REFERENCE_RESOLUTION", {"scale": 64, "max_size": 96})
+    config = DetrConfig(
+        num_classes=2, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=1, dim_feedforward=32,
+        num_queries=5,
+    )  # fmt: skip
+    namespace = argparse.Namespace(nheads=4, dilation=False, backbone="resnet18")
+    torch.save({"model": Detr(config).state_dict(), "args": namespace, "epoch": 0}, "reference.pth")
+    Path("reference").mkdir()
+    Path("reference/log.txt").write_text('{"epoch": 0, "train_loss": 1.0}\n')
+    command = ("results", "--log", "reference", "--checkpoint", "reference.pth", "--device", "cpu")
+    assert run(*command) == 0
+    assert "no metrics: reference does not say where its images are (--coco_path tells)\n" in capsys.readouterr().out
+    assert run(*command, "--coco_path", coco_folder, "--threshold", 0) == 0
+    files = CURVES | METRICS | {"predictions.png", "predictions.json"}
+    assert {path.name for path in Path("reference/figures").iterdir()} == files
+    found = json.loads(Path("reference/figures/predictions.json").read_text())
+    assert {entry["category_id"] for entry in found} <= {1} and {entry["image_id"] for entry in found} <= {1, 2, 3}
+    assert run(*command, "--images", "discs/val") == 2
+    assert "does not say what its classes are called, as main.py's" in capsys.readouterr().err
+    assert run(*command, "--images", "discs/val", "--coco_path", coco_folder) == 0
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes", "raw"),
+    [([1], 2, True), ([0], 1, True), ([1], 1, False), ([3, 7], 2, False), ([1, 90], 91, True)],
+)
+def test_what_the_labels_of_a_nameless_checkpoint_mean(ids: list[int], classes: int, raw: bool, tmp_path: Path) -> None:
+    config = {"backbone": "resnet18", "hidden_dim": 32, "enc_layers": 1, "dec_layers": 1, "dim_feedforward": 32}
+    path = tmp_path / "reference.pth"
+    torch.save({"model": Detr(DetrConfig(num_classes=classes, **config)).state_dict()}, path)
+    categories = [{"id": i, "name": str(i)} for i in ids]
+    assert load_detector(path, categories).raw_ids is raw
+    with pytest.raises(UserError, match=rf"has {classes} classes; the annotations have 3, with ids up to 99"):
+        load_detector(path, [{"id": i, "name": str(i)} for i in (97, 98, 99)])
+
+
+def test_logs_that_are_cut_short_or_odd(run: RunScript, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
     entries = [{"epoch": 0, "train_loss": 2.0, "test_coco_eval_bbox": []}, {"epoch": 1, "train_loss": float("nan")}]
@@ -106,6 +210,9 @@ def test_logs_that_are_cut_short_or_odd(run: RunScript, tmp_path: Path) -> None:
     odd = read_run(folder)
     assert len(odd.log) == 2 and odd.series("train_loss") == ([0], [2.0])
     assert odd.series("test_coco_eval_bbox") == odd.series("absent") == ([], [])
+    (folder / "log.txt").write_text('{"epoch": 5, "test_coco_eval_bbox": [0.5], "note": "hi", "parts": {"a": 1}}\n')
+    assert run("results", "--log", "odd") == 0
+    assert "odd: best AP 0.500, last AP 0.500, 1 epochs" in capsys.readouterr().out
     (folder / "log.txt").write_text("")
     assert run("results", "--log", "odd") == 0
     (folder / "log.txt").write_text("?\n{}\n")
@@ -113,7 +220,9 @@ def test_logs_that_are_cut_short_or_odd(run: RunScript, tmp_path: Path) -> None:
         read_run(folder)
 
 
-def test_what_is_missing_is_named(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+def test_what_is_missing_is_named(
+    trained: Path, run: RunScript, no_diagrams: None, capsys: pytest.CaptureFixture
+) -> None:
     assert run("results", "--log", "gone") == 2
     assert "gone/log.txt: no such file" in capsys.readouterr().err
     (trained / "predictions.json").unlink()
@@ -122,3 +231,88 @@ def test_what_is_missing_is_named(trained: Path, run: RunScript, capsys: pytest.
     shutil.rmtree("data")
     assert run("results") == 2
     assert "--coco_path says where the COCO folder is now" in capsys.readouterr().err
+
+
+def test_every_logged_number_has_a_panel() -> None:
+    log = [
+        {"epoch": 0, "train_loss": 1, "test_loss": 2, "test_coco_eval_bbox": [0.1] * 12, "seconds": 3.0, "note": "x"}
+    ]
+    panels = panels_of_everything([Run("a", log, {}), Run("b", [{"epoch": 0, "only_here": 1, "two": [1, 2]}], {})])
+    assert [panel.title for panel in panels[:3]] == ["loss", "AP", "AP50"] and len(panels) == 1 + 12 + 4
+    assert [line.key for line in panels[0].lines] == ["train_loss", "test_loss"]
+    assert [panel.title for panel in panels[-4:]] == ["seconds", "only_here", "two [0]", "two [1]"]
+
+
+@needs_shared
+def test_every_quantity_of_the_reference_is_drawn() -> None:
+    run = read_run(SHARED / "reference_run")
+    drawn = {line.key for panel in panels_of_everything([run]) for line in panel.lines}
+    assert drawn == set(run.log[0]) - {"epoch"} and len(drawn) == 93
+
+
+@pytest.mark.filterwarnings("error")
+def test_runs_of_different_length_with_gaps_and_odd_names(tmp_path: Path) -> None:
+    long = [{"epoch": e, "train_loss": 1 / (e + 1), "test_coco_eval_bbox": [e / 100, -1.0]} for e in range(50)]
+    gaps = [{"epoch": e, "train_loss": float("nan") if e % 2 else 0.5} for e in range(0, 30, 3)]
+    runs = [Run("_a$b$", long, {}), Run("b", gaps, {}), Run("empty", [], {})]
+    for name in ("losses", "average_precision", "every_quantity"):
+        draw_curves(runs, name, tmp_path / f"{name}.png", ("#D55E00", "#0072B2"))
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert min(image.size) > 150
+
+
+def test_smoothing_keeps_what_is_level_and_does_not_lag() -> None:
+    for length in (8, 9, 30):
+        assert smooth(np.full(length, 2.5), 5) == pytest.approx(np.full(length, 2.5))
+    line = np.arange(100.0)
+    assert smooth(line, 0.2)[10:-10] == pytest.approx(line[10:-10])
+    noise = np.random.default_rng(0).normal(size=400)
+    assert smooth(noise, 10).std() < noise.std() / 3
+
+
+def test_diagrams_show_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = [(1, 0, 0, 50, 50), (1, 200, 0, 50, 50), (2, 0, 200, 50, 50)]
+    truth = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 400, "height": 400}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "annotations": [{"id": n, "image_id": 1, "category_id": c, "bbox": b} for n, (c, *b) in enumerate(boxes, 1)],
+    }
+    found = [{**truth["annotations"][n], "bbox": [*boxes[n][1:3], 50, 40], "score": 0.9} for n in (0, 2)]
+    metrics, figures = measure(truth, found), []
+    monkeypatch.setattr("detr.report.metric_figures._save", lambda figure, path: figures.append(figure))
+    draw_metrics([("run", metrics)], Path(), ("red", "blue"))
+    draw_confusion([("run", metrics)], Path())
+    precision, _, f1, classes, mistakes, calibration = figures[0].axes
+    by_name = {c["name"]: c for c in metrics["classes"]}
+    order = [label.get_text() for label in classes.get_yticklabels()]
+    assert [bar.get_width() for bar in classes.patches] == [by_name[name]["AP"] for name in order]
+    assert list(classes.lines[0].get_xdata()) == [by_name[name]["AP50"] for name in order]
+    assert by_name["a"]["AP"] != by_name["a"]["AP50"]
+    names = [label.get_text().replace("\n", " ") for label in mistakes.get_yticklabels()]
+    assert {name: bar.get_width() for name, bar in zip(names, mistakes.patches, strict=True)}["missed"] == 1
+    assert list(f1.lines[-1].get_ydata()) == metrics["overall"]["f1"]
+    assert precision.lines[0].get_label() == f"a  {by_name['a']['AP50']:.3f}"
+    assert calibration.lines[1].get_label() == f"expected error {metrics['calibration']['expected_error']:.3f}"
+    assert [text.get_text() for text in figures[1].axes[0].texts] == ["1\n50%", "1\n50%", "1\n100%"]
+    plt.close("all")
+
+
+@pytest.mark.filterwarnings("error")
+def test_metrics_of_anything_are_drawn_and_written(tmp_path: Path) -> None:
+    classes = [{"id": n, "name": name} for n, name in enumerate(("_a", "$b", "x" * 50, *"cdefghijklmnopqrstuvwxyz"), 1)]
+    image = {"id": 1, "file_name": "1.jpg", "width": 99, "height": 99}
+    boxes = [{"id": c["id"], "image_id": 1, "category_id": c["id"], "bbox": [1, 1, 50, 50]} for c in classes]
+    found = [{**box, "score": 0.9 - 0.02 * number} for number, box in enumerate(boxes[:20])]
+    one = {"images": [image], "categories": classes[:1], "annotations": boxes[:1]}
+    many = {**one, "categories": classes, "annotations": boxes[2:]}
+    measured = {
+        "nothing_found": measure(one, []),
+        "nothing_there": measure({**one, "annotations": []}, found[:1]),
+        "$many": measure(many, found),
+    }
+    for names in (["nothing_found"], ["nothing_there"], ["$many"], list(measured)):
+        runs = [(name, measured[name]) for name in names]
+        draw_metrics(runs, tmp_path / "metrics.png", ("#D55E00", "#0072B2"))
+        draw_confusion(runs, tmp_path / "confusion.png")
+        text = headline_table(runs) + class_table(runs)
+        assert "nan" not in text.lower() and all(name in text for name in names)

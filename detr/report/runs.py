@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from detr.errors import UserError
 
+COCO_KEY = "test_coco_eval_bbox"  # its value is a list, COCOeval's 12 numbers
+
 
 class Run(NamedTuple):
     """One training run as its files tell it."""
@@ -17,8 +19,9 @@ class Run(NamedTuple):
 
     def series(self, key: str, position: int = 0) -> tuple[list[int], list[float]]:
         """Epochs and values of a logged quantity, epochs without it left out; lists give their value at `position`."""
+        least = 0 if key == COCO_KEY else -math.inf  # COCO's -1 says that a number is not defined
         points = [(entry["epoch"], _value(entry.get(key), position)) for entry in self.log]
-        points = [(epoch, value) for epoch, value in points if value is not None]
+        points = [(epoch, value) for epoch, value in points if value is not None and value >= least]
         return [epoch for epoch, _ in points], [value for _, value in points]
 
 
@@ -47,6 +50,16 @@ def read_run(folder: Path) -> Run:
             if number < len(lines):
                 raise UserError(f"{path}: line {number} is not a JSON object with an epoch") from error
     return Run(folder.name or str(folder), log, read_json(folder / "config.json") or {})
+
+
+def read_runs(folders: list[Path]) -> list[Run]:
+    """Read several runs; those whose folders have the same name are called by their whole path."""
+    runs = [read_run(folder) for folder in folders]
+    names = [run.name for run in runs]
+    return [
+        run._replace(name=str(folder)) if names.count(run.name) > 1 else run
+        for run, folder in zip(runs, folders, strict=True)
+    ]
 
 
 def read_json(path: Path) -> dict | list | None:

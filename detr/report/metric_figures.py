@@ -1,0 +1,248 @@
+"""Pictures of what `metrics.measure` found, of one run or of several. No torch; matplotlib without a display."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from detr.report.curves import plain
+from detr.report.tables import MISTAKE_NAMES, class_names
+
+_MOST_COLOURED = 5  # classes; of more, each is a pale line
+_MOST_CLASSES = 16  # rows of a confusion matrix
+_MOST_BARS = 24
+_OVERALL = "black"
+
+Named = list[tuple[str, dict]]  # (name of a run, its metrics)
+
+
+def draw_metrics(runs: Named, path: Path, colours: tuple[str, ...]) -> None:
+    """Save six diagrams as a PNG: classes of one run, or several runs laid over each other."""
+    runs = [(_short(name), metrics) for name, metrics in runs]
+    figure, axes = plt.subplots(2, 3, figsize=(15, 9), layout="constrained")
+    _draw_precision(axes[0, 0], runs, colours, level=0)
+    if len(runs) == 1:
+        _draw_precision_by_iou(axes[0, 1], runs[0][1])
+    else:
+        _draw_precision(axes[0, 1], runs, colours, level=5)
+    _draw_f1(axes[0, 2], runs, colours)
+    _draw_classes(axes[1, 0], runs, colours)
+    _draw_mistakes(axes[1, 1], runs, colours)
+    _draw_calibration(axes[1, 2], runs, colours)
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=9, frameon=False, labelcolor="linecolor")
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=110, format="png")
+    plt.close(figure)
+
+
+def _unit_square(axis: Axes, title: str, x: str, y: str) -> None:
+    axis.set(title=title, xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
+
+
+def _reached(precision: np.ndarray) -> np.ndarray:
+    """Precision without its end at 0, where so much is never found."""
+    return np.where(precision > 0, precision, np.nan)
+
+
+def _mean_precision(metrics: dict, level: int) -> np.ndarray | None:
+    """(101,) mean over the classes with objects."""
+    curves = [c["precision_at_recall"][level] for c in metrics["classes"] if c["precision_at_recall"]]
+    return np.mean(curves, axis=0) if curves else None
+
+
+def _draw_precision(axis: Axes, runs: Named, colours: tuple[str, ...], level: int) -> None:
+    """Precision against recall at an IoU."""
+    iou = runs[0][1]["iou_thresholds"][level]
+    _unit_square(axis, f"precision against recall (IoU {iou:.2f})", "recall", "precision")
+    for number, (name, metrics) in enumerate(runs):
+        recalls, mean = metrics["recalls"], _mean_precision(metrics, level)
+        if mean is None:
+            continue
+        if len(runs) > 1:
+            axis.plot(
+                recalls,
+                _reached(mean),
+                color=colours[number % len(colours)],
+                label=f"{name}  {mean.mean():.3f}",
+            )
+            continue
+        known = [c for c in metrics["classes"] if c["precision_at_recall"]]
+        for place, one in enumerate(known):
+            precision = np.array(one["precision_at_recall"][level])
+            label = f"{_short(one['name'])}  {precision.mean():.3f}"
+            axis.plot(recalls, _reached(precision), **_class_line(place, len(known), label, colours))
+        if len(known) > 1:
+            axis.plot(recalls, _reached(mean), color=_OVERALL, linewidth=2.2, label=f"all classes  {mean.mean():.3f}")
+
+
+def _class_line(place: int, classes: int, label: str, colours: tuple[str, ...]) -> dict:
+    if classes > _MOST_COLOURED:
+        return {"color": "0.75", "linewidth": 0.8}
+    return {"color": colours[place % len(colours)], "linewidth": 1.6, "label": label}
+
+
+def _draw_precision_by_iou(axis: Axes, metrics: dict) -> None:
+    """Precision against recall at every IoU, the stricter the paler."""
+    _unit_square(axis, "the same by IoU, mean of the classes", "recall", "precision")
+    axis.set(xlim=(-0.01, 1.42), xticks=np.arange(6) / 5)  # room for the legend, which no curve leaves free
+    for level, iou in enumerate(metrics["iou_thresholds"]):
+        mean = _mean_precision(metrics, level)
+        if mean is not None:
+            label = f"IoU {iou:.2f}  {mean.mean():.3f}"
+            axis.plot(metrics["recalls"], _reached(mean), color=plt.cm.viridis(level / 11), label=label)
+
+
+def _draw_f1(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
+    """F1 against the score threshold, the best marked."""
+    _unit_square(axis, "F1 against score threshold (IoU 0.50)", "lowest score kept", "F1")
+    for number, (name, metrics) in enumerate(runs):
+        known = [c for c in metrics["classes"] if c["objects"]] if len(runs) == 1 else []
+        if len(known) > 1:
+            for place, one in enumerate(known):
+                line = _class_line(place, len(known), _short(one["name"]), colours)
+                _draw_one_f1(axis, metrics["thresholds"], one, line)
+        line = {"color": colours[number % len(colours)], "label": name} if len(runs) > 1 else {"color": _OVERALL}
+        if len(known) > 1:
+            line["label"] = "all classes"
+        _draw_one_f1(axis, metrics["thresholds"], metrics["overall"], line | {"linewidth": 2.2})
+
+
+def _draw_one_f1(axis: Axes, thresholds: list[float], one: dict, line: dict) -> None:
+    best = one["best"]
+    if best["threshold"] is None:
+        return
+    if "label" in line or line["color"] == _OVERALL:
+        line = line | {"label": f"{line.get('label', 'best')}  {best['f1']:.3f} at {best['threshold']:.2f}"}
+        axis.plot(best["threshold"], best["f1"], "o", color=line["color"], markersize=6)
+    axis.plot(thresholds, one["f1"], **line)
+
+
+def _draw_classes(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
+    """AP of each class as bars, AP50 as dots; of many classes the worst and the best of the first run."""
+    by_name = [{c["name"]: c for c in metrics["classes"]} for _, metrics in runs]
+    names = sorted(
+        (n for n in class_names(runs) if any(by.get(n, {}).get("AP") is not None for by in by_name)),
+        key=lambda n: max(by[n]["AP"] or 0 for by in by_name if n in by),
+    )
+    title = "AP of each class (dot: AP50)"
+    half = max(2, _MOST_BARS // len(runs) // 2)
+    if len(names) > 2 * half:
+        title = f"AP of the {half} worst and best of {len(names)} classes (dot: AP50)"
+        names = names[:half] + names[-half:]
+    height = 0.8 / len(runs)
+    for number, ((name, _), by) in enumerate(zip(runs, by_name, strict=True)):
+        ys = np.arange(len(names)) - (number - (len(runs) - 1) / 2) * height
+        values = [[by.get(n, {}).get(key) for n in names] for key in ("AP", "AP50")]
+        ap, ap50 = np.array(values, dtype=np.float64)  # NaN where a run has no such class
+        colour = colours[number % len(colours)]
+        axis.barh(ys, ap, height * 0.9, color=colour, alpha=0.8, label=name if len(runs) > 1 else None)
+        axis.plot(ap50, ys, "o", color=colour, markersize=5)
+        for y, value in zip(ys[~np.isnan(ap)], ap[~np.isnan(ap)], strict=True):
+            place = {"ha": "right", "color": "white"} if value > 0.15 else {"ha": "left"}
+            axis.text(value, y, f" {value:.3f} ", va="center", fontsize=8, **place)
+    axis.set(title=title, xlim=(0, 1.03), yticks=range(len(names)), yticklabels=[_short(n) for n in names])
+    room = max(0.5, (4 - len(names)) / 2)  # a single class is no reason for a bar as high as the diagram
+    axis.set_ylim(-room, len(names) - 1 + room)
+
+
+def _draw_mistakes(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
+    """How many mistakes of each kind, and what AP50 would gain without them."""
+    height = 0.8 / len(runs)
+    most = max((m["count"] for _, metrics in runs for m in metrics["mistakes"].values()), default=0)
+    for number, (name, metrics) in enumerate(runs):
+        ys = np.arange(len(MISTAKE_NAMES)) + (number - (len(runs) - 1) / 2) * height
+        kinds = [metrics["mistakes"][kind] for kind in MISTAKE_NAMES]
+        label = f"{name}, from score {metrics['threshold']:.2f}" if len(runs) > 1 else None
+        counts = [kind["count"] for kind in kinds]
+        axis.barh(ys, counts, height * 0.9, color=colours[number % len(colours)], alpha=0.8, label=label)
+        for y, kind in zip(ys, kinds, strict=True):
+            gain = "" if kind["ap50_gain"] is None else f"   {kind['ap50_gain']:+.3f}"
+            axis.text(kind["count"], y, f" {kind['count']}{gain}", va="center", fontsize=8)
+    threshold = f" from score {runs[0][1]['threshold']:.2f}" if len(runs) == 1 else ""
+    axis.set(title=f"mistakes{threshold} (+: AP50 gained without them)", xlim=(0, max(1, most) * 1.35))
+    axis.set_yticks(range(len(MISTAKE_NAMES)), MISTAKE_NAMES.values())
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axis.invert_yaxis()
+
+
+def _draw_calibration(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
+    """Share of right detections against their mean score; the area of a dot is how many there are."""
+    _unit_square(axis, "calibration (IoU 0.50; below the line: too sure)", "score", "share that is right")
+    axis.plot([0, 1], [0, 1], "--", color="0.6", linewidth=1)
+    for number, (name, metrics) in enumerate(runs):
+        bins = [b for b in metrics["calibration"]["bins"] if b["count"]]
+        if not bins:
+            continue
+        counts = np.array([b["count"] for b in bins])
+        scores, shares = [b["score"] for b in bins], [b["precision"] for b in bins]
+        colour = colours[number % len(colours)]
+        label = f"{name}: " if len(runs) > 1 else ""
+        label += f"expected error {metrics['calibration']['expected_error']:.3f}"
+        axis.plot(scores, shares, color=colour, linewidth=1.2, label=label)
+        axis.scatter(scores, shares, 12 + 160 * counts / counts.max(), color=colour, alpha=0.7, linewidth=0)
+
+
+def draw_confusion(runs: Named, path: Path) -> None:
+    """Save a confusion matrix of each run, side by side, as a PNG."""
+    size = min(_MOST_CLASSES, max(len(metrics["classes"]) for _, metrics in runs)) + 1
+    side = 2.4 + 0.55 * size
+    figure, axes = plt.subplots(
+        1, len(runs), figsize=(side * len(runs), side + 0.2), squeeze=False, layout="constrained"
+    )
+    figure.get_layout_engine().set(h_pad=0.15)
+    for axis, (name, metrics) in zip(axes[0], runs, strict=True):
+        _draw_one_confusion(axis, metrics)
+        run = f"{_short(name)}, " if len(runs) > 1 else ""
+        axis.set_title(f"{run}score from {metrics['threshold']:.2f}, IoU 0.50", fontsize=10, pad=8)
+    _save(figure, path)
+
+
+def _draw_one_confusion(axis: Axes, metrics: dict) -> None:
+    names = [_short(c["name"]) for c in metrics["classes"]]
+    counts = np.array(metrics["confusion"])
+    counts, names = _most_confused(counts, names)
+    # What stands in the background's row lies on no object: its share is of what was found, not of what is there.
+    of = np.repeat(counts.sum(axis=1, keepdims=True), len(counts), axis=1)
+    of[-1] = counts.sum(axis=0)
+    shares = counts / np.maximum(of, 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            text = f"{count}\n{shares[row, column]:.0%}" if len(counts) <= 8 else f"{count}"
+            colour = "white" if shares[row, column] > 0.55 else "black"
+            axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    places = range(len(counts))
+    axis.set_xticks(places, [*names, "nothing"], rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_yticks(places, [*names, "nothing"])
+    axis.set(xlabel="found as (last row: share of the column)", ylabel="annotated as (share of the row)")
+    axis.axhline(len(names) - 0.5, color="0.4", linewidth=1)
+    axis.axvline(len(names) - 0.5, color="0.4", linewidth=1)
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+
+
+def _most_confused(counts: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Of many classes those that are most often wrong; the others, and what is mixed up among them, are summed up."""
+    if len(names) <= _MOST_CLASSES:
+        return counts, names
+    wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    shown = np.sort(np.argsort(-wrong[:-1], kind="stable")[: _MOST_CLASSES - 1])
+    group = np.full(len(counts), _MOST_CLASSES - 1)
+    group[shown], group[-1] = np.arange(len(shown)), _MOST_CLASSES
+    summed = np.zeros((_MOST_CLASSES + 1, _MOST_CLASSES + 1), dtype=counts.dtype)
+    np.add.at(summed, (group[:, None], group[None]), counts)
+    return summed, [*(names[i] for i in shown), f"{len(names) - len(shown)} others"]
+
+
+def _short(name: str) -> str:
+    """A name that fits."""
+    return plain(name if len(name) <= 22 else name[:21] + "…")

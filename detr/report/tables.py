@@ -1,0 +1,78 @@
+"""Metrics as a person reads them in a terminal: one column a run."""
+
+from detr.report.precision import COCO_NUMBERS
+
+MISTAKE_NAMES = {
+    "missed": "missed",
+    "background": "nothing there",
+    "badly_placed": "badly placed",
+    "duplicate": "found again",
+    "wrong_class": "wrong class",
+    "both": "wrong class,\nbadly placed",
+}
+
+
+def headline_table(runs: list[tuple[str, dict]]) -> str:
+    """The numbers of (name, metrics) of each run, side by side."""
+    rows = [["", *(name for name, _ in runs)]]
+
+    def add(title: str, *values: str) -> None:
+        rows.append([title, *values])
+
+    for key in ("images", "objects", "detections"):
+        add(key, *(f"{metrics[key]:,}" for _, metrics in runs))
+    for key in COCO_NUMBERS:
+        add(key, *(_number(metrics["coco"][key]) + _interval(metrics["interval"].get(key)) for _, metrics in runs))
+    add("best F1", *(_best(metrics["overall"]["best"]) for _, metrics in runs))
+    add("calibration error", *(_number(metrics["calibration"]["expected_error"]) for _, metrics in runs))
+    add("mistakes", *(f"at score {metrics['threshold']:.3f}" for _, metrics in runs))
+    for kind, name in MISTAKE_NAMES.items():
+        add(f"  {name}".replace("\n", " "), *(_mistake(metrics["mistakes"][kind]) for _, metrics in runs))
+    interval = runs[0][1]["interval"]
+    note = (
+        f"in brackets: {interval['level']:.0%} of {interval['resamples']} resamples of the images; behind mistakes: "
+        "what AP50 would gain without them"
+    )
+    return f"{_aligned(rows)}\n{note}"
+
+
+def class_table(runs: list[tuple[str, dict]]) -> str:
+    """The numbers of every class: of one run all there are, of several their AP side by side."""
+    by_name = [{c["name"]: c for c in metrics["classes"]} for _, metrics in runs]
+    if len(runs) > 1:
+        rows = [["AP of", *(name for name, _ in runs)]]
+        rows += [[name, *(_number(by.get(name, {}).get("AP")) for by in by_name)] for name in class_names(runs)]
+        return _aligned(rows)
+    rows = [["class", "objects", "AP", "AP50", "AR", "best F1"]]
+    for one in runs[0][1]["classes"]:
+        numbers = [_number(one[key]) for key in ("AP", "AP50", "AR")]
+        rows.append([one["name"], f"{one['objects']:,}", *numbers, _best(one["best"])])
+    return _aligned(rows)
+
+
+def class_names(runs: list[tuple[str, dict]]) -> list[str]:
+    """The classes of all runs, each once."""
+    return list(dict.fromkeys(c["name"] for _, metrics in runs for c in metrics["classes"]))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(ends: list[float] | None) -> str:
+    return "" if ends is None else f" ({ends[0]:.3f} to {ends[1]:.3f})"
+
+
+def _best(best: dict) -> str:
+    return "-" if best["threshold"] is None else f"{best['f1']:.3f} at score {best['threshold']:.3f}"
+
+
+def _mistake(mistake: dict) -> str:
+    gain = mistake["ap50_gain"]
+    return f"{mistake['count']:,}" + ("" if gain is None else f" ({gain:+.3f})")
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
