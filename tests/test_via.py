@@ -68,7 +68,7 @@ def polygon(**changes: object) -> dict:
         ({"a": polygon(name="circle")}, "a.png, region 7 has cx = None; a finite number"),
         ({"a": polygon(all_points_x=[1, 2])}, "region 7 needs as many all_points_x as all_points_y"),
         ({"a": polygon(all_points_x=[1, "2", 3])}, "region 7 has a coordinate that is not a finite number"),
-        ({"a": polygon(all_points_x=[1, 1, 1], all_points_y=[1, 1, 2])}, "2 different points"),
+        ({"a": polygon(all_points_x=[], all_points_y=[])}, "region 7 is a polygon without points"),
         ({"a": {"filename": "a.png", "regions": {"7": {}}}}, "region 7 has no shape_attributes"),
         ({"a": {"filename": "a.png", "regions": [3]}}, "region 0 is 3; an object with shape_attributes"),
         ('{"a": {"filename": "a", "regions": [], "regions": []}}', "the key 'regions' is there twice"),

@@ -147,6 +147,7 @@ def test_exact_boxes() -> None:
         (rect(5, 5, 0, 9), notes.ZERO, False),
         ({"name": "circle", "cx": 5, "cy": 5, "r": 0}, notes.ZERO, False),
         ({"name": "polyline", "all_points_x": [5, 5], "all_points_y": [5, 5]}, notes.ZERO, False),
+        ({"name": "polygon", "all_points_x": [5, 9], "all_points_y": [5, 5]}, notes.ZERO, False),
         ({"name": "polyline", "all_points_x": [5, 35, 65], "all_points_y": [5, 25, 45]}, notes.LINE, True),
         (rect(SIZE, 5, 9, 9), notes.OUTSIDE, False),
         (rect(-50, -50, 20, 20), notes.OUTSIDE, False),
@@ -168,7 +169,7 @@ def test_what_is_changed_or_dropped_is_noted(shape: dict, category: str, is_kept
         (rect(1, 2, 3, 10**400), "here has height = 1000"),
         ({"name": "circle", "cx": 1, "cy": 1, "r": -2}, "here has the radius -2; it cannot be negative"),
         ({"name": "ellipse", "cx": 1, "cy": 1, "rx": 2, "ry": 2, "theta": "x"}, "here has theta = 'x'"),
-        ({"name": "polyline", "all_points_x": [], "all_points_y": []}, "0 different points; a polyline needs"),
+        ({"name": "polyline", "all_points_x": [], "all_points_y": []}, "here is a polyline without points"),
     ],
 )
 def test_shapes_that_cannot_be_are_refused(shape: object, message: str) -> None:

@@ -66,11 +66,9 @@ def _points(shape: dict, name: str, where: str) -> list[Point]:
     for value in (*xs, *ys):
         if not is_number(value):
             raise UserError(f"{where} has a coordinate that is not a finite number up to {LIMIT:,}: {shown(value)}")
-    points = list(zip(xs, ys, strict=True))
-    needed = 3 if name == "polygon" else 1
-    if len(set(points)) < needed:
-        raise UserError(f"{where} has {len(set(points))} different points; a {name} needs at least {needed}")
-    return points
+    if not xs:
+        raise UserError(f"{where} is a {name} without points")
+    return list(zip(xs, ys, strict=True))
 
 
 def _ellipse(cx: float, cy: float, rx: float, ry: float, theta: float) -> list[Point]:
