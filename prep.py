@@ -132,7 +132,7 @@ def main() -> None:
     weights = args.weights or (SAMPLE_WEIGHTS if args.sample else DEFAULT_WEIGHTS)
     check_weights_name(weights)
     splits = read_annotated(args)
-    command = next_command(args.coco_path, stripped_path(weights), splits["train"].coco["categories"])
+    command = next_command(args.coco_path, weights, splits["train"].coco["categories"])
     report = describe(splits, training_of(weights)) | {"next": command}
     print("\n".join(lines_of(report)))
     write_folder(splits, report, args.coco_path)
@@ -169,11 +169,13 @@ def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
         )
 
 
-def next_command(coco_path: Path, stripped: Path | None, categories: list[dict]) -> str:
+def next_command(coco_path: Path, weights: str, categories: list[dict]) -> str:
     """The command that trains on what was prepared."""
+    stripped = stripped_path(weights)
     resume = ["--resume", str(stripped)] if stripped else []
+    flags = SHIPPED_WEIGHTS[weights].flags if weights in SHIPPED_WEIGHTS else ("--epochs", "100")
     options = ["--dataset_file", "custom", "--coco_path", str(coco_path), "--output_dir", "outputs", *resume]
-    return shlex.join(["python", "main.py", *options, "--num_classes", str(len(categories)), "--epochs", "100"])
+    return shlex.join(["python", "main.py", *options, "--num_classes", str(len(categories)), *flags])
 
 
 # --------------------------------------------------------------------------------------------------------- photographs

@@ -29,16 +29,18 @@ PUBLIC_WEIGHTS = {
 
 
 class ShippedWeights(NamedTuple):
-    """Weights of ours that are in the project, with what a report on the data needs to know of them."""
+    """Weights of ours that are in the project, with what a report on the data and the next command need to know."""
 
     path: Path
     scale: int  # shorter side of the images, in pixels
     max_size: int  # longest side
     num_queries: int
+    flags: tuple[str, ...]  # of main.py, for fine-tuning
 
 
+TINY_FLAGS = ("--batch_size", "8", "--lr", "3e-4", "--lr_backbone", "3e-4", "--clip_max_norm", "1", "--epochs", "60")
 SHIPPED_WEIGHTS = {  # pre-trained on drawn scenes, see sample/README.md
-    "detr-tiny": ShippedWeights(Path(__file__).parent / "sample" / "detr-tiny.pth", 192, 320, 50),
+    "detr-tiny": ShippedWeights(Path(__file__).parent / "sample" / "detr-tiny.pth", 192, 320, 50, TINY_FLAGS),
 }
 
 # What the rows of the published class heads stand for: COCO's category ids, with holes; row 91 is "no object".
