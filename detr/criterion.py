@@ -80,11 +80,10 @@ class SetCriterion(nn.Module):
         return Normalisers(images, sum(targets.counts), matched, class_weight)
 
     def forward(self, outputs: DetrOutput, targets: Targets, whole: Normalisers | None = None) -> Losses:
-        """Loss of the outputs (L, B, Q, ...) against the targets of the B images, in float32.
+        """Loss of the outputs (L, B, Q, ...) against the targets of the B images.
 
         `whole` are the normalisers of the batch that these images are a part of; by default they are all of it.
         """
-        outputs = outputs.in_full_precision()
         if not self.aux_loss:
             outputs = DetrOutput(outputs.logits[-1:], outputs.boxes_cxcywh[-1:])
         whole = whole or self.normalisers(targets, outputs.logits.shape[2])

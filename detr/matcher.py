@@ -29,12 +29,11 @@ class Match(NamedTuple):
 def matching_cost(
     outputs: DetrOutput, targets: Targets, cost_class: float, cost_bbox: float, cost_giou: float
 ) -> Tensor:
-    """What pairing each query with each object would cost, in float32 at least: (L, B, Q, T).
+    """What pairing each query with each object would cost, (L, B, Q, T).
 
     Minus the class probability, the L1 distance and minus the GIoU of the boxes, weighted. Columns beyond an image's
     own number of objects are meaningless.
     """
-    outputs = outputs.in_full_precision()
     probability = outputs.logits.softmax(-1)  # (L, B, Q, K + 1)
     layers, _, queries, _ = probability.shape
     labels = targets.labels[None, :, None, :].expand(layers, -1, queries, -1)  # (L, B, Q, T)

@@ -47,12 +47,9 @@ class Batch(NamedTuple):
 
 
 class DetrOutput(NamedTuple):
-    """What the heads say after every decoder layer; index -1 is the prediction, the others are auxiliary."""
+    """What the heads say after every decoder layer, in float32 whatever the network computes in; index -1 is the
+    prediction, the others are auxiliary.
+    """
 
     logits: Tensor  # (L, B, Q, K + 1)
     boxes_cxcywh: Tensor  # (L, B, Q, 4) in [0, 1], relative to each image's own size, without its padding
-
-    def in_full_precision(self) -> "DetrOutput":
-        """The same in float32 at least: matching and losses must not round to 16 bits."""
-        dtype = torch.promote_types(self.logits.dtype, torch.float32)
-        return DetrOutput(self.logits.to(dtype), self.boxes_cxcywh.to(dtype))
