@@ -17,13 +17,14 @@ from detr.images import SUFFIXES, read_rgb
 from detr.report.matching import check_results
 from detr.report.metrics import FALLBACK_THRESHOLD, measure
 from detr.report.runs import COCO_KEY, Run, read_json, read_runs
+from detr.report.shown import MOST_IMAGES, Judged, Look, judge, spread
 
 if TYPE_CHECKING:
     from detr.detector import Detection
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.json"
-SHOWN_IMAGES = 12
+BEST = "checkpoint_best.pth"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -79,8 +80,11 @@ def main() -> None:
     if any(measured.values()):
         show_metrics(measured, figures)
     first = measured[runs[0].name]
-    if first and first.truth["images"]:
-        show_validation_images(first, figures)
+    judged = judge(first.truth, first.predictions, first.image_folder) if first and first.truth["images"] else None
+    looks = look_at_images(args, judged, first.truth["categories"]) if judged else {}
+    if judged:
+        show_images(judged, looks, first.metrics["threshold"], figures)
+    write_report(runs, measured, judged, looks, figures)
 
 
 def show_curves(runs: list[Run], figures: Path) -> None:
@@ -165,21 +169,52 @@ def show_metrics(measured: dict[str, Measured | None], figures: Path) -> None:
     print(f"saved {figures / 'metrics.png'}\nsaved {figures / 'confusion.png'}")
 
 
-def show_validation_images(run: Measured, figures: Path) -> None:
-    """Save validation images with annotated and with predicted boxes, side by side."""
-    names = {category["id"]: category["name"] for category in run.truth["categories"]}
-    images, lowest = run.truth["images"], run.metrics["threshold"]
-    cells = []
-    for image in images[:: max(1, len(images) // SHOWN_IMAGES)][:SHOWN_IMAGES]:
-        photograph = read_rgb(run.image_folder / image["file_name"])
-        annotated = [to_drawing(a, names) for a in run.truth["annotations"] if a["image_id"] == image["id"]]
-        predicted = [
-            to_drawing(p, names) for p in run.predictions if p["image_id"] == image["id"] and p["score"] >= lowest
-        ]
-        cells.append((photograph, f"{image['file_name']}: annotated", annotated))
-        cells.append((photograph, f"predicted, score from {lowest:.3g}", predicted))
-    utils.save_grid(cells, 4, figures / "predictions.png")
-    print(f"saved {figures / 'predictions.png'}")
+def look_at_images(args: argparse.Namespace, judged: Judged, categories: list[dict]) -> dict[int, Look]:
+    """What the first run's detector looks at in the images that the report shows, by their numbers."""
+    checkpoint = args.checkpoint or args.log[0] / BEST
+    if not checkpoint.exists():
+        print(f"no attention maps: there is no {checkpoint}")
+        return {}
+    from detr.detector import Detector
+
+    detector = Detector(checkpoint, args.device, categories=categories)
+    numbers = spread(len(judged.images), MOST_IMAGES)
+    looks = {}
+    with utils.Progress(len(numbers), "attention") as bar:
+        for number in numbers:
+            look = detector.look(judged.folder / judged.images[number]["file_name"])
+            looks[number] = Look(*(None if field is None else field.cpu().numpy() for field in look))
+            bar.update()
+    return looks
+
+
+def show_images(judged: Judged, looks: dict[int, Look], threshold: float, figures: Path) -> None:
+    """Save validation images with what is right and wrong in them, and what the detector looks at."""
+    from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
+
+    pictures = {"gallery": lambda path: draw_gallery(judged, threshold, path)}
+    if looks:
+        pictures["attention"] = lambda path: draw_attention(judged, looks, threshold, path)
+        pictures["queries"] = lambda path: draw_queries(list(looks.values()), path)
+    for name, draw in pictures.items():
+        with utils.atomic_path(figures / f"{name}.png") as temporary:
+            draw(temporary)
+        print(f"saved {figures / name}.png")
+
+
+def write_report(
+    runs: list[Run], measured: dict[str, Measured | None], judged: Judged | None, looks: dict[int, Look], figures: Path
+) -> None:
+    """Save everything as one page, which needs nothing beside it."""
+    from detr.report.page import build_page
+
+    metrics = {name: run and run.metrics for name, run in measured.items()}
+    images = len(spread(len(judged.images), MOST_IMAGES)) if judged else 0
+    with utils.Progress(images, "report") as bar:
+        page = build_page(runs, metrics, judged, looks, shown=bar.update)
+    with utils.atomic_path(figures / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"saved {figures / 'report.html'}: open it in a browser")
 
 
 def show_photographs(args: argparse.Namespace, figures: Path) -> None:
@@ -188,7 +223,7 @@ def show_photographs(args: argparse.Namespace, figures: Path) -> None:
 
     paths = find_photographs(args.images)
     categories = find_truth(args, {})[0]["categories"] if args.coco_path else None
-    detector = Detector(args.checkpoint or args.log[0] / "checkpoint_best.pth", args.device, categories=categories)
+    detector = Detector(args.checkpoint or args.log[0] / BEST, args.device, categories=categories)
     lowest = args.threshold if args.threshold is not None else best_known_threshold(figures)
     report, stems = [], Counter()
     with utils.Progress(len(paths), "detect") as bar:

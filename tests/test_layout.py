@@ -24,7 +24,7 @@ ALLOWED = {
     "boxes": set(),
     "via": OPEN | {"images", "via"},
     "sample": OPEN | {"via", "images", "sample"},
-    "report": OPEN | {"report"},
+    "report": OPEN | {"report", "images"},
     "transforms": TENSORS,
     "sampler": TENSORS | {"transforms"},
     "data": TENSORS | {"annotations", "images", "transforms", "sampler"},
