@@ -120,10 +120,14 @@ class Browser:
 
     def point(self, selector: str, x: float = 0.5, y: float = 0.5, click: bool = False) -> None:
         """Move the pointer to this share of an element, and click there if asked to."""
-        left, top = self.evaluate(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            f"const b = e.getBoundingClientRect(); return [b.left + {x} * b.width, b.top + {y} * b.height]; }})()"
-        )
+        script = """(() => {
+            const element = document.querySelector(SELECTOR);
+            element.scrollIntoView({block: "center", behavior: "instant"});
+            const box = element.getBoundingClientRect();
+            return [box.left, box.top, box.width, box.height];
+        })()"""
+        left, top, width, height = self.evaluate(script.replace("SELECTOR", json.dumps(selector)))
+        left, top = left + x * width, top + y * height
         self.send("Input.dispatchMouseEvent", type="mouseMoved", x=left, y=top)
         for kind in ("mousePressed", "mouseReleased") if click else ():
             self.send("Input.dispatchMouseEvent", type=kind, x=left, y=top, button="left", clickCount=1)

@@ -1,7 +1,8 @@
 // The gallery and the viewer: boxes that follow the threshold and the filters, and attention drawn over the image.
 
 const gallery = data.gallery;
-const state = { threshold: 0, label: "", kind: "", order: "worst", cards: [] };
+const state = { threshold: 0, label: "", kind: "", order: "worst", isWhole: false, cards: [] };
+const AT_FIRST = 12; // images, until all are asked for
 const MISSED = data.kinds.length - 1;
 const EXPLAINS = ["wrong_class", "badly_placed"].map((key) => data.kinds.findIndex((kind) => kind.key === key));
 
@@ -89,8 +90,8 @@ function redraw() {
     card.things = all.filter(passesKind);
     const sum = counts(all);
     card.wrong = sum.wrong + sum.missed;
-    card.button.hidden = (state.label !== "" || state.kind !== "") && !card.things.length;
-    if (!card.button.hidden) shown += 1;
+    card.passes = (state.label === "" && state.kind === "") || card.things.length > 0;
+    if (card.passes) shown += 1;
     for (const key of Object.keys(total)) total[key] += sum[key];
     for (const thing of all) kinds.set(thing.kind, (kinds.get(thing.kind) || 0) + 1);
     card.frame.querySelector("svg")?.remove();
@@ -114,11 +115,16 @@ function sortCards() {
   const byName = (a, b) => a.image.name.localeCompare(b.image.name, "en", { numeric: true });
   const sign = { worst: -1, best: 1 }[state.order] || 0;
   state.cards.sort((a, b) => sign * (a.wrong - b.wrong) || byName(a, b));
-  byId("cards").replaceChildren(...state.cards.map((card) => card.button));
+  const passing = passingCards();
+  byId("cards").replaceChildren(...passing.slice(0, state.isWhole ? undefined : AT_FIRST).map((card) => card.button));
+  byId("more").hidden = state.isWhole || passing.length <= AT_FIRST;
+  byId("more").textContent = `Show all ${whole(passing.length)} images`;
 }
 
+const passingCards = () => state.cards.filter((card) => card.passes);
+
 function moveInCards(event) {
-  const shown = state.cards.filter((card) => !card.button.hidden).map((card) => card.button);
+  const shown = [...byId("cards").children];
   const at = shown.indexOf(document.activeElement);
   if (at < 0) return;
   const columns = shown.filter((one) => one.offsetTop === shown[0].offsetTop).length;
@@ -161,6 +167,11 @@ function showGallery() {
     byId(id).addEventListener("change", (event) => { state[key] = event.target.value; redraw(); sortCards(); });
   }
   byId("cards").addEventListener("keydown", moveInCards);
+  byId("more").addEventListener("click", () => {
+    state.isWhole = true;
+    sortCards();
+    state.cards[AT_FIRST]?.button.focus();
+  });
   slider.value = gallery.threshold;
   setThreshold(gallery.threshold);
   sortCards();
@@ -270,7 +281,7 @@ function showInViewer(card) {
   const things = [...card.things].sort((a, b) => order[a.status] - order[b.status] || (b.score || 0) - (a.score || 0));
   byId("things").replaceChildren(...things.map(rowOf));
   byId("viewer-name").textContent = image.name;
-  const shown = state.cards.filter((one) => !one.button.hidden);
+  const shown = passingCards();
   byId("viewer-place").textContent = `${shown.indexOf(card) + 1} of ${shown.length}`;
   byId("modes").hidden = !encoder;
   frame.addEventListener("pointermove", (event) => {
@@ -297,7 +308,7 @@ function fitFrame() {
 }
 
 function turn(step) {
-  const shown = state.cards.filter((card) => !card.button.hidden);
+  const shown = passingCards();
   const next = shown[shown.indexOf(viewer.card) + step];
   if (next) showInViewer(next);
 }

@@ -125,7 +125,8 @@ function table(heads, rows, { sorts = true } = {}) {
     row.map((cell) => make("td", { class: cell.text ? "text" : null }, ...[cell.show].flat())))));
   const columns = heads.map((head, column) => {
     if (!sorts) return make("th", { scope: "col" }, head);
-    const cell = make("th", { scope: "col", "aria-sort": "none" }, make("button", { type: "button", onclick: () => {
+    const isText = rows[0]?.[column].text;
+    const cell = make("th", { scope: "col", class: isText && "text", "aria-sort": "none" }, make("button", { type: "button", onclick: () => {
       const isDown = cell.getAttribute("aria-sort") !== (column ? "descending" : "ascending") === (column > 0);
       for (const other of columns) other.setAttribute("aria-sort", "none");
       cell.setAttribute("aria-sort", isDown ? "descending" : "ascending");
@@ -235,13 +236,13 @@ function showConfusion() {
   const rows = first.confusion.map((row, truth) => {
     const total = row.reduce((sum, count) => sum + count, 0) || 1;
     return make("tr", {}, make("th", { scope: "row" }, names[truth]), row.map((count, found) => make("td", {
-      class: truth === found ? "diagonal" : null,
+      class: truth === found && truth < names.length - 1 ? "diagonal" : null,
       style: { background: count ? `color-mix(in srgb, var(--accent) ${Math.round(8 + 42 * count / total)}%, transparent)` : "" },
     }, truth === found && truth === names.length - 1 ? "" : whole(count))));
   });
   byId("confusion").hidden = false;
-  byId("confusion-table").append(make("table", { class: "confusion" }, make("thead", {}, make("tr", {}, make("th"),
-    names.map((text) => make("th", { scope: "col" }, text)))), make("tbody", {}, rows)));
+  byId("confusion-table").append(make("table", { class: "confusion" }, make("thead", {}, make("tr", {}, make("th"), names.map((text) =>
+    make("th", { scope: "col" }, text)))), make("tbody", {}, rows)));
 }
 
 function showMistakes() {

@@ -99,7 +99,10 @@ def _numbers(metrics: dict | None) -> dict | None:
     """Of all metrics those that the page shows."""
     if metrics is None:
         return None
-    names = "images objects detections coco interval overall threshold thresholds recalls mistakes calibration".split()
+    names = (
+        *("images", "objects", "coco", "interval", "overall", "threshold", "thresholds", "recalls"),
+        *("mistakes", "calibration"),
+    )
     numbers = {name: metrics[name] for name in names}
     numbers["confusion"] = metrics["confusion"] if len(metrics["classes"]) <= _MOST_CONFUSED else None
     numbers["classes"] = [

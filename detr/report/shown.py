@@ -1,4 +1,4 @@
-"""What is shown of validation images: which ones, how wrong each is, and the attention that goes with a box. Numpy only.
+"""What is shown of validation images: which ones, how wrong each is, and whose attention goes with a box. Numpy only.
 
 Shapes: G annotated objects, N detections, I images in the order of their ids, Q queries.
 """
@@ -62,8 +62,8 @@ def judge(coco: dict, results: list[dict], folder: Path) -> Judged:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most this many of the numbers below `count`, the first and evenly spaced ones."""
-    return [number * count // min(most, count) for number in range(min(most, count))]
+    """At most this many of the numbers below `count`, evenly spaced, with the first and the last of them."""
+    return np.linspace(0, max(0, count - 1), min(count, most)).round().astype(int).tolist()
 
 
 def worst_first(judged: Judged, threshold: float) -> np.ndarray:
