@@ -83,6 +83,7 @@ function makeCards() {
 
 function redraw() {
   const total = { right: 0, wrong: 0, missed: 0 };
+  let objects = 0;
   const kinds = new Map();
   let shown = 0;
   for (const card of state.cards) {
@@ -92,6 +93,8 @@ function redraw() {
     card.wrong = sum.wrong + sum.missed;
     card.passes = (state.label === "" && state.kind === "") || card.things.length > 0;
     if (card.passes) shown += 1;
+    objects += card.image.objects.filter(([label, , , , , isCrowd]) =>
+      !isCrowd && (state.label === "" || label === Number(state.label))).length;
     for (const key of Object.keys(total)) total[key] += sum[key];
     for (const thing of all) kinds.set(thing.kind, (kinds.get(thing.kind) || 0) + 1);
     card.frame.querySelector("svg")?.remove();
@@ -102,7 +105,8 @@ function redraw() {
   const ratio = (above, below) => (below ? number(above / below, 2) : "–");
   byId("counts").replaceChildren(make("b", {}, whole(total.right)), " right, ", make("b", {}, whole(total.wrong)),
     " wrong, ", make("b", {}, whole(total.missed)), " missed · precision ",
-    make("b", {}, ratio(total.right, total.right + total.wrong)), " · ", counted(shown, "image"));
+    make("b", {}, ratio(total.right, total.right + total.wrong)), ", recall ",
+    make("b", {}, ratio(total.right, objects)), " · ", counted(shown, "image"));
   for (const option of byId("by-kind").options) {
     const mine = option.value === "any" ? total.wrong + total.missed : option.value === "right" ? total.right
       : kinds.get(Number(option.value)) || 0;

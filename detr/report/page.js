@@ -236,7 +236,7 @@ function showConfusion() {
   const rows = first.confusion.map((row, truth) => {
     const total = row.reduce((sum, count) => sum + count, 0) || 1;
     return make("tr", {}, make("th", { scope: "row" }, names[truth]), row.map((count, found) => make("td", {
-      class: truth === found && truth < names.length - 1 ? "diagonal" : null,
+      class: truth === found && truth < names.length - 1 ? "diagonal" : count ? null : "zero",
       style: { background: count ? `color-mix(in srgb, var(--accent) ${Math.round(8 + 42 * count / total)}%, transparent)` : "" },
     }, truth === found && truth === names.length - 1 ? "" : whole(count))));
   });
