@@ -54,7 +54,7 @@ function chart({ title, lines, xName = "", yRange = null, xRange = null, small =
   const path = (line, values) => {
     let isDown = false;
     return line.x.map((x, at) => {
-      const y = values[at];
+      const y = values[at] ?? null;
       if (y === null) { isDown = false; return ""; }
       const step = `${isDown ? "L" : "M"}${toX(x).toFixed(1)} ${toY(y).toFixed(1)}`;
       isDown = true;

@@ -24,8 +24,8 @@ from detr.report.shown import MOST_IMAGES, Judged, Look, queries_of, spread
 from detr.report.tables import MISTAKE_NAMES
 
 MOST_BOXES = 100  # detections of an image, the best
-_IMAGE_BYTES = 7 << 20  # of all images together; base64 makes a third more of them
-_SIDES = (1024, 800, 640, 512, 400, 320, 240)  # pixels of the longer side, the first that fits
+_IMAGE_BYTES = 6_000_000  # of all images together; base64 makes a third more of them
+_LARGEST_SIDE, _SMALLEST_SIDE = 1024, 240  # pixels of the longer side of an image
 _MOST_QUERIES = 20
 _MOST_POINTS = 500  # of a curve
 _MOST_CONFUSED = 16  # classes in a confusion matrix that can still be read
@@ -203,14 +203,15 @@ def _kind(judged: Judged, detection: int) -> int:
 
 def _jpeg(photograph: Image.Image, budget: int) -> str:
     """In base64, as large as the budget of bytes allows."""
-    for side in _SIDES:
-        small = photograph.copy()
+    small, side = photograph.copy(), _LARGEST_SIDE
+    while True:
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
         file = io.BytesIO()
-        small.save(file, "JPEG", quality=80, optimize=True)
-        if file.tell() <= budget:
-            break
-    return base64.b64encode(file.getvalue()).decode()
+        small.save(file, "JPEG", quality=80)
+        if file.tell() <= budget or side <= _SMALLEST_SIDE:
+            return base64.b64encode(file.getvalue()).decode()
+        # Bytes go with the area; the margin is for finer detail in smaller images.
+        side = max(_SMALLEST_SIDE, int(0.95 * max(small.size) * (budget / file.tell()) ** 0.5))
 
 
 def _bytes(maps: np.ndarray) -> str:
