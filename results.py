@@ -186,7 +186,11 @@ def look_at_images(args: argparse.Namespace, judged: Judged, categories: list[di
         return {}
     from detr.detector import Detector
 
-    detector = Detector(checkpoint, args.device, categories=categories)
+    try:
+        detector = Detector(checkpoint, args.device, categories=categories)
+    except UserError as error:  # everything else needs no detector
+        print(f"no attention maps: {error}")
+        return {}
     numbers = spread(len(judged.images), MOST_IMAGES)
     looks = {}
     with utils.Progress(len(numbers), "attention") as bar:

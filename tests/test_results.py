@@ -280,6 +280,12 @@ def test_what_is_missing_is_named(
 ) -> None:
     assert run("results", "--log", "gone") == 2
     assert "gone/log.txt: no such file" in capsys.readouterr().err
+    (trained / "checkpoint_best.pth").write_bytes(b"damaged")
+    assert run("results") == 0
+    assert "no attention maps: outputs/checkpoint_best.pth: " in capsys.readouterr().out
+    (trained / "checkpoint_best.pth").unlink()
+    assert run("results") == 0
+    assert "no attention maps: there is no outputs/checkpoint_best.pth" in capsys.readouterr().out
     (trained / "predictions.json").unlink()
     assert run("results") == 0
     assert "outputs has no predictions.json" in capsys.readouterr().out

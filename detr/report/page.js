@@ -108,8 +108,10 @@ function chart({ title, lines, xName = "", yRange = null, xRange = null, small =
 
 function trainingChart(panel, small) {
   const isOne = data.runs.length === 1;
+  const best = (line) => line.y.indexOf(Math.max(...line.y));
   const lines = panel.lines.map((line) => ({
-    name: [isOne ? "" : data.runs[line.run].name, line.split].filter(Boolean).join(", "),
+    name: [isOne ? "" : data.runs[line.run].name, panel.share
+      ? `best ${number(line.y[best(line)])} in epoch ${line.x[best(line)]}` : line.split].filter(Boolean).join(", "),
     x: line.x, y: line.smooth || line.y, raw: line.smooth && line.y, dashed: line.split === "train",
     colour: isOne && line.split === "train" ? "var(--run1)" : colourOf(line.run),
   }));
@@ -324,16 +326,18 @@ function showQueries() {
   }));
 }
 
+const THEME = "detr-report-theme"; // where the browser keeps the choice
+
 function showTheme() {
   const root = document.documentElement;
-  const saved = (() => { try { return localStorage.getItem("theme"); } catch { return null; } })();
+  const saved = (() => { try { return localStorage.getItem(THEME); } catch { return null; } })();
   const system = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.style.colorScheme || (system.matches ? "dark" : "light")) === "dark";
   const name = () => { byId("theme-name").textContent = isDark() ? "Light" : "Dark"; };
   if (saved === "dark" || saved === "light") root.style.colorScheme = saved;
   byId("theme").addEventListener("click", () => {
     root.style.colorScheme = isDark() ? "light" : "dark";
-    try { localStorage.setItem("theme", root.style.colorScheme); } catch { /* a file may have no storage */ }
+    try { localStorage.setItem(THEME, root.style.colorScheme); } catch { /* a file may have no storage */ }
     name();
   });
   system.addEventListener("change", name);
