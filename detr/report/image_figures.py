@@ -21,12 +21,12 @@ from detr.images import read_rgb
 from detr.report.curves import plain
 from detr.report.matching import IGNORED, NOTHING
 from detr.report.mistakes import DUPLICATE, KINDS, NO_MISTAKE
-from detr.report.shown import Judged, Look, queries_of, spread, worst_first
+from detr.report.shown import Judged, Look, busiest_queries, queries_of, spread, worst_first
 from detr.report.tables import MISTAKE_NAMES
 
 _MOST_IMAGES, _COLUMNS = 12, 4
 _MOST_ATTENDED, _QUERIES_OF_EACH, _POINTS_OF_EACH = 4, 3, 2
-_MOST_QUERIES, _QUERY_COLUMNS = 20, 10
+_QUERY_COLUMNS = 10
 _SIDE = 640  # pixels of an image as it is drawn
 _LARGE = 0.02  # of the image's area, from which on a box is not small
 # How outcomes look, told apart by more than colour; the same on the page.
@@ -133,20 +133,19 @@ def draw_queries(looks: list[Look], path: Path) -> None:
 
     Those with the highest scores are shown; marks tell small boxes from wide and from tall ones.
     """
-    scores, boxes_cxcywh = np.stack([look.scores for look in looks]), np.stack([look.boxes_cxcywh for look in looks])
-    queries = sorted(np.argsort(-scores.mean(axis=0), kind="stable")[:_MOST_QUERIES].tolist())
+    queries = busiest_queries(looks)
     columns = min(_QUERY_COLUMNS, len(queries))
     rows = -(-len(queries) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(1.5 * columns + 0.4, 1.65 * rows + 0.8), squeeze=False, layout="constrained"
     )
     shapes = {"small": ("o", "#009E73"), "large and wide": ("_", "#D55E00"), "large and tall": ("|", "#0072B2")}
-    for axis, query in zip(axes.flat, queries, strict=False):
-        x, y, width, height = boxes_cxcywh[:, query].T
+    for axis, (query, boxes_cxcywh, scores) in zip(axes.flat, queries, strict=False):
+        x, y, width, height = boxes_cxcywh.T
         is_small = width * height <= _LARGE
         masks = (is_small, ~is_small & (width > height), ~is_small & (width <= height))
         for mask, (marker, colour) in zip(masks, shapes.values(), strict=True):
-            colours = [to_rgba(colour, 0.15 + 0.85 * float(score)) for score in scores[mask, query]]
+            colours = [to_rgba(colour, 0.15 + 0.85 * float(score)) for score in scores[mask]]
             axis.scatter(x[mask], y[mask], s=8 if marker == "o" else 36, marker=marker, color=colours)
         axis.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect="equal")
         axis.set_title(f"query {query}", fontsize=8)

@@ -20,13 +20,12 @@ from detr.report.curves import FIGURES, SMALLEST_SMOOTHED, SPLITS, Panel, panels
 from detr.report.mistakes import KINDS, NO_MISTAKE
 from detr.report.precision import COCO_NUMBERS
 from detr.report.runs import Run
-from detr.report.shown import MOST_IMAGES, Judged, Look, queries_of, spread
+from detr.report.shown import MOST_IMAGES, Judged, Look, busiest_queries, queries_of, spread
 from detr.report.tables import MISTAKE_NAMES
 
-MOST_BOXES = 100  # detections of an image, the best
+_MOST_BOXES = 100  # detections of an image, the best
 _IMAGE_BYTES = 6_000_000  # of all images together; base64 makes a third more of them
 _LARGEST_SIDE, _SMALLEST_SIDE = 1024, 240  # pixels of the longer side of an image
-_MOST_QUERIES = 20
 _MOST_POINTS = 500  # of a curve
 _MOST_CONFUSED = 16  # classes in a confusion matrix that can still be read
 
@@ -85,13 +84,13 @@ def _piece(name: str) -> str:
 
 
 def _rounded(value: object) -> object:
-    """The same with floats of five digits, and None for what JSON does not have."""
+    """The same with floats of six digits, and None for what JSON does not have."""
     if isinstance(value, dict):
         return {key: _rounded(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_rounded(one) for one in value]
     if isinstance(value, float):
-        return float(f"{value:.5g}") if np.isfinite(value) else None
+        return float(f"{value:.6g}") if np.isfinite(value) else None
     return value
 
 
@@ -152,7 +151,10 @@ def _gallery(judged: Judged, looks: dict[int, Look], threshold: float, shown: Ca
         "threshold": threshold,
         "classes": judged.matches.names,
         "images": images,
-        "queries": _query_places(list(looks.values())),
+        "queries": [
+            {"query": query, "boxes": boxes_cxcywh.tolist(), "scores": scores.tolist()}
+            for query, boxes_cxcywh, scores in busiest_queries(list(looks.values()))
+        ],
     }
 
 
@@ -161,7 +163,7 @@ def _image(judged: Judged, number: int, look: Look | None, budget: int) -> dict:
     photograph = read_rgb(judged.folder / judged.images[number]["file_name"])
     matches, mistakes = judged.matches, judged.mistakes
     objects, found = judged.of_image(number)
-    found = found[:MOST_BOXES]
+    found = found[:_MOST_BOXES]
     place = {thing: position for position, thing in enumerate(objects.tolist())}
     queries = list(queries_of(matches.found.boxes_xywh[found], matches.found.score[found], look)) if look else []
     scale = np.array([photograph.width, photograph.height] * 2)
@@ -218,15 +220,3 @@ def _bytes(maps: np.ndarray) -> str:
     """(M, h, w) maps in base64, a byte a value, 255 at the largest of each."""
     top = np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-12)
     return base64.b64encode((maps / top * 255).round().astype(np.uint8).tobytes()).decode()
-
-
-def _query_places(looks: list[Look]) -> list[dict]:
-    """Of the queries with the highest scores, the boxes that each predicts over all images (figure 7 of the paper)."""
-    if not looks:
-        return []
-    scores, boxes_cxcywh = np.stack([look.scores for look in looks]), np.stack([look.boxes_cxcywh for look in looks])
-    busiest = np.argsort(-scores.mean(axis=0), kind="stable")[:_MOST_QUERIES]
-    return [
-        {"query": int(query), "boxes": boxes_cxcywh[:, query].tolist(), "scores": scores[:, query].tolist()}
-        for query in sorted(busiest)
-    ]

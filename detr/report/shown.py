@@ -13,6 +13,7 @@ from detr.report.matching import FOUND_IOU, IGNORED, NOTHING, Matches, match_all
 from detr.report.mistakes import NO_MISTAKE, Mistakes, find_mistakes, missed_objects
 
 MOST_IMAGES = 100  # of a report
+_MOST_QUERIES = 20
 
 
 class Look(NamedTuple):
@@ -83,3 +84,20 @@ def queries_of(boxes_xywh: np.ndarray, scores: np.ndarray, look: Look) -> Iterat
         iou = overlap_of(np.broadcast_to(box_xywh, queries_xywh.shape), queries_xywh, nowhere)
         best = int(np.argmax(iou - 0.1 * np.abs(look.scores - score)))
         yield best if iou[best] >= FOUND_IOU else NOTHING
+
+
+class Places(NamedTuple):
+    """Where a query looks: what it predicts in each of I images."""
+
+    query: int
+    boxes_cxcywh: np.ndarray  # (I, 4) in [0, 1]
+    scores: np.ndarray  # (I,)
+
+
+def busiest_queries(looks: list[Look]) -> list[Places]:
+    """The queries with the highest scores, in their own order."""
+    if not looks:
+        return []
+    scores, boxes_cxcywh = np.stack([look.scores for look in looks]), np.stack([look.boxes_cxcywh for look in looks])
+    busiest = np.argsort(-scores.mean(axis=0), kind="stable")[:_MOST_QUERIES]
+    return [Places(query, boxes_cxcywh[:, query], scores[:, query]) for query in sorted(busiest.tolist())]
