@@ -27,7 +27,8 @@ function judge(image, threshold) {
   return things;
 }
 
-const passesClass = (thing) => state.label === "" || thing.label === Number(state.label) || thing.other === Number(state.label);
+const passesClass = (thing) => state.label === "" || thing.label === Number(state.label)
+  || thing.other === Number(state.label);
 const KIND_FILTERS = {
   "": () => true,
   right: (thing) => thing.status === "right",
@@ -99,7 +100,8 @@ function redraw() {
     for (const thing of all) kinds.set(thing.kind, (kinds.get(thing.kind) || 0) + 1);
     card.frame.querySelector("svg")?.remove();
     card.frame.append(drawBoxes(card.things, false));
-    card.sum.textContent = all.length ? `${sum.right} right · ${sum.wrong} wrong · ${sum.missed} missed` : "no objects";
+    card.sum.textContent = all.length ? `${sum.right} right · ${sum.wrong} wrong · ${sum.missed} missed`
+      : "no objects";
   }
   byId("threshold-value").textContent = number(state.threshold, state.threshold === gallery.threshold ? 3 : 2);
   const ratio = (above, below) => (below ? number(above / below, 2) : "–");
@@ -262,9 +264,10 @@ function setMode(isPoints) {
   lookFrom(null);
   const { attention } = viewer.card.image;
   if (isPoints) lookAtPoint(0.5, 0.5);
-  byId("viewer-help").textContent = isPoints
-    ? "Point at the image: bright is what the encoder attends to from there. Arrow keys move the point; Esc goes back to the boxes."
-    : `${attention ? "Point at a box, here or in the list: bright is what its query attends to. " : ""}Arrow keys turn to the next image.`;
+  const boxes = attention ? "Point at a box, here or in the list: bright is what its query attends to. " : "";
+  const points = "Point at the image: bright is what the encoder attends to from there. Arrow keys move the point; ";
+  byId("viewer-help").textContent = isPoints ? `${points}Esc goes back to the boxes.`
+    : `${boxes}Arrow keys turn to the next image.`;
 }
 
 function showInViewer(card) {

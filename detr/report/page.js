@@ -10,8 +10,8 @@ function make(tag, attributes = {}, ...children) {
   const element = isDrawn ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "style") Object.assign(element.style, value); // by script: the page's policy forbids the attribute
-    else if (value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
+    else if (name === "style") Object.assign(element.style, value); // the page's policy forbids the attribute
+    else if (![null, undefined, false].includes(value)) element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.flat());
   return element;
@@ -76,7 +76,8 @@ function chart({ title, lines, xName = "", yRange = null, xRange = null, small =
   if (diagonal) drawing.append(make("line", { class: "cursor", x1: toX(0), y1: toY(0), x2: toX(1), y2: toY(1) }));
   for (const line of lines) {
     const isPoint = line.x.length === 1;
-    if (line.raw) drawing.append(make("path", { class: "raw", d: path(line, line.raw), style: { stroke: line.colour } }));
+    if (line.raw) drawing.append(make("path", { class: "raw", d: path(line, line.raw),
+      style: { stroke: line.colour } }));
     drawing.append(make("path", { class: line.dashed ? "dashed" : "", d: path(line, line.y),
       style: { stroke: line.colour } }));
     if (isPoint || line.dots) line.x.forEach((x, at) => line.y[at] !== null && drawing.append(
@@ -98,7 +99,9 @@ function chart({ title, lines, xName = "", yRange = null, xRange = null, small =
     const at = left + (((event.clientX - box.left) / box.width) * width - edge.left)
       / (width - edge.left - edge.right) * (right - left);
     const x = xs.reduce((best, value) => (Math.abs(value - at) < Math.abs(best - at) ? value : best), xs[0]);
-    for (const [name, value] of [["x1", toX(x)], ["x2", toX(x)], ["visibility", "visible"]]) cursor.setAttribute(name, value);
+    for (const [name, value] of [["x1", toX(x)], ["x2", toX(x)], ["visibility", "visible"]]) {
+      cursor.setAttribute(name, value);
+    }
     showKeys(x);
   });
   drawing.addEventListener("pointerleave", () => { cursor.setAttribute("visibility", "hidden"); showKeys(); });
@@ -128,17 +131,19 @@ function table(heads, rows, { sorts = true } = {}) {
   const columns = heads.map((head, column) => {
     if (!sorts) return make("th", { scope: "col" }, head);
     const isText = rows[0]?.[column].text;
-    const cell = make("th", { scope: "col", class: isText && "text", "aria-sort": "none" }, make("button", { type: "button", onclick: () => {
+    const cell = make("th", { scope: "col", class: isText && "text", "aria-sort": "none" });
+    const sort = () => {
       const isDown = cell.getAttribute("aria-sort") !== (column ? "descending" : "ascending") === (column > 0);
       for (const other of columns) other.setAttribute("aria-sort", "none");
       cell.setAttribute("aria-sort", isDown ? "descending" : "ascending");
       const sign = isDown ? -1 : 1;
-      fill([...rows].sort(([...a], [...b]) => {
+      fill([...rows].sort((a, b) => {
         const [one, two] = [a[column].value, b[column].value];
         if (one === null || two === null) return (one === null) - (two === null); // what is not defined comes last
         return sign * (typeof one === "string" ? one.localeCompare(two) : one - two);
       }));
-    } }, head));
+    };
+    cell.append(make("button", { type: "button", onclick: sort }, head));
     return cell;
   });
   fill(rows);
@@ -147,7 +152,8 @@ function table(heads, rows, { sorts = true } = {}) {
 
 const cellOf = (value, digits = 3) => ({ value, show: number(value, digits) });
 const bar = (share, colour) => make("span", { class: "bar", "aria-hidden": "true" },
-  make("i", { style: { width: `${100 * Math.max(0, Math.min(1, share))}%`, ...(colour ? { background: colour } : {}) } }));
+  make("i", { style: { width: `${100 * Math.max(0, Math.min(1, share))}%`,
+    ...(colour ? { background: colour } : {}) } }));
 const barCell = (value) => ({ value, show: value === null ? "–" : [number(value), bar(value)] });
 
 // ------------------------------------------------------------------------------------------------------------ summary
@@ -170,7 +176,8 @@ function headline() {
   const { best } = first.overall;
   const error = first.calibration.expected_error;
   const big = (name, value, detail, range) => make("div", { class: "number" }, make("p", { class: "name" }, name),
-    make("p", { class: "value" }, number(value)), value === null ? "" : range || "", make("p", { class: "detail" }, detail));
+    make("p", { class: "value" }, number(value)), value === null ? "" : range || "",
+    make("p", { class: "detail" }, detail));
   return make("div", { class: "numbers" },
     ...["AP", "AP50"].map((key) => big(key === "AP" ? "AP, IoU 0.50 to 0.95" : "AP50, IoU 0.50", first.coco[key],
       intervalOf(first, key), rangeOf(first.coco[key], first.interval[key]))),
@@ -186,7 +193,8 @@ function showSummary() {
   byId("title").textContent = isOne ? data.runs[0].name : `${data.runs.length} runs side by side`;
   const parts = first ? [counted(first.images, "image"), counted(first.objects, "object"),
     counted(first.classes.length, "class", "classes")] : [];
-  byId("subtitle").textContent = [...parts, isOne ? counted(data.runs[0].epochs, "epoch") : ""].filter(Boolean).join(" · ");
+  byId("subtitle").textContent = [...parts, isOne ? counted(data.runs[0].epochs, "epoch") : ""].filter(Boolean)
+    .join(" · ");
   byId("summary").hidden = isOne && !first;
   byId("coco").hidden = !measured.length;
   if (isOne && first) byId("headline").append(headline());
@@ -194,12 +202,14 @@ function showSummary() {
     const rows = data.runs.map((run, position) => {
       const numbers = run.metrics;
       const withInterval = (key) => ({ value: numbers && numbers.coco[key], show: numbers
-        ? [make("b", {}, number(numbers.coco[key])), make("br"), make("small", { class: "muted" }, intervalOf(numbers, key))]
+        ? [make("b", {}, number(numbers.coco[key])), make("br"),
+          make("small", { class: "muted" }, intervalOf(numbers, key))]
         : "–" });
       const name = [make("i", { class: "key", style: { borderColor: colourOf(position), background: colourOf(position),
         height: "0.2rem" } }), run.name];
       return [{ value: run.name, show: name }, { value: run.epochs, show: whole(run.epochs) }, withInterval("AP"),
-        withInterval("AP50"), cellOf(numbers && numbers.overall.best.f1), cellOf(numbers && numbers.overall.best.threshold),
+        withInterval("AP50"), cellOf(numbers && numbers.overall.best.f1),
+        cellOf(numbers && numbers.overall.best.threshold),
         cellOf(numbers && numbers.calibration.expected_error)];
     });
     byId("headline").append(make("div", { class: "scroll" },
@@ -219,7 +229,8 @@ function showClasses() {
   byId("classes").hidden = false;
   const name = (text) => ({ value: text, show: text });
   if (measured.length === 1) {
-    const rows = measured[0].metrics.classes.map((one) => [name(one.name), { value: one.objects, show: whole(one.objects) },
+    const rows = measured[0].metrics.classes.map((one) => [name(one.name),
+      { value: one.objects, show: whole(one.objects) },
       barCell(one.AP), cellOf(one.AP50), cellOf(one.AR), cellOf(one.best.f1), cellOf(one.best.threshold)]);
     byId("class-table").append(table(["Class", "Objects", "AP", "AP50", "AR", "Best F1", "at score"], rows));
   } else {
@@ -233,26 +244,30 @@ function showClasses() {
   if (first && first.confusion) showConfusion();
 }
 
+const shadeOf = (share) => `color-mix(in srgb, var(--accent) ${Math.round(8 + 42 * share)}%, transparent)`;
+
 function showConfusion() {
   const names = [...first.classes.map((one) => one.name), "nothing"];
   const rows = first.confusion.map((row, truth) => {
     const total = row.reduce((sum, count) => sum + count, 0) || 1;
     return make("tr", {}, make("th", { scope: "row" }, names[truth]), row.map((count, found) => make("td", {
       class: truth === found && truth < names.length - 1 ? "diagonal" : count ? null : "zero",
-      style: { background: count ? `color-mix(in srgb, var(--accent) ${Math.round(8 + 42 * count / total)}%, transparent)` : "" },
+      style: { background: count ? shadeOf(count / total) : "" },
     }, truth === found && truth === names.length - 1 ? "" : whole(count))));
   });
   byId("confusion").hidden = false;
-  byId("confusion-table").append(make("table", { class: "confusion" }, make("thead", {}, make("tr", {}, make("th"), names.map((text) =>
-    make("th", { scope: "col" }, text)))), make("tbody", {}, rows)));
+  byId("confusion-table").append(make("table", { class: "confusion" }, make("thead", {}, make("tr", {},
+    make("th"), names.map((text) => make("th", { scope: "col" }, text)))), make("tbody", {}, rows)));
 }
 
 function showMistakes() {
   if (!measured.length) return;
   byId("mistakes").hidden = false;
-  byId("mistakes-note").textContent = `${measured.map((run) => `${measured.length > 1 ? `${run.name}: ` : ""}from score ${
+  byId("mistakes-note").textContent = `${
+    measured.map((run) => `${measured.length > 1 ? `${run.name}: ` : ""}from score ${
     number(run.metrics.threshold)} on`).join(", ")}; the gain is what AP50 would be higher by without them.`;
-  const most = Math.max(1, ...measured.flatMap((run) => data.kinds.map((kind) => run.metrics.mistakes[kind.key].count)));
+  const most = Math.max(1, ...measured.flatMap((run) => 
+    data.kinds.map((kind) => run.metrics.mistakes[kind.key].count)));
   const rows = data.kinds.map((kind) => [{ value: kind.name, show: kind.name },
     ...measured.flatMap((run) => {
       const { count, ap50_gain: gain } = run.metrics.mistakes[kind.key];
@@ -266,7 +281,8 @@ function showMistakes() {
 // -------------------------------------------------------------------------------------------------------------- curves
 
 function meanOf(curves) {
-  return curves.length ? curves[0].map((_, at) => curves.reduce((sum, curve) => sum + curve[at], 0) / curves.length) : null;
+  return curves.length === 0 ? null : curves[0].map((_, at) =>
+    curves.reduce((sum, curve) => sum + curve[at], 0) / curves.length);
 }
 
 function showQuality() {
@@ -281,7 +297,8 @@ function showQuality() {
       y: ended(meanOf(run.metrics.classes.map((one) => one.precision).filter(Boolean)) || [null]) }));
   const unit = { xRange: [0, 1], yRange: [0, 1] };
   const scores = isOne
-    ? ["precision", "recall", "f1"].map((key, at) => ({ name: key === "f1" ? "F1" : key, x: measured[0].metrics.thresholds,
+    ? ["precision", "recall", "f1"].map((key, at) => ({ name: key === "f1" ? "F1" : key,
+      x: measured[0].metrics.thresholds,
       y: measured[0].metrics.overall[key], colour: colourOf([1, 2, 0][at]), dashed: at < 2 }))
     : measured.map((run) => ({ name: run.name, x: run.metrics.thresholds, y: run.metrics.overall.f1,
       colour: colourOf(run.position) }));
@@ -293,7 +310,8 @@ function showQuality() {
   byId("quality").hidden = false;
   byId("quality-charts").append(
     chart({ title: "Precision against recall (IoU 0.50)", lines: precision, xName: "recall", ...unit }),
-    chart({ title: isOne ? "Which threshold" : "F1 against the threshold", lines: scores, xName: "score from", ...unit }),
+    chart({ title: isOne ? "Which threshold" : "F1 against the threshold", lines: scores,
+      xName: "score from", ...unit }),
     chart({ title: "Share that is right against score", lines: right, xName: "score", diagonal: true, ...unit }));
 }
 
@@ -319,7 +337,8 @@ function showQueries() {
     boxes.forEach(([x, y, width, height], at) => {
       const isLarge = width * height > 0.02; // of the image's area
       const [kind, wide, high] = !isLarge ? ["small", 4, 4] : width > height ? ["wide", 9, 3] : ["tall", 3, 9];
-      drawing.append(make("rect", { class: `shape ${kind}`, x: percent(x), y: percent(y), width: wide, height: high, rx: 2,
+      drawing.append(make("rect", { class: `shape ${kind}`, x: percent(x), y: percent(y), width: wide,
+        height: high, rx: 2,
         transform: `translate(${-wide / 2} ${-high / 2})`, opacity: (0.15 + 0.85 * scores[at]).toFixed(2) }));
     });
     return make("figure", {}, drawing, make("figcaption", {}, `query ${query}`));
@@ -345,6 +364,7 @@ function showTheme() {
 }
 
 function showNavigation() {
-  const sections = [...document.querySelectorAll("main > section:not([hidden])")].filter((one) => one.querySelector("h2"));
+  const sections = [...document.querySelectorAll("main > section:not([hidden])")]
+    .filter((one) => one.querySelector("h2"));
   byId("nav").append(...sections.map((one) => make("a", { href: `#${one.id}` }, one.querySelector("h2").textContent)));
 }
