@@ -1,18 +1,22 @@
 # Everything starts from nothing but Python: the first target makes .venv and installs into it.
 PYTHON ?= python3
 BIN := .venv/bin
+SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test proof clean
+.PHONY: demo test chromium proof clean
 
 demo: .venv/installed  ## the whole pipeline on the built-in sample, with no network and no GPU: minutes
 	$(BIN)/python prep.py --sample
 	$(BIN)/python main.py --weights detr-tiny_no-class-head.pth --resume auto --epochs 60
 	$(BIN)/python results.py
 
-test: .venv/installed  ## lint and quick tests: what CI runs
+test: .venv/installed  ## lint and quick tests: what CI runs, after chromium
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+chromium:  ## Debian's browser, in which the tests open the report; without one they skip that
+	command -v chromium || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends chromium; }
 
 proof: .venv/installed  ## the slow proofs, minutes each; what they measured is printed at the end
 	$(BIN)/python -m pytest -m slow -rP

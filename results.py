@@ -6,24 +6,26 @@ python results.py --images photo.jpg holiday/         what the detector finds in
 """
 
 import argparse
-from collections import Counter
+import csv
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import utils
 from detr.annotations import read_coco
 from detr.errors import UserError
-from detr.images import SUFFIXES, read_rgb
+from detr.images import find_photographs, read_rgb, read_size_hw
 from detr.report.matching import check_results
 from detr.report.metrics import FALLBACK_THRESHOLD, measure
 from detr.report.runs import COCO_KEY, Run, read_json, read_runs
+from detr.report.shown import MOST_IMAGES, Judged, Look, judge, spread
 
 if TYPE_CHECKING:
     from detr.detector import Detection
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.json"
-SHOWN_IMAGES = 12
+BEST = "checkpoint_best.pth"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -38,7 +40,8 @@ def parse_arguments() -> argparse.Namespace:
         metavar="DIR",
         help="run folders; pictures are saved in the first one's figures/ (outputs)",
     )
-    add("--images", type=Path, nargs="+", metavar="PATH", help="photographs or folders of them to find objects in")
+    add("--images", nargs="+", metavar="PATH", help="photographs, folders of them, or globs, to find objects in")
+    add("--batch_size", type=positive, default=4, metavar="N", help="photographs of --images at once (%(default)s)")
     add(
         "--threshold",
         type=threshold,
@@ -47,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
         help="lowest score to show, 0 to 1, or auto: the best F1 on the validation images (%(default)s)",
     )
     add("--checkpoint", type=Path, metavar="FILE", help="detector to use (default: checkpoint_best.pth of the run)")
-    add("--device", default="auto", help="auto, cuda, mps or cpu; only for --images and --checkpoint (%(default)s)")
+    add("--device", default="auto", help="auto, cuda, mps or cpu: where a detector runs (%(default)s)")
     add("--coco_path", type=Path, help="the COCO folder (default: the one the run was trained on)")
     return parser.parse_args()
 
@@ -55,6 +58,13 @@ def parse_arguments() -> argparse.Namespace:
 def threshold(text: str) -> float | None:
     """A score; None for `auto`."""
     return None if text == "auto" else float(text)
+
+
+def positive(text: str) -> int:
+    """A number of at least 1."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
 
 
 class Measured(NamedTuple):
@@ -79,8 +89,11 @@ def main() -> None:
     if any(measured.values()):
         show_metrics(measured, figures)
     first = measured[runs[0].name]
-    if first and first.truth["images"]:
-        show_validation_images(first, figures)
+    judged = judge(first.truth, first.predictions, first.image_folder) if first and first.truth["images"] else None
+    looks = look_at_images(args, judged, first.truth["categories"]) if judged else {}
+    if judged:
+        show_images(judged, looks, first.metrics["threshold"], figures)
+    write_report(runs, measured, judged, looks, figures)
 
 
 def show_curves(runs: list[Run], figures: Path) -> None:
@@ -165,47 +178,83 @@ def show_metrics(measured: dict[str, Measured | None], figures: Path) -> None:
     print(f"saved {figures / 'metrics.png'}\nsaved {figures / 'confusion.png'}")
 
 
-def show_validation_images(run: Measured, figures: Path) -> None:
-    """Save validation images with annotated and with predicted boxes, side by side."""
-    names = {category["id"]: category["name"] for category in run.truth["categories"]}
-    images, lowest = run.truth["images"], run.metrics["threshold"]
-    cells = []
-    for image in images[:: max(1, len(images) // SHOWN_IMAGES)][:SHOWN_IMAGES]:
-        photograph = read_rgb(run.image_folder / image["file_name"])
-        annotated = [to_drawing(a, names) for a in run.truth["annotations"] if a["image_id"] == image["id"]]
-        predicted = [
-            to_drawing(p, names) for p in run.predictions if p["image_id"] == image["id"] and p["score"] >= lowest
-        ]
-        cells.append((photograph, f"{image['file_name']}: annotated", annotated))
-        cells.append((photograph, f"predicted, score from {lowest:.3g}", predicted))
-    utils.save_grid(cells, 4, figures / "predictions.png")
-    print(f"saved {figures / 'predictions.png'}")
+def look_at_images(args: argparse.Namespace, judged: Judged, categories: list[dict]) -> dict[int, Look]:
+    """What the first run's detector looks at in the images that the report shows, by their numbers."""
+    checkpoint = args.checkpoint or args.log[0] / BEST
+    if not checkpoint.exists():
+        print(f"no attention maps: there is no {checkpoint}")
+        return {}
+    from detr.detector import Detector
+
+    try:
+        detector = Detector(checkpoint, args.device, categories=categories)
+    except UserError as error:  # everything else needs no detector
+        print(f"no attention maps: {error}")
+        return {}
+    numbers = spread(len(judged.images), MOST_IMAGES)
+    looks = {}
+    with utils.Progress(len(numbers), "attention") as bar:
+        for number in numbers:
+            look = detector.look(judged.folder / judged.images[number]["file_name"])
+            looks[number] = Look(*(None if field is None else field.cpu().numpy() for field in look))
+            bar.update()
+    return looks
+
+
+def show_images(judged: Judged, looks: dict[int, Look], threshold: float, figures: Path) -> None:
+    """Save validation images with what is right and wrong in them, and what the detector looks at."""
+    from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
+
+    pictures = {"gallery": lambda path: draw_gallery(judged, threshold, path)}
+    if looks:
+        pictures["attention"] = lambda path: draw_attention(judged, looks, threshold, path)
+        pictures["queries"] = lambda path: draw_queries(list(looks.values()), path)
+    for name, draw in pictures.items():
+        with utils.atomic_path(figures / f"{name}.png") as temporary:
+            draw(temporary)
+        print(f"saved {figures / name}.png")
+
+
+def write_report(
+    runs: list[Run], measured: dict[str, Measured | None], judged: Judged | None, looks: dict[int, Look], figures: Path
+) -> None:
+    """Save everything as one page, which needs nothing beside it."""
+    from detr.report.page import build_page
+
+    metrics = {name: run and run.metrics for name, run in measured.items()}
+    images = len(spread(len(judged.images), MOST_IMAGES)) if judged else 0
+    with utils.Progress(images, "report") as bar:
+        page = build_page(runs, metrics, judged, looks, shown=bar.update)
+    with utils.atomic_path(figures / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"saved {figures / 'report.html'}: open it in a browser")
 
 
 def show_photographs(args: argparse.Namespace, figures: Path) -> None:
-    """Find objects in any photographs; save each with its boxes drawn, and all detections as JSON."""
+    """Find objects in any photographs; save each with its boxes drawn, and all detections as JSON and as CSV."""
     from detr.detector import Detector
 
     paths = find_photographs(args.images)
     categories = find_truth(args, {})[0]["categories"] if args.coco_path else None
-    detector = Detector(args.checkpoint or args.log[0] / "checkpoint_best.pth", args.device, categories=categories)
+    detector = Detector(args.checkpoint or args.log[0] / BEST, args.device, categories=categories)
     lowest = args.threshold if args.threshold is not None else best_known_threshold(figures)
-    report, stems = [], Counter()
+    drawings, found = drawing_names(paths), {}
     with utils.Progress(len(paths), "detect") as bar:
-        for path in paths:
-            stems[path.stem] += 1  # a.jpg here and a.png there are two photographs
-            name = path.stem if stems[path.stem] == 1 else f"{path.stem}_{stems[path.stem]}"
-            photograph = read_rgb(path)
-            detections = detector(photograph, lowest)
-            names = {d.category_id: d.category for d in detections}
-            results = [to_result(str(path), d) for d in detections]
-            drawn = utils.draw_objects(photograph, [to_drawing(result, names) for result in results])
-            utils.save_image(drawn, figures / "images" / f"{name}.png")
-            report += [{"category": names[result["category_id"]], **result} for result in results]
-            bar.update()
-    utils.write_json(figures / "images" / "detections.json", report, indent=1)
+        for batch in alike(paths, args.batch_size):
+            photographs = [read_rgb(path) for path in batch]
+            for path, photograph, detections in zip(
+                batch, photographs, detector.detect(photographs, lowest), strict=True
+            ):
+                found[path] = [{"category": d.category, **to_result(str(path), d)} for d in detections]
+                names = {d.category_id: d.category for d in detections}
+                drawn = utils.draw_objects(photograph, [to_drawing(result, names) for result in found[path]])
+                utils.save_image(drawn, figures / "images" / f"{drawings[path]}.png")
+                bar.update()
+    results = [result for path in paths for result in found[path]]
+    utils.write_json(figures / "images" / PREDICTIONS, results, indent=1)
+    write_table(figures / "images" / "predictions.csv", results)
     where = figures / "images"
-    print(f"{len(report)} objects in {len(paths)} photographs, score from {lowest:.3g}; saved in {where}")
+    print(f"{len(results)} objects in {len(paths)} photographs, score from {lowest:.3g}; saved in {where}")
 
 
 def best_known_threshold(figures: Path) -> float:
@@ -216,19 +265,33 @@ def best_known_threshold(figures: Path) -> float:
     return FALLBACK_THRESHOLD if best is None else best
 
 
-def find_photographs(paths: list[Path]) -> list[Path]:
-    """The photographs among files and folders. Raises UserError for what is neither, and when there are none."""
-    found: list[Path] = []
+def alike(paths: list[Path], batch_size: int) -> list[list[Path]]:
+    """Batches of photographs of similar shape: little of a batch is padding then."""
+    heights_and_widths = {path: read_size_hw(path) for path in paths}
+    ordered = sorted(paths, key=lambda path: heights_and_widths[path][0] / heights_and_widths[path][1])
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+
+def drawing_names(paths: list[Path]) -> dict[Path, str]:
+    """What the drawn photographs are called; a.jpg here and a.png there are two of them."""
+    names: dict[Path, str] = {}
+    taken = set()
     for path in paths:
-        if path.is_dir():
-            found += sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"--images {path}: no such file or folder")
-    if not found:
-        raise UserError(f"--images {', '.join(map(str, paths))}: no photographs; accepted: {', '.join(SUFFIXES)}")
-    return found
+        candidates = (f"{path.stem}{suffix}" for suffix in itertools.chain([""], (f"_{n}" for n in itertools.count(2))))
+        names[path] = next(name for name in candidates if name not in taken)
+        taken.add(names[path])
+    return names
+
+
+def write_table(path: Path, results: list[dict]) -> None:
+    """Detections as CSV: the corner of each box, its width and its height in pixels."""
+    with utils.atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("file", "category_id", "category", "score", "left", "top", "width", "height"))
+        for result in results:
+            rows.writerow(
+                (result["image_id"], result["category_id"], result["category"], result["score"], *result["bbox"])
+            )
 
 
 def to_result(image_id: int | str, detection: "Detection") -> dict:

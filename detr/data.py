@@ -189,19 +189,25 @@ class ImageCache:
         return Image.fromarray(slot)
 
 
+def pad_images(images: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Images (3, H, W) -> (B, 3, H, W) with zeros up to the largest, and the mask (B, H, W), True on padding."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    padded = torch.zeros(len(images), 3, height, width)
+    padding_mask = torch.ones(len(images), height, width, dtype=torch.bool)
+    for row, image in enumerate(images):
+        _, h, w = image.shape
+        padded[row, :, :h, :w] = image
+        padding_mask[row, :h, :w] = False
+    return padded, padding_mask
+
+
 def collate(samples: list[Sample]) -> Batch:
     """Pad images to the largest height and width of the batch, and objects to the fullest image."""
-    height = max(sample.image.shape[1] for sample in samples)
-    width = max(sample.image.shape[2] for sample in samples)
+    images, padding_mask = pad_images([sample.image for sample in samples])
     most = max(len(sample.labels) for sample in samples)
-    images = torch.zeros(len(samples), 3, height, width)
-    padding_mask = torch.ones(len(samples), height, width, dtype=torch.bool)
     labels = torch.zeros(len(samples), most, dtype=torch.int64)
     boxes_cxcywh = torch.full((len(samples), most, 4), 0.5)
     for row, sample in enumerate(samples):
-        _, h, w = sample.image.shape
-        images[row, :, :h, :w] = sample.image
-        padding_mask[row, :h, :w] = False
         labels[row, : len(sample.labels)] = sample.labels
         boxes_cxcywh[row, : len(sample.labels)] = sample.boxes_cxcywh
     targets = Targets(

@@ -81,6 +81,34 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _TURNS else 1
 
 
+def find_photographs(patterns: list[str]) -> list[Path]:
+    """The photographs among files, folders (not what is in folders in them) and globs, each once.
+
+    A file that is named may have any suffix; of what a folder or a glob holds, those of photographs are taken. Raises
+    UserError for what is neither, and when there are none.
+    """
+    found: list[Path] = []
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_file():
+            found.append(path)
+            continue
+        files = sorted(path.iterdir() if path.is_dir() else _globbed(path))
+        if not files and not path.is_dir():
+            raise UserError(f"--images {pattern}: no such file or folder, and as a glob nothing fits it")
+        found += [file for file in files if file.suffix.lower() in SUFFIXES]
+    if not found:
+        raise UserError(f"--images {', '.join(patterns)}: no photographs; accepted: {', '.join(SUFFIXES)}")
+    return list(dict.fromkeys(found))
+
+
+def _globbed(pattern: Path) -> list[Path]:
+    try:
+        return [*Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))]
+    except ValueError:  # no glob at all: `**.jpg`, say
+        return []
+
+
 def _opened(path: Path) -> Image.Image:
     with _refused(path, "the image cannot be read"):
         image = Image.open(path)

@@ -25,17 +25,27 @@ class Attention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """(B, Q, D), (B, N, D), (B, N, D) -> (B, Q, D); `padding_mask` (B, N) is True where a key is padding."""
-        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
-        query, key, value = (
-            self._split_heads(F.linear(x, weight, bias))
-            for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
-        )
+        query, key, value = self._project(query, key, value)
         out = attend(query, key, value, may_attend(padding_mask), self.dropout if self.training else 0.0)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
-    def _split_heads(self, x: Tensor) -> Tensor:
-        """(B, N, D) -> (B, M, N, D/M)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def weights(self, query: Tensor, key: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """(B, Q, N) mean over the heads of what `forward` attends to, for looking at; it keeps no weights itself."""
+        query, key = self._project(query, key)
+        mean = 0.0
+        for head in range(self.heads):  # one at a time: all of them would take M times the memory
+            scores = query[:, head] @ key[:, head].transpose(-1, -2) * query.shape[-1] ** -0.5
+            if padding_mask is not None:
+                scores = scores.masked_fill(padding_mask[:, None, :], -torch.inf)
+            mean = mean + scores.softmax(-1) / self.heads
+        return mean
+
+    def _project(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """(B, N, D) each of query, key and value, in that order -> (B, M, N, D/M)."""
+        rows = zip(inputs, self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=False)
+        return tuple(
+            F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2) for x, weight, bias in rows
+        )
 
 
 def may_attend(padding_mask: Tensor | None) -> Tensor | None:

@@ -48,7 +48,8 @@ ALLOWED = {
     "averaging": OPEN | {"criterion", "distributed"},
     "engine": TENSORS | {"model", "criterion", "checkpoint", "device", "distributed", "schedule", "averaging"},
     "evaluate": TENSORS | {"model", "criterion", "postprocess", "data", "device", "distributed", "averaging"},
-    "detector": TENSORS | {"images", "transforms", "data", "postprocess", "checkpoint", "device"},
+    "attention": NETWORK | {"model"},
+    "detector": TENSORS | {"attention", "images", "transforms", "data", "postprocess", "checkpoint", "device"},
 }
 TORCH_FREE = (
     "annotations",

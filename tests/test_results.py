@@ -1,6 +1,7 @@
 """results.py as a user runs it, on whole and on damaged runs."""
 
 import argparse
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -14,16 +15,21 @@ from PIL import Image
 from detr.checkpoint import load_detector
 from detr.detector import Detector
 from detr.errors import UserError
+from detr.images import find_photographs
 from detr.model import Detr, DetrConfig
 from detr.report.curves import draw_curves, panels_of_everything, smooth
 from detr.report.metric_figures import draw_confusion, draw_metrics
 from detr.report.metrics import measure
 from detr.report.runs import Run, read_run
+from detr.report.shown import Judged
 from detr.report.tables import class_table, headline_table
+from results import drawing_names
 from tests.conftest import SHARED, TINY, RunScript, needs_shared
 
 CURVES = {"losses.png", "errors.png", "average_precision.png", "every_quantity.png"}
 METRICS = {"metrics.json", "metrics.png", "confusion.png"}
+IMAGES = {"gallery.png", "attention.png", "queries.png"}
+PAGE = {"report.html"}
 
 
 @pytest.fixture
@@ -38,14 +44,29 @@ def no_diagrams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detr.report.curves.draw_curves", lambda runs, name, path, colours: path.touch())
     monkeypatch.setattr("detr.report.metric_figures.draw_metrics", lambda runs, path, colours: path.touch())
     monkeypatch.setattr("detr.report.metric_figures.draw_confusion", lambda runs, path: path.touch())
+    for name in ("draw_gallery", "draw_attention"):
+        monkeypatch.setattr(f"detr.report.image_figures.{name}", lambda *given: given[-1].touch())
+    monkeypatch.setattr("detr.report.image_figures.draw_queries", lambda looks, path: path.touch())
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch, no_diagrams: None) -> list:
-    """The cells of every grid that would have been saved."""
-    grids: list = []
-    monkeypatch.setattr("utils.save_grid", lambda cells, columns, path: grids.append(cells))
-    return grids
+def drawn(monkeypatch: pytest.MonkeyPatch, no_diagrams: None) -> list[tuple[Judged, float]]:
+    """What every gallery would have been drawn from: the images and the threshold."""
+    galleries: list = []
+
+    def draw(judged: Judged, threshold: float, path: Path) -> None:
+        galleries.append((judged, threshold))
+        path.touch()
+
+    monkeypatch.setattr("detr.report.image_figures.draw_gallery", draw)
+    return galleries
+
+
+def shown(gallery: tuple[Judged, float]) -> list[list[np.ndarray]]:
+    """The boxes that are drawn of each image."""
+    judged, threshold = gallery
+    found = [judged.of_image(number, threshold)[1] for number in range(len(judged.images))]
+    return [[*judged.matches.found.boxes_xywh[numbers]] for numbers in found]
 
 
 def read_truth() -> dict:
@@ -56,10 +77,10 @@ def test_one_epoch_gives_every_picture(trained: Path, run: RunScript, capsys: py
     capsys.readouterr()
     assert run("results") == 0
     output = capsys.readouterr().out
-    assert {path.name for path in (trained / "figures").iterdir()} == CURVES | METRICS | {"predictions.png"}
+    assert {path.name for path in (trained / "figures").iterdir()} == CURVES | METRICS | IMAGES | PAGE
     for path in (trained / "figures").iterdir():
         assert f"saved {path}" in output
-        assert path.suffix == ".json" or min(Image.open(path).size) > 300
+        assert path.suffix != ".png" or min(Image.open(path).size) > 200
     predictions = json.loads((trained / "predictions.json").read_text())
     saved = json.loads((trained / "figures/metrics.json").read_text())
     metrics = json.loads(json.dumps(measure(read_truth(), predictions)))
@@ -73,32 +94,66 @@ def test_predictions_show_what_passes_the_threshold(trained: Path, run: RunScrip
     assert run("results", "--threshold", 0) == 0
     assert run("results", "--threshold", 1.01) == 0
     everything, nothing = drawn
-    assert [len(objects) for _, _, objects in everything] == [1, 8, 2, 8, 0, 8]
-    assert [len(objects) for _, _, objects in nothing] == [1, 0, 2, 0, 0, 0]
-    assert everything[0][2][0]["text"] == "disc" and everything[1][2][0]["text"].startswith("disc 0.")
+    assert [len(boxes) for boxes in shown(everything)] == [8, 8, 8]
+    assert [len(boxes) for boxes in shown(nothing)] == [0, 0, 0]
+    assert nothing[0].wrong(1.01).tolist() == [1, 2, 0]  # what is missed
 
 
 def test_a_checkpoint_finds_what_the_run_recorded(trained: Path, run: RunScript, drawn: list) -> None:
     """The detector alone, image by image, against the batches of the evaluation: padding moves features a little."""
     assert run("results", "--threshold", 0) == 0
     assert run("results", "--threshold", 0, "--checkpoint", trained / "checkpoint_best.pth", "--device", "cpu") == 0
-    recorded, detected = ([sorted(o["box_xyxy"] for o in objects) for _, _, objects in cells] for cells in drawn)
-    for a, b in zip(recorded, detected, strict=True):
-        assert [pytest.approx(box, abs=8) for box in a] == b
+    for recorded, detected in zip(*map(shown, drawn), strict=True):
+        recorded, detected = (sorted(box.tolist() for box in boxes) for boxes in (recorded, detected))
+        assert [pytest.approx(box, abs=8) for box in recorded] == detected
 
 
 def test_any_photograph(trained: Path, run: RunScript, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     Image.new("L", (50, 30)).save(tmp_path / "gray.png")
     assert run("results", "--images", "gray.png", "discs/val", "--threshold", 0, "--device", "cpu") == 0
     assert "32 objects in 4 photographs" in capsys.readouterr().out
-    assert Image.open("outputs/figures/images/gray.png").size == (50, 30)
-    found = json.loads(Path("outputs/figures/images/detections.json").read_text())
-    assert found[0]["image_id"] == "gray.png" and found[0]["category"] == "disc"
-    assert run("results", "--images", "gray.png", "gray.png", "--device", "cpu") == 0
-    assert {"gray.png", "gray_2.png"} <= {path.name for path in Path("outputs/figures/images").iterdir()}
+    where = Path("outputs/figures/images")
+    assert Image.open(where / "gray.png").size == (50, 30)
+    found = json.loads((where / "predictions.json").read_text())
+    assert [entry["image_id"] for entry in found[::8]] == ["gray.png", *(f"discs/val/disc0{n}.png" for n in range(3))]
+    with (where / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [entry["image_id"] for entry in found]
+    assert [float(rows[0][key]) for key in ("left", "top", "width", "height")] == found[0]["bbox"]
+    assert rows[0]["category"] == found[0]["category"] == "disc" and float(rows[0]["score"]) == found[0]["score"]
     assert run("results", "--images", "nothing.jpg") == 2
+    assert "no such file or folder, and as a glob nothing fits it" in capsys.readouterr().err
     assert run("results", "--images", "data/custom/annotations") == 2
     assert "no photographs; accepted: .jpg" in capsys.readouterr().err
+    assert run("results", "--images", "gray.png", "--batch_size", 0) == 2
+
+
+def test_photographs_are_found_by_globs_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/1.jpg", "a/2.PNG", "a/notes.txt", "a/b/1.png", "[odd].jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    names = lambda *patterns: [str(path) for path in find_photographs([*patterns])]  # noqa: E731
+    assert names("a") == names("a/*") == ["a/1.jpg", "a/2.PNG"]
+    assert names("a/**/*.png", "a/1.jpg", "a") == ["a/b/1.png", "a/1.jpg", "a/2.PNG"]
+    assert names(f"{tmp_path}/a/?.jpg") == [f"{tmp_path}/a/1.jpg"]
+    assert names("[odd].jpg", "a/notes.txt") == ["[odd].jpg", "a/notes.txt"]  # files that are named
+    for pattern in ("b", "*.gif", "**.jpg", "a/*.txt"):
+        with pytest.raises(UserError, match=r"nothing fits|no photographs"):
+            find_photographs([pattern])
+    assert [*drawing_names([Path(n) for n in ("a.jpg", "a.png", "a_2.jpg", "b/a.jpg")]).values()] == [
+        *("a", "a_2", "a_2_2", "a_3"),
+    ]
+
+
+def test_batches_find_what_single_photographs_hold(trained: Path) -> None:
+    """Padding moves features a little, so boxes only nearly agree; equal shapes are not padded."""
+    detector = Detector(trained / "checkpoint_best.pth", device="cpu", amp="off")
+    photographs = [Image.effect_noise((64, 48), 40 + n) for n in range(3)]
+    for photograph, found in zip(photographs, detector.detect(photographs, 0), strict=True):
+        for alone, together in zip(detector(photograph, 0), found, strict=True):
+            assert together.box_xyxy == pytest.approx(alone.box_xyxy, abs=1e-3)
+            assert together.score == pytest.approx(alone.score, abs=1e-4)
 
 
 def test_the_detector_in_three_lines(trained: Path) -> None:
@@ -137,12 +192,12 @@ def test_the_best_threshold_is_used_everywhere(
     assert "score from 0.5;" in capsys.readouterr().out  # no best one is known yet
     assert run("results") == 0
     assert "1.000 at score 0.300" in capsys.readouterr().out
-    assert [len(objects) for _, _, objects in drawn[0]] == [1, 1, 2, 2, 0, 0]
+    assert [len(boxes) for boxes in shown(drawn[0])] == [1, 2, 0]
     assert run("results", "--images", "discs/val", "--device", "cpu") == 0
     assert "score from 0.3;" in capsys.readouterr().out
     assert run("results", "--threshold", "0.1") == 0
     assert ["mistakes", "at", "score", "0.100"] in [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [len(objects) for _, _, objects in drawn[1]] == [1, 2, 2, 4, 0, 0]
+    assert [len(boxes) for boxes in shown(drawn[1])] == [2, 4, 0]
     assert run("results", "--threshold", "best") == 2
 
 
@@ -154,7 +209,7 @@ def test_the_references_own_log(run: RunScript, tmp_path: Path, capsys: pytest.C
     output = capsys.readouterr().out
     assert "reference: best AP 0.583" in output and "last AP 0.473, 100 epochs" in output
     assert "does not say where its images are (--coco_path tells) and has no predictions.json (--checkpoint" in output
-    assert {path.name for path in Path("reference/figures").iterdir()} == CURVES
+    assert {path.name for path in Path("reference/figures").iterdir()} == CURVES | PAGE
 
 
 def test_the_references_own_checkpoint(
@@ -178,7 +233,7 @@ def test_the_references_own_checkpoint(
     assert run(*command) == 0
     assert "no metrics: reference does not say where its images are (--coco_path tells)\n" in capsys.readouterr().out
     assert run(*command, "--coco_path", coco_folder, "--threshold", 0) == 0
-    files = CURVES | METRICS | {"predictions.png", "predictions.json"}
+    files = CURVES | METRICS | IMAGES | PAGE | {"predictions.json"}
     assert {path.name for path in Path("reference/figures").iterdir()} == files
     found = json.loads(Path("reference/figures/predictions.json").read_text())
     assert {entry["category_id"] for entry in found} <= {1} and {entry["image_id"] for entry in found} <= {1, 2, 3}
@@ -225,6 +280,12 @@ def test_what_is_missing_is_named(
 ) -> None:
     assert run("results", "--log", "gone") == 2
     assert "gone/log.txt: no such file" in capsys.readouterr().err
+    (trained / "checkpoint_best.pth").write_bytes(b"damaged")
+    assert run("results") == 0
+    assert "no attention maps: outputs/checkpoint_best.pth: " in capsys.readouterr().out
+    (trained / "checkpoint_best.pth").unlink()
+    assert run("results") == 0
+    assert "no attention maps: there is no outputs/checkpoint_best.pth" in capsys.readouterr().out
     (trained / "predictions.json").unlink()
     assert run("results") == 0
     assert "outputs has no predictions.json" in capsys.readouterr().out

@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from detr.report.precision import COCO_NUMBERS
 from detr.report.runs import COCO_KEY, Run
 
-_SPLITS = {"train_": ("train", "--"), "test_": ("validation", "-")}  # prefix of a key -> label, line style
+SPLITS = {"train_": ("train", "--"), "test_": ("validation", "-")}  # prefix of a key -> label, line style
 _COLUMNS = 6
-_SMALLEST_SMOOTHED = 8  # points; fewer are drawn as they are
+SMALLEST_SMOOTHED = 8  # points; fewer are drawn as they are
 _LEGEND_INCHES = 0.45
 
 
@@ -37,7 +37,7 @@ class Panel(NamedTuple):
 
 
 def _both_splits(title: str, term: str) -> Panel:
-    return Panel(title, tuple(Line(prefix + term) for prefix in _SPLITS))
+    return Panel(title, tuple(Line(prefix + term) for prefix in SPLITS))
 
 
 FIGURES = {
@@ -63,7 +63,7 @@ def panels_of_everything(runs: list[Run]) -> tuple[Panel, ...]:
     """A panel for every number that any of the runs has logged; training and validation share one."""
     panels: dict[str, dict[Line, None]] = {}  # title -> lines, in the order they are logged
     for key, value in (pair for run in runs for entry in run.log for pair in entry.items()):
-        prefix = next((prefix for prefix in _SPLITS if key.startswith(prefix)), "")
+        prefix = next((prefix for prefix in SPLITS if key.startswith(prefix)), "")
         title = key.removeprefix(prefix)
         if isinstance(value, list):
             names = COCO_NUMBERS if key == COCO_KEY else [f"{title} [{number}]" for number in range(len(value))]
@@ -119,7 +119,7 @@ def _draw_panel(
             epochs, values = run.series(line.key, line.position)
             if not epochs:
                 continue
-            split, style = next((v for k, v in _SPLITS.items() if line.key.startswith(k)), ("", "-"))
+            split, style = next((v for k, v in SPLITS.items() if line.key.startswith(k)), ("", "-"))
             colour = colours[(number if len(runs) > 1 else int(style == "--")) % len(colours)]
             drawn = _draw_line(axis, epochs, values, style, colour if split or len(runs) > 1 else "0.4", width_of_bell)
             handles[", ".join(filter(None, (plain(run.name) if len(runs) > 1 else "", split)))] = drawn
@@ -146,7 +146,7 @@ def _draw_line(
     axis: Axes, epochs: list[int], values: list[float], style: str, colour: str, width_of_bell: float
 ) -> Line2D:
     """The values pale, and a smoothed line over them; few values as they are."""
-    if len(values) < _SMALLEST_SMOOTHED:
+    if len(values) < SMALLEST_SMOOTHED:
         marker = "o" if len(values) == 1 else None  # a single point has no line
         return axis.plot(epochs, values, style, color=colour, marker=marker, linewidth=1.4)[0]
     axis.plot(epochs, values, color=colour, linewidth=0.8, alpha=0.35)

@@ -1,0 +1,365 @@
+// The gallery and the viewer: boxes that follow the threshold and the filters, and attention drawn over the image.
+
+const gallery = data.gallery;
+const state = { threshold: 0, label: "", kind: "", order: "worst", isWhole: false, cards: [] };
+const AT_FIRST = 12; // images, until all are asked for
+const MISSED = data.kinds.length - 1;
+const EXPLAINS = ["wrong_class", "badly_placed"].map((key) => data.kinds.findIndex((kind) => kind.key === key));
+
+/** What an image's boxes are from the threshold on: things {status, label, box, text, kind, query}. */
+function judge(image, threshold) {
+  const explained = new Map(); // number of an object -> whether it is found
+  const things = [];
+  for (const [label, x, y, width, height, score, kind, about, query] of image.found) {
+    if (score < threshold) continue;
+    if (kind === -1) explained.set(about, true);
+    else if (EXPLAINS.includes(kind) && !explained.has(about)) explained.set(about, false);
+    things.push({ status: kind === -1 ? "right" : kind === -2 ? "known" : "wrong", label, score, kind, query,
+      box: [x, y, width, height], other: kind >= 0 && about >= 0 ? image.objects[about][0] : label,
+      detail: kind === -1 ? "" : kind === -2 ? "not counted" : data.kinds[kind].name });
+  }
+  image.objects.forEach(([label, x, y, width, height, isCrowd], at) => {
+    if (explained.get(at) === true) return; // its detection is drawn
+    const isMissed = !isCrowd && !explained.has(at);
+    things.push({ status: isMissed ? "missed" : "known", label, other: label, score: null, kind: isMissed ? MISSED : -2,
+      query: -1, box: [x, y, width, height], detail: isMissed ? "missed" : isCrowd ? "crowd" : "annotated" });
+  });
+  return things;
+}
+
+const passesClass = (thing) => state.label === "" || thing.label === Number(state.label)
+  || thing.other === Number(state.label);
+const KIND_FILTERS = {
+  "": () => true,
+  right: (thing) => thing.status === "right",
+  any: (thing) => ["wrong", "missed"].includes(thing.status),
+};
+const passesKind = (thing) => (KIND_FILTERS[state.kind] || ((one) => one.kind === Number(state.kind)))(thing);
+const counts = (things) => {
+  const sum = { right: 0, wrong: 0, missed: 0, known: 0 };
+  for (const thing of things) sum[thing.status] += 1;
+  return sum;
+};
+const nameOf = (thing) => gallery.classes[thing.label];
+const scoreOf = (thing) => (thing.score === null ? "" : ` ${thing.score.toFixed(2)}`);
+const area = (thing) => thing.box[2] * thing.box[3];
+
+/** The boxes of an image, large ones first, so that small ones lie on top. */
+function drawBoxes(things, hasText) {
+  const percent = (share) => `${(100 * share).toFixed(2)}%`;
+  return make("svg", { "aria-hidden": "true" }, [...things].sort((a, b) => area(b) - area(a)).map((thing) => {
+    const [x, y, width, height] = thing.box;
+    const place = { x: percent(x), y: percent(y), width: percent(width), height: percent(height) };
+    const group = make("g", { class: `box ${thing.status}` }, make("rect", { class: "halo", ...place }),
+      make("rect", { class: "edge", ...place }));
+    if (hasText && thing.status !== "known") {
+      const isHigh = y > 0.04;
+      group.append(make("text", { x: percent(Math.max(0, x)), y: percent(Math.max(0, y)), dx: 2, dy: isHigh ? -5 : 14 },
+        `${thing.detail && `${thing.detail}: `}${nameOf(thing)}${scoreOf(thing)}`));
+    }
+    thing.drawn = group;
+    return group;
+  }));
+}
+
+function frameOf(image) {
+  return make("span", { class: "frame", style: { aspectRatio: `${image.width} / ${image.height}` } },
+    make("img", { src: `data:image/jpeg;base64,${image.jpeg}`, alt: image.name, decoding: "async" }));
+}
+
+// --------------------------------------------------------------------------------------------------------------- cards
+
+function makeCards() {
+  state.cards = gallery.images.map((image) => {
+    const frame = frameOf(image);
+    frame.style[image.width / image.height > 4 / 3 ? "width" : "height"] = "100%";
+    const sum = make("span", { class: "sum" });
+    const button = make("button", { class: "card", type: "button" }, make("span", { class: "picture" }, frame),
+      make("span", { class: "name", title: image.name }, image.name), sum);
+    const card = { image, frame, sum, button, things: [] };
+    button.addEventListener("click", () => openViewer(card));
+    return card;
+  });
+}
+
+function redraw() {
+  const total = { right: 0, wrong: 0, missed: 0 };
+  let objects = 0;
+  const kinds = new Map();
+  let shown = 0;
+  for (const card of state.cards) {
+    const all = judge(card.image, state.threshold).filter(passesClass);
+    card.things = all.filter(passesKind);
+    const sum = counts(all);
+    card.wrong = sum.wrong + sum.missed;
+    card.passes = (state.label === "" && state.kind === "") || card.things.length > 0;
+    if (card.passes) shown += 1;
+    objects += card.image.objects.filter(([label, , , , , isCrowd]) =>
+      !isCrowd && (state.label === "" || label === Number(state.label))).length;
+    for (const key of Object.keys(total)) total[key] += sum[key];
+    for (const thing of all) kinds.set(thing.kind, (kinds.get(thing.kind) || 0) + 1);
+    card.frame.querySelector("svg")?.remove();
+    card.frame.append(drawBoxes(card.things, false));
+    card.sum.textContent = all.length ? `${sum.right} right · ${sum.wrong} wrong · ${sum.missed} missed`
+      : "no objects";
+  }
+  byId("threshold-value").textContent = number(state.threshold, state.threshold === gallery.threshold ? 3 : 2);
+  const ratio = (above, below) => (below ? number(above / below, 2) : "–");
+  byId("counts").replaceChildren(make("b", {}, whole(total.right)), " right, ", make("b", {}, whole(total.wrong)),
+    " wrong, ", make("b", {}, whole(total.missed)), " missed · precision ",
+    make("b", {}, ratio(total.right, total.right + total.wrong)), ", recall ",
+    make("b", {}, ratio(total.right, objects)), " · ", counted(shown, "image"));
+  for (const option of byId("by-kind").options) {
+    const mine = option.value === "any" ? total.wrong + total.missed : option.value === "right" ? total.right
+      : kinds.get(Number(option.value)) || 0;
+    if (option.value !== "") option.textContent = `${option.dataset.name} (${whole(mine)})`;
+  }
+  byId("nothing").hidden = shown > 0;
+}
+
+function sortCards() {
+  const byName = (a, b) => a.image.name.localeCompare(b.image.name, "en", { numeric: true });
+  const sign = { worst: -1, best: 1 }[state.order] || 0;
+  state.cards.sort((a, b) => sign * (a.wrong - b.wrong) || byName(a, b));
+  const passing = passingCards();
+  byId("cards").replaceChildren(...passing.slice(0, state.isWhole ? undefined : AT_FIRST).map((card) => card.button));
+  byId("more").hidden = state.isWhole || passing.length <= AT_FIRST;
+  byId("more").textContent = `Show all ${whole(passing.length)} images`;
+}
+
+const passingCards = () => state.cards.filter((card) => card.passes);
+
+function moveInCards(event) {
+  const shown = [...byId("cards").children];
+  const at = shown.indexOf(document.activeElement);
+  if (at < 0) return;
+  const columns = shown.filter((one) => one.offsetTop === shown[0].offsetTop).length;
+  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
+  const to = event.key === "Home" ? 0 : event.key === "End" ? shown.length - 1 : step ? at + step : -1;
+  if (!shown[to]) return;
+  event.preventDefault();
+  shown[to].focus();
+}
+
+function showGallery() {
+  byId("gallery").hidden = !gallery;
+  if (!gallery) return;
+  const count = gallery.images.length;
+  byId("gallery-note").textContent = `${count < gallery.of
+    ? `${whole(count)} of ${whole(gallery.of)} validation images, evenly sampled; counts below are of these. ` : ""}${
+    data.runs.length > 1 ? `What ${data.runs[0].name} finds. ` : ""}Open one to see ${
+    gallery.images.some((image) => image.attention) ? "every box and what the detector looks at." : "every box."}`;
+  byId("by-class").append(make("option", { value: "" }, "all classes"),
+    ...gallery.classes.map((name, label) => make("option", { value: label }, name)));
+  const filters = [["", "everything"], ["any", "any mistake"], ["right", "right"],
+    ...data.kinds.map((kind, at) => [at, kind.name])];
+  byId("by-kind").append(...filters.map(([value, name]) => make("option", { value, "data-name": name }, name)));
+  makeCards();
+  const setThreshold = (value) => { state.threshold = value; redraw(); };
+  const slider = byId("threshold");
+  let isPending = false;
+  slider.addEventListener("input", () => {
+    if (isPending) return; // one drawing a frame is enough
+    isPending = true;
+    requestAnimationFrame(() => { isPending = false; setThreshold(Number(slider.value)); });
+  });
+  slider.addEventListener("change", () => { setThreshold(Number(slider.value)); sortCards(); });
+  byId("best").addEventListener("click", () => {
+    slider.value = gallery.threshold;
+    setThreshold(gallery.threshold);
+    sortCards();
+  });
+  for (const [id, key] of [["by-class", "label"], ["by-kind", "kind"], ["order", "order"]]) {
+    byId(id).addEventListener("change", (event) => { state[key] = event.target.value; redraw(); sortCards(); });
+  }
+  byId("cards").addEventListener("keydown", moveInCards);
+  byId("more").addEventListener("click", () => {
+    state.isWhole = true;
+    sortCards();
+    state.cards[AT_FIRST]?.button.focus();
+  });
+  slider.value = gallery.threshold;
+  setThreshold(gallery.threshold);
+  sortCards();
+}
+
+// -------------------------------------------------------------------------------------------------------------- viewer
+
+const viewer = { card: null, isPoints: false, pinned: null, point: null, canvas: null, mark: null };
+
+function decode(image) {
+  const { attention } = image;
+  for (const name of ["cross", "encoder"]) {
+    if (attention && typeof attention[name] === "string") {
+      attention[name] = Uint8Array.from(atob(attention[name]), (letter) => letter.charCodeAt(0));
+    }
+  }
+  return attention;
+}
+
+/** Darken the image where a map of `size` values is low; null takes it away. */
+function spotlight(maps, position) {
+  const { canvas, card } = viewer;
+  canvas.hidden = !maps;
+  if (!maps) return;
+  const { width, height } = card.image.attention;
+  const pixels = new ImageData(width, height);
+  for (let at = 0; at < width * height; at += 1) {
+    const value = maps[position * width * height + at] / 255;
+    pixels.data[4 * at + 3] = 215 * (1 - value ** 0.7);
+  }
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+}
+
+function lookFrom(thing) {
+  const attention = decode(viewer.card.image);
+  for (const one of viewer.card.things) {
+    one.drawn.classList.toggle("chosen", one === thing);
+    one.row.classList.toggle("chosen", one === thing);
+  }
+  byId("stage").classList.toggle("looking", Boolean(thing));
+  spotlight(thing && thing.query >= 0 && attention ? attention.cross : null, thing && thing.query);
+}
+
+function lookAtPoint(x, y) {
+  const attention = decode(viewer.card.image);
+  const column = Math.max(0, Math.min(attention.width - 1, Math.floor(x * attention.width)));
+  const row = Math.max(0, Math.min(attention.height - 1, Math.floor(y * attention.height)));
+  viewer.point = [column, row];
+  for (const ring of viewer.mark.children) {
+    ring.setAttribute("cx", `${(100 * (column + 0.5)) / attention.width}%`);
+    ring.setAttribute("cy", `${(100 * (row + 0.5)) / attention.height}%`);
+  }
+  viewer.mark.style.display = "";
+  spotlight(attention.encoder, row * attention.width + column);
+}
+
+function pin(thing) {
+  viewer.pinned = viewer.pinned === thing ? null : thing;
+  lookFrom(viewer.pinned);
+}
+
+function rowOf(thing) {
+  const row = make("button", { type: "button" }, make("i", { class: `key ${thing.status}` }),
+    make("span", { class: "what" }, nameOf(thing), make("small", {}, thing.detail || "right")),
+    make("span", {}, scoreOf(thing)));
+  thing.row = row;
+  row.addEventListener("click", () => { setMode(false); pin(thing); });
+  for (const [element, enter, leave] of [[row, "pointerenter", "pointerleave"], [row, "focus", "blur"],
+    [thing.drawn, "pointerenter", "pointerleave"]]) {
+    element.addEventListener(enter, () => viewer.isPoints || lookFrom(thing));
+    element.addEventListener(leave, () => viewer.isPoints || lookFrom(viewer.pinned));
+  }
+  thing.drawn.addEventListener("click", () => pin(thing));
+  return make("li", {}, row);
+}
+
+function setMode(isPoints) {
+  viewer.isPoints = isPoints;
+  viewer.pinned = null;
+  byId("mode-boxes").setAttribute("aria-pressed", !isPoints);
+  byId("mode-points").setAttribute("aria-pressed", isPoints);
+  byId("stage").classList.toggle("points", isPoints);
+  viewer.mark.style.display = "none";
+  lookFrom(null);
+  const { attention } = viewer.card.image;
+  if (isPoints) lookAtPoint(0.5, 0.5);
+  const boxes = attention ? "Point at a box, here or in the list: bright is what its query attends to. " : "";
+  const points = "Point at the image: bright is what the encoder attends to from there. Arrow keys move the point; ";
+  byId("viewer-help").textContent = isPoints ? `${points}Esc goes back to the boxes.`
+    : `${boxes}Arrow keys turn to the next image.`;
+}
+
+function showInViewer(card) {
+  const { image } = card;
+  const stage = byId("stage");
+  viewer.card = card;
+  viewer.pinned = null;
+  const frame = frameOf(image);
+  const { width = 1, height = 1, encoder = null } = image.attention || {};
+  viewer.canvas = make("canvas", { width, height, hidden: true, "aria-hidden": "true" });
+  viewer.mark = make("g", {}, make("circle", { class: "mark under", r: 7 }), make("circle", { class: "mark", r: 7 }));
+  const boxes = drawBoxes(card.things, true);
+  boxes.append(viewer.mark);
+  frame.append(viewer.canvas, boxes);
+  stage.replaceChildren(frame);
+  fitFrame();
+  const order = { wrong: 0, missed: 1, right: 2, known: 3 };
+  const things = [...card.things].sort((a, b) => order[a.status] - order[b.status] || (b.score || 0) - (a.score || 0));
+  byId("things").replaceChildren(...things.map(rowOf));
+  byId("viewer-name").textContent = image.name;
+  const shown = passingCards();
+  byId("viewer-place").textContent = `${shown.indexOf(card) + 1} of ${shown.length}`;
+  byId("modes").hidden = !encoder;
+  frame.addEventListener("pointermove", (event) => {
+    if (!viewer.isPoints) return;
+    const box = frame.getBoundingClientRect();
+    lookAtPoint((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+  });
+  frame.addEventListener("pointerdown", (event) => {
+    if (!viewer.isPoints) return;
+    const box = frame.getBoundingClientRect();
+    lookAtPoint((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+  });
+  setMode(viewer.isPoints && Boolean(encoder));
+}
+
+/** As large as fits: the aspect ratio alone would let one side overflow. */
+function fitFrame() {
+  const frame = byId("stage").firstElementChild;
+  if (!frame) return;
+  const { image } = viewer.card;
+  const [wide, high] = [byId("stage").clientWidth - 24, byId("stage").clientHeight - 24];
+  const scale = Math.min(wide / image.width, high / image.height);
+  Object.assign(frame.style, { width: `${image.width * scale}px`, height: `${image.height * scale}px` });
+}
+
+function turn(step) {
+  const shown = passingCards();
+  const next = shown[shown.indexOf(viewer.card) + step];
+  if (next) showInViewer(next);
+}
+
+function openViewer(card) {
+  viewer.isPoints = false;
+  byId("viewer").showModal();
+  showInViewer(card);
+  byId("stage").focus();
+}
+
+function viewerKey(event) {
+  if (event.key === "Escape" && viewer.isPoints) { event.preventDefault(); setMode(false); return; }
+  const [x, y] = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key] || [0, 0];
+  if (!x && !y) return;
+  if (viewer.isPoints) {
+    const { width, height } = viewer.card.image.attention;
+    lookAtPoint((viewer.point[0] + x + 0.5) / width, (viewer.point[1] + y + 0.5) / height);
+  } else if (x) turn(x);
+  else return;
+  event.preventDefault();
+}
+
+function showViewer() {
+  const dialog = byId("viewer");
+  dialog.addEventListener("keydown", viewerKey);
+  dialog.addEventListener("cancel", (event) => { if (viewer.isPoints) event.preventDefault(); });
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+  dialog.addEventListener("close", () => viewer.card.button.focus());
+  byId("before").addEventListener("click", () => turn(-1));
+  byId("after").addEventListener("click", () => turn(1));
+  byId("close").addEventListener("click", () => dialog.close());
+  byId("mode-boxes").addEventListener("click", () => setMode(false));
+  byId("mode-points").addEventListener("click", () => setMode(true));
+  window.addEventListener("resize", fitFrame);
+}
+
+showSummary();
+showGallery();
+showMistakes();
+showClasses();
+showQuality();
+showQueries();
+showTraining();
+showTheme();
+showNavigation();
+if (gallery) showViewer();

@@ -1,0 +1,51 @@
+"""Pictures of validation images, from odd ones too."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
+from detr.report.shown import Judged, Look, judge, worst_first
+
+OBJECTS = [(1, 10, 10, 30, 30), (2, 10, 10, 30, 30), (2, 60, 20, 20, 40)]
+FOUND = [(1, 10, 10, 30, 28, 0.9), (1, 70, 40, 20, 20, 0.8), (3, 0, 0, 10, 10, 0.3)]
+
+
+def judged_in(folder: Path, results: list[tuple]) -> Judged:
+    names = ["_a$b$.png", "b.png", "c.png"]
+    for name in names:
+        Image.new("RGB", (96, 72), "teal").save(folder / name)
+    truth = {
+        "images": [{"id": n, "file_name": name} for n, name in enumerate(names, 1)],
+        "categories": [{"id": 1, "name": "_$x$"}],
+        "annotations": [{"id": n, "image_id": i, "category_id": 1, "bbox": b} for n, (i, *b) in enumerate(OBJECTS, 1)],
+    }
+    return judge(truth, [{"image_id": i, "category_id": 1, "bbox": b, "score": s} for i, *b, s in results], folder)
+
+
+def look_with(encoder: np.ndarray | None) -> Look:
+    boxes_xyxy = np.array([[10, 10, 40, 38], [0, 0, 5, 5]], dtype=float)
+    return Look(np.array([0.9, 0.0]), boxes_xyxy, np.ones((2, 4)), np.full((2, 2, 3), 1 / 6), encoder)
+
+
+def test_how_wrong_images_are(tmp_path: Path) -> None:
+    judged = judged_in(tmp_path, FOUND)
+    assert judged.wrong(0.5).tolist() == [1, 2, 0]
+    assert judged.wrong(0.1).tolist() == [1, 2, 1]
+    assert judged.wrong(0.95).tolist() == [1, 2, 0]  # all are missed, and nothing is found
+    assert worst_first(judged, 0.85).tolist() == [1, 0, 2]
+    assert judged.of_image(0)[1].tolist() == [0, 1] and judged.of_image(2, 0.5)[1].tolist() == []
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("results", "encoder"), [(FOUND, np.full((2, 3, 2, 3), 1 / 6)), ([], None)])
+def test_every_picture_is_drawn(results: list[tuple], encoder: np.ndarray | None, tmp_path: Path) -> None:
+    judged, looks = judged_in(tmp_path, results), {0: look_with(encoder), 2: look_with(encoder)}
+    draw_gallery(judged, 0.5, tmp_path / "gallery.png")
+    draw_attention(judged, looks, 0.5, tmp_path / "attention.png")
+    draw_queries([*looks.values()], tmp_path / "queries.png")
+    for name in ("gallery", "attention", "queries"):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert min(image.size) > 150, name
