@@ -7,7 +7,7 @@ SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
 demo: .venv/installed  ## the whole pipeline on the built-in sample, with no network and no GPU: minutes
 	$(BIN)/python prep.py --sample
-	$(BIN)/python main.py --weights detr-tiny_no-class-head.pth --resume auto --epochs 60
+	$(BIN)/python main.py --weights detr-tiny_no-class-head.pth --resume auto --batch_size 8 --lr 3e-4 --lr_backbone 3e-4 --clip_max_norm 1 --scales 256 --max_size 384 --epochs 60
 	$(BIN)/python results.py
 
 test: .venv/installed  ## lint and quick tests: what CI runs, after chromium

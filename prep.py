@@ -173,7 +173,7 @@ def next_command(coco_path: Path, weights: str, categories: list[dict]) -> str:
     """The command that trains on what was prepared."""
     stripped = stripped_path(weights)
     resume = ["--resume", str(stripped)] if stripped else []
-    flags = SHIPPED_WEIGHTS[weights].flags if weights in SHIPPED_WEIGHTS else ("--epochs", "100")
+    flags = SHIPPED_WEIGHTS[weights].flags if weights in SHIPPED_WEIGHTS else ["--epochs", "100"]
     options = ["--dataset_file", "custom", "--coco_path", str(coco_path), "--output_dir", "outputs", *resume]
     return shlex.join(["python", "main.py", *options, "--num_classes", str(len(categories)), *flags])
 

@@ -35,12 +35,12 @@ class ShippedWeights(NamedTuple):
     scale: int  # shorter side of the images, in pixels
     max_size: int  # longest side
     num_queries: int
-    flags: tuple[str, ...]  # of main.py, for fine-tuning
+    flags: list[str]  # of main.py, for fine-tuning
 
 
-TINY_FLAGS = ("--batch_size", "8", "--lr", "3e-4", "--lr_backbone", "3e-4", "--clip_max_norm", "1", "--epochs", "60")
+_TINY_FLAGS = "--batch_size 8 --lr 3e-4 --lr_backbone 3e-4 --clip_max_norm 1 --scales 256 --max_size 384 --epochs 60"
 SHIPPED_WEIGHTS = {  # pre-trained on drawn scenes, see sample/README.md
-    "detr-tiny": ShippedWeights(Path(__file__).parent / "sample" / "detr-tiny.pth", 192, 320, 50, TINY_FLAGS),
+    "detr-tiny": ShippedWeights(Path(__file__).parent / "sample" / "detr-tiny.pth", 256, 384, 50, _TINY_FLAGS.split()),
 }
 
 # What the rows of the published class heads stand for: COCO's category ids, with holes; row 91 is "no object".

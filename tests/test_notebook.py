@@ -1,0 +1,29 @@
+"""The notebook, executed cell by cell on the sample."""
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_every_cell_runs_and_shows_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("prep.py", "main.py", "results.py", "utils.py", "detr", "requirements.txt"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    notebook = nbformat.read(ROOT / "DETR_Finetuning.ipynb", as_version=4)
+    (settings,) = (cell for cell in notebook.cells if cell.source.startswith("DATA, WEIGHTS ="))
+    settings.source = settings.source.replace("--epochs 60", "--epochs 1")
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown, printed = [], ""
+    for cell in notebook.cells:
+        outputs = cell.get("outputs", [])
+        shown.append(sum("image/png" in output.get("data", {}) for output in outputs))
+        printed += "".join(output.get("text", "") for output in outputs)
+    assert "error:" not in printed and "Traceback" not in printed, printed
+    assert "done: outputs/checkpoint_best.pth has AP" in printed
+    assert sum(count > 0 for count in shown) == 3, "annotations, results, other photographs"
