@@ -83,7 +83,7 @@ def keep_freed_memory() -> None:
 
 
 class Precision(NamedTuple):
-    """The number format of the network's forward and backward pass; matching and losses stay in float32."""
+    """The number format of the network's forward and backward pass; heads, matching and losses stay in float32."""
 
     device_type: str
     dtype: torch.dtype | None  # None: float32 throughout
