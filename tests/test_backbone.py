@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from detr.backbone import BACKBONES, STRIDES, Backbone, FrozenBatchNorm2d, conv_norm
+from detr.backbone import BACKBONES, BATCH_NORMS, STRIDES, Backbone, FrozenBatchNorm2d, conv_norm
 from detr.errors import UserError
 from detr.model import Detr, DetrConfig
 
@@ -113,6 +113,20 @@ def test_sixteen_bits_go_through_forward_and_backward(name: str, batch_norm: str
     assert (out - exact).norm() < 0.1 * exact.norm()
     out.float().square().mean().backward()
     assert all(parameter.grad.isfinite().all() for parameter in backbone.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
+def test_depthwise_convolutions_of_16_bits_are_computed_in_float32(batch_norm: str) -> None:
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8, bias=False), BATCH_NORMS[batch_norm](8)
+    x, towards = torch.randn(2, 8, 12, 12).bfloat16().requires_grad_(), torch.randn(2, 8, 6, 6).bfloat16()
+    exact = conv_norm(x.float(), conv, norm)
+    expected = torch.autograd.grad(exact, (x, conv.weight), towards.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv_norm(x, conv, norm)
+    assert torch.equal(out, exact.bfloat16())
+    for gradient, expectation in zip(torch.autograd.grad(out, (x, conv.weight), towards), expected, strict=True):
+        assert torch.equal(gradient, expectation)
 
 
 @pytest.mark.parametrize(
