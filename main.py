@@ -589,11 +589,11 @@ def stopped(args: argparse.Namespace, training: "Training", stop: utils.StopRequ
 def evaluate_only(args: argparse.Namespace, parts: Parts) -> None:
     """Print the 12 COCO numbers and write predictions.json."""
     from detr.data import loader_named
-    from detr.evaluate import COCO_METRICS
+    from detr.report.precision import COCO_NUMBERS
 
     with loader_named():
         _, metrics, predictions = evaluate_on(parts, parts.model, validation_loader(args, parts))
-    for name, value in zip(COCO_METRICS, metrics, strict=True):
+    for name, value in zip(COCO_NUMBERS, metrics, strict=True):
         print(f"{name:10} {value:.4f}")
     if parts.processes.is_main:
         utils.write_json(args.output_dir / PREDICTIONS, predictions)

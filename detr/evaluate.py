@@ -3,12 +3,9 @@
 Shapes: B images, Q queries.
 """
 
-import contextlib
-import io
 from collections.abc import Callable, Iterable
 
 import torch
-from faster_coco_eval import COCO, COCOeval_faster
 
 from detr import distributed
 from detr.averaging import Means
@@ -18,22 +15,9 @@ from detr.data import LabelMap
 from detr.device import Precision, out_of_memory_named
 from detr.model import Detr
 from detr.postprocess import Detections, postprocess
+from detr.report.matching import match_all
+from detr.report.precision import coco_numbers, curves
 from detr.structures import Batch
-
-COCO_METRICS = (
-    "AP",
-    "AP50",
-    "AP75",
-    "AP small",
-    "AP medium",
-    "AP large",
-    "AR 1",
-    "AR 10",
-    "AR 100",
-    "AR small",
-    "AR medium",
-    "AR large",
-)
 
 
 def to_coco_results(detections: Detections, image_ids: list[int], label_map: LabelMap) -> list[dict]:
@@ -51,34 +35,14 @@ def to_coco_results(detections: Detections, image_ids: list[int], label_map: Lab
 
 
 def coco_metrics(coco: dict, results: list[dict]) -> list[float]:
-    """The 12 box metrics of COCOeval, in the order of `COCO_METRICS`; -1 where they are not defined.
-
-    Computed by faster-coco-eval, whose numbers are those of pycocotools but for the order of a last sum (1e-12).
+    """The 12 box metrics of COCOeval, in the order of `COCO_NUMBERS`; -1 where they are not defined, as in its logs.
 
     Args:
         coco: ground truth, a COCO dict.
         results: detections in COCO's results format; may be empty.
     """
-    truth = [{**_with_area(a), "iscrowd": a.get("iscrowd", 0)} for a in coco["annotations"]]
-    found = [{**_with_area(r), "iscrowd": 0, "id": number} for number, r in enumerate(results, start=1)]
-    with contextlib.redirect_stdout(io.StringIO()):  # COCOeval reports on stdout; callers decide what is shown
-        evaluation = COCOeval_faster(_index(coco, truth), _index(coco, found), iouType="bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return [float(value) for value in evaluation.stats]
-
-
-def _with_area(annotation: dict) -> dict:
-    width, height = annotation["bbox"][2:]
-    return {**annotation, "area": annotation.get("area", width * height)}
-
-
-def _index(coco: dict, annotations: list[dict]) -> COCO:
-    indexed = COCO()
-    indexed.dataset = {"images": coco["images"], "categories": coco["categories"], "annotations": annotations}
-    indexed.createIndex()
-    return indexed
+    matches = match_all(coco, results)
+    return [-1.0 if value is None else value for value in coco_numbers(matches, curves(matches)).values()]
 
 
 @torch.inference_mode()

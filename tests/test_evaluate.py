@@ -40,6 +40,12 @@ def test_no_objects_to_find_is_not_defined() -> None:
     assert coco_metrics(small_coco() | {"annotations": []}, []) == [-1] * 12
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_network_that_has_gone_astray_scores_zero() -> None:
+    lost = [{**result, "score": float("nan"), "bbox": [float("nan")] * 4} for result in as_results(small_coco())]
+    assert coco_metrics(small_coco(), lost)[:3] == [0, 0, 0]
+
+
 def test_ground_truth_scores_one() -> None:
     metrics = coco_metrics(small_coco(), as_results(small_coco()))
     assert metrics[0] == metrics[1] == metrics[2] == 1.0

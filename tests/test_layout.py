@@ -47,7 +47,7 @@ ALLOWED = {
     "flags": OPEN | {"public_weights", "schedule"},
     "averaging": OPEN | {"criterion", "distributed"},
     "engine": TENSORS | {"model", "criterion", "checkpoint", "device", "distributed", "schedule", "averaging"},
-    "evaluate": TENSORS | {"model", "criterion", "postprocess", "data", "device", "distributed", "averaging"},
+    "evaluate": TENSORS | {"model", "criterion", "postprocess", "data", "device", "distributed", "averaging", "report"},
     "attention": NETWORK | {"model"},
     "detector": TENSORS | {"attention", "images", "transforms", "data", "postprocess", "checkpoint", "device"},
 }

@@ -140,8 +140,9 @@ def compare_metrics() -> None:
     from pycocotools.cocoeval import COCOeval
 
     from detr.evaluate import coco_metrics
+    from tests.benchmarks.metrics import make_set
 
-    coco, results = make_detections(5000, 80)
+    coco, results = make_set(5000, 80)
     found = {}
 
     def run_pycocotools() -> None:
@@ -160,27 +161,6 @@ def compare_metrics() -> None:
     difference = np.abs(np.array(found["ours"]) - found["theirs"]).max()
     comparison = f"{ours / theirs:.2f} x (largest difference {difference:.0e})"
     report("COCO metrics of 5,000 images against pycocotools", f"{ours:.1f} s", f"{theirs:.1f} s", comparison)
-
-
-def make_detections(images: int, classes: int) -> tuple[dict, list[dict]]:
-    """A random ground truth of 7 objects an image, and 100 detections an image of which some are near it."""
-    rng = np.random.default_rng(0)
-    annotations, results = [], []
-    for image in range(1, images + 1):
-        boxes = np.concatenate((rng.uniform(0, 300, (100, 2)), rng.uniform(10, 300, (100, 2))), axis=1)
-        labels = rng.integers(1, classes + 1, 100)
-        for box, label in zip(boxes[:7].tolist(), labels[:7].tolist(), strict=True):
-            entry = {"id": len(annotations) + 1, "image_id": image, "category_id": label, "bbox": box}
-            annotations.append({**entry, "area": box[2] * box[3], "iscrowd": 0})
-        boxes += rng.normal(0, 8, boxes.shape)
-        scores = rng.uniform(0, 1, 100)
-        results += [
-            {"image_id": image, "category_id": label, "bbox": box, "score": score}
-            for box, label, score in zip(boxes.tolist(), labels.tolist(), scores.tolist(), strict=True)
-        ]
-    listed = [{"id": n, "file_name": f"{n}.jpg", "width": 640, "height": 480} for n in range(1, images + 1)]
-    categories = [{"id": n, "name": str(n)} for n in range(1, classes + 1)]
-    return {"images": listed, "annotations": annotations, "categories": categories}, results
 
 
 def time_start_up(rounds: int) -> None:
