@@ -482,7 +482,7 @@ def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
     keys = training_keys(args, parts)
     train_loader, val_loader = load(args, parts, data.train, keys), validation_loader(args, parts)
     log_to = open_logs(args, parts, training.epochs_done)
-    began, first = time.monotonic(), training.epochs_done
+    began, first = time.monotonic(), training.epochs_done + training.updates_done / training.updates_per_epoch
     with utils.StopRequest() as stop, loader_named():
         for keys.epoch in range(training.epochs_done, args.epochs):
             epoch, keys.first_update = keys.epoch, training.updates_done

@@ -14,9 +14,10 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw
 
 from detr.errors import UserError
+from detr.fonts import font
 
 DOWNLOAD_TIMEOUT_S = 30  # without a single byte; a slow connection may take as long as it needs
 _CHUNK_BYTES = 1 << 20
@@ -267,9 +268,6 @@ def _file_sha256(path: Path) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- drawing
 
-_CELL_SIZE = (640, 480)  # pixels of a picture in a grid
-_MARGIN = 12
-
 
 def colour_of(index: int) -> str:
     """A colour for class number `index`."""
@@ -288,7 +286,7 @@ def draw_objects(image: Image.Image, objects: Sequence[dict], scale: float = 1.0
     drawn = image.copy()
     pen = ImageDraw.Draw(drawn)
     width = max(2, round(max(image.size) / 400))
-    font = ImageFont.load_default(max(11, round(max(image.size) / 55)))
+    letters_height = max(11, round(max(image.size) / 60))
     for thing in objects:
         left, top, right, bottom = (value * scale for value in thing["box_xyxy"])
         corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
@@ -298,30 +296,14 @@ def draw_objects(image: Image.Image, objects: Sequence[dict], scale: float = 1.0
             pen.line(closed, thing["colour"], width, joint="curve")
     for thing in (thing for thing in objects if thing["text"]):  # texts last, over every line
         left, top = (value * scale for value in thing["box_xyxy"][:2])
-        *_, text_width, text_height = pen.textbbox((0, 0), thing["text"], font)
+        letters = font(letters_height, thing["text"])
+        *_, text_width, text_height = pen.textbbox((0, 0), thing["text"], letters)
         box_width, box_height = text_width + 6, text_height + 4
         x = min(max(0, left), max(0, image.width - box_width))
         y = top - box_height if top >= box_height else top
         pen.rectangle((x, y, x + box_width, y + box_height), thing["colour"])
-        pen.text((x + 3, y + 1), thing["text"], "white", font)
+        pen.text((x + 3, y + 1), thing["text"], "white", letters)
     return drawn
-
-
-def save_grid(cells: Sequence[tuple[Image.Image, str, Sequence[dict]]], columns: int, path: Path) -> None:
-    """Save a PNG with images in a grid, each a (RGB image, title, objects to draw)."""
-    title_font = ImageFont.load_default(14)
-    columns = min(columns, len(cells))
-    cell_width, cell_height = _CELL_SIZE[0] + _MARGIN, _CELL_SIZE[1] + _MARGIN + 24
-    rows = -(-len(cells) // columns)
-    sheet = Image.new("RGB", (columns * cell_width + _MARGIN, rows * cell_height + _MARGIN), "white")
-    pen = ImageDraw.Draw(sheet)
-    for number, (image, title, objects) in enumerate(cells):
-        x, y = _MARGIN + number % columns * cell_width, _MARGIN + number // columns * cell_height
-        small = ImageOps.contain(image, _CELL_SIZE)
-        drawn = draw_objects(small, objects, scale=small.width / image.width)
-        sheet.paste(drawn, (x + (_CELL_SIZE[0] - small.width) // 2, y + 24))
-        pen.text((x, y), title, "black", title_font)
-    save_image(sheet, path)
 
 
 def save_image(image: Image.Image, path: Path) -> None:

@@ -12,8 +12,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from detr.fonts import set_fonts_of_matplotlib
 from detr.report.precision import COCO_NUMBERS
 from detr.report.runs import COCO_KEY, Run
+
+set_fonts_of_matplotlib()
 
 SPLITS = {"train_": ("train", "--"), "test_": ("validation", "-")}  # prefix of a key -> label, line style
 _COLUMNS = 6

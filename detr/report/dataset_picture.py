@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from detr.fonts import font
 from detr.images import read_rgb
 from detr.imported import Split
 from detr.report.dataset import LARGE_SIDE, SMALL_SIDE, Objects, objects_of
@@ -44,7 +45,7 @@ def draw_dataset(
     mosaic = _draw_mosaic(splits["train"], samples, colour_of, draw_objects)
     sheet = Image.new("RGB", (_WIDTH, 96 + mosaic.height + _PANELS_HEIGHT + 2 * _MARGIN), "white")
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, 28), title, _INK, ImageFont.load_default(34))
+    pen.text((_MARGIN, 28), title, _INK, font(34))
     sheet.paste(mosaic, (_MARGIN, 96))
     top, width = 96 + mosaic.height + _MARGIN, (_WIDTH - 3 * _MARGIN) // 2
     objects = {name: objects_of(split.coco) for name, split in splits.items()}
@@ -81,7 +82,7 @@ def _draw_mosaic(split: Split, samples: list[int], colour_of: dict[int, str], dr
     rows = _fill_rows([image["width"] / image["height"] for image in images], _WIDTH - 2 * _MARGIN)
     height = sum(round(row_height) + _CAPTION + _GAP for row_height, _ in rows)
     mosaic = Image.new("RGB", (_WIDTH - 2 * _MARGIN, max(height, 1)), "white")
-    pen, font, number, top = ImageDraw.Draw(mosaic), ImageFont.load_default(13), 0, 0
+    pen, number, top = ImageDraw.Draw(mosaic), 0, 0
     for row_height, aspects in rows:
         left = 0.0
         for aspect in aspects:
@@ -93,7 +94,8 @@ def _draw_mosaic(split: Split, samples: list[int], colour_of: dict[int, str], dr
                 draw_objects(photograph, _drawings(split.coco, image["id"], colour_of), scale), (round(left), top)
             )
             caption = f"{image['file_name']}  {image['width']}x{image['height']}"
-            pen.text((round(left), top + size[1] + 4), _shortened(caption, font, size[0]), _FAINT, font)
+            letters = font(13, caption)
+            pen.text((round(left), top + size[1] + 4), _shortened(caption, letters, size[0]), _FAINT, letters)
             left += row_height * aspect + _GAP
             number += 1
         top += round(row_height) + _CAPTION + _GAP
@@ -133,10 +135,10 @@ def _drawings(coco: dict, image_id: int, colour_of: dict[int, str]) -> list[dict
     return drawings
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    if font.getlength(text) <= width:
+def _shortened(text: str, letters: ImageFont.FreeTypeFont, width: float) -> str:
+    if letters.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "...") > width:
+    while text and letters.getlength(text + "...") > width:
         text = text[:-1]
     return text + "..."
 
@@ -151,8 +153,8 @@ def _panel(title: str, size: tuple[int, int]) -> tuple[Image.Image, ImageDraw.Im
     return panel, pen
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size * _FINE)
+def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
+    return font(size * _FINE, text)
 
 
 def _draw_bars(
@@ -163,21 +165,23 @@ def _draw_bars(
     per_split = [np.bincount(found.classes, minlength=len(categories)).tolist() for found in objects.values()]
     counts = {c["id"]: numbers for c, *numbers in zip(categories, *per_split, strict=True)}
     shown = sorted(categories, key=lambda c: -sum(counts[c["id"]]))[:_MOST_BARS]
-    height, font = min(_BAR_HEIGHT, (size[1] - 90) // len(shown)) * _FINE, _font(15)
-    label_width = min(size[0] // 3 * _FINE, max(font.getlength(c["name"]) for c in shown) + 12 * _FINE)
+    height = min(_BAR_HEIGHT, (size[1] - 90) // len(shown)) * _FINE
+    fonts = [_font(15, category["name"]) for category in shown]
+    longest = max(letters.getlength(c["name"]) for letters, c in zip(fonts, shown, strict=True))
+    label_width = min(size[0] // 3 * _FINE, longest + 12 * _FINE)
     room = size[0] * _FINE - label_width - 110 * _FINE
     largest = max(1, max(max(counts[c["id"]]) for c in shown))
-    for row, category in enumerate(shown):
+    for row, (letters, category) in enumerate(zip(fonts, shown, strict=True)):
         top = 48 * _FINE + row * height
-        name = _shortened(category["name"], font, label_width - 12 * _FINE)
-        pen.text((0, top + height * 0.42), name, _INK, font, anchor="lm")
+        name = _shortened(category["name"], letters, label_width - 12 * _FINE)
+        pen.text((0, top + height * 0.42), name, _INK, letters, anchor="lm")
         for column, (split, count) in enumerate(zip(objects, counts[category["id"]], strict=True)):
             y, thick = top + column * height * 0.42, height * 0.4
             end = label_width + room * count / largest
             pen.rectangle((label_width, y, end, y + thick), colour_of[category["id"]] + ("" if not column else "70"))
             pen.text((end + 6 * _FINE, y + thick / 2), f"{count:,} {split}", _FAINT, _font(13), anchor="lm")
     if len(categories) > len(shown):
-        pen.text((0, 56 * _FINE + len(shown) * height), f"and {len(categories) - len(shown)} more", _FAINT, font)
+        pen.text((0, 56 * _FINE + len(shown) * height), f"and {len(categories) - len(shown)} more", _FAINT, _font(15))
     return panel.reduce(_FINE)
 
 
@@ -187,17 +191,17 @@ def _draw_counts(objects: dict[str, Objects], size: tuple[int, int]) -> Image.Im
     per_image = np.concatenate([np.bincount(o.owners, minlength=len(o.sizes_hw)) for o in objects.values()])
     step = -(-int(per_image.max(initial=0) + 1) // _MOST_COLUMNS)  # objects that share a column
     images = np.bincount(per_image // step)
-    top, bottom, font = 62 * _FINE, (size[1] - 24) * _FINE, _font(13)
+    top, bottom, letters = 62 * _FINE, (size[1] - 24) * _FINE, _font(13)
     column = min(72, size[0] / len(images)) * _FINE
     for number, count in enumerate(images.tolist()):
         left, high = number * column, (bottom - top) * count / max(1, images.max())
         pen.rectangle((left, bottom - high, left + column - 3 * _FINE, bottom), "#9aa5b1")
         middle = left + (column - 3 * _FINE) / 2
         if count and column >= 30 * _FINE:
-            pen.text((middle, bottom - high - 3 * _FINE), f"{count:,}", _FAINT, font, anchor="mb")
+            pen.text((middle, bottom - high - 3 * _FINE), f"{count:,}", _FAINT, letters, anchor="mb")
         if column >= 30 * _FINE or number % 5 == 0:
             text = str(number) if step == 1 else f"{number * step}+"
-            pen.text((middle, bottom + 6 * _FINE), text, _FAINT, font, anchor="mt")
+            pen.text((middle, bottom + 6 * _FINE), text, _FAINT, letters, anchor="mt")
     return panel.reduce(_FINE)
 
 

@@ -36,6 +36,7 @@ _STYLES = {
     "missed": {"edgecolor": "#5cb3ff", "linewidth": 1.6, "linestyle": (0, (1, 1.5)), "hatch": "////"},
 }
 _PLAIN = {"edgecolor": "white", "linewidth": 1.4}
+_TEXT_HEIGHT = 0.05  # of an image
 _TEXT = {"color": "white", "fontsize": 7, "bbox": {"color": "#000000b0", "pad": 1, "linewidth": 0}}
 
 
@@ -181,7 +182,8 @@ def _draw_box(axis: Axes, box_xywh: np.ndarray, style: dict, text: str = "") -> 
     axis.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="#000000a0", linewidth=3))
     axis.add_patch(Rectangle((left, top), width, height, fill=False, **style))
     if text:
-        axis.text(left, max(0, top), plain(text), va="bottom", clip_on=True, **_TEXT)
+        is_high_up = top < _TEXT_HEIGHT * axis.get_ylim()[0]  # no room above it
+        axis.text(left, max(0, top), plain(text), va="top" if is_high_up else "bottom", clip_on=True, **_TEXT)
 
 
 def _save(figure: plt.Figure, path: Path) -> None:
