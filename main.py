@@ -171,11 +171,12 @@ def nothing_left(args: argparse.Namespace, start: Start) -> str:
     if not start.continues:
         return ""
     done, best = start.checkpoint["epoch"] + 1, start.checkpoint["best"]
+    epochs = f"{done} epoch{'s' * (done > 1)}"
     if done >= args.epochs:
-        return f"{start.path} has done {done} epochs and --epochs asks for {args.epochs}: nothing is left to train"
+        return f"{start.path} has done {epochs} and --epochs asks for {args.epochs}: nothing is left to train"
     if start.checkpoint["out_of_patience"] and 0 < args.patience <= done - 1 - best["epoch"]:
         return (
-            f"{start.path} has done {done} epochs, the best was epoch {best['epoch'] + 1}: --patience {args.patience} "
+            f"{start.path} has done {epochs}, the best was epoch {best['epoch'] + 1}: --patience {args.patience} "
             "is used up"
         )
     return ""

@@ -113,7 +113,7 @@ def test_a_finished_run_says_so(coco_folder: Path, run: RunScript, capsys: pytes
     before = Path("outputs/checkpoint.pth").stat().st_mtime_ns
     capsys.readouterr()
     assert run("main", *SCRATCH, "--epochs", 1, "--resume", "auto") == 0
-    assert "has done 1 epochs and --epochs asks for 1: nothing is left to train" in capsys.readouterr().out
+    assert "has done 1 epoch and --epochs asks for 1: nothing is left to train" in capsys.readouterr().out
     assert Path("outputs/checkpoint.pth").stat().st_mtime_ns == before and len(read_log()) == 1
 
 
