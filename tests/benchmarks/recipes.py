@@ -24,6 +24,7 @@ SHAPE = (
     "--backbone mobilenet_v3_small --stride 16 --hidden_dim 128 --enc_layers 3 --dec_layers 3 --dim_feedforward 512 "
     "--num_queries 50"
 )
+SIZE = "--scales 256 --max_size 384"  # of every recipe
 OURS = (
     "--batch_size 8 --lr 3e-4 --lr_backbone 3e-4 --clip_max_norm 1 --dropout 0 --ema_decay 0.99 --query_groups 4 "
     "--lr_schedule cosine --warmup_steps 50 --color_jitter 0.2"
@@ -40,12 +41,9 @@ RECIPES = {
     "ours": without(""),
     "without average": without("--ema_decay 0"),
     "without query groups": without("--query_groups 1"),
-    "without warm-up": without("--warmup_steps 0"),
-    "without cosine": without("--lr_schedule step"),
+    "without warm-up and cosine": without("--warmup_steps 0 --lr_schedule step"),
     "without colour jitter": without("--color_jitter 0"),
     "without mirror and crop": without("--no_augment"),
-    "with dropout": without("--dropout 0.1"),
-    "with live BatchNorm": without("--batch_norm live"),
     "with frozen backbone": without("--freeze backbone"),
     "reference": f"{FROM_TINY} --lr 1e-4 --lr_backbone 1e-5 --batch_size 2 --dropout 0.1 --ema_decay 0",
     "random": f"--backbone_weights none {SHAPE} {OURS}",
@@ -55,7 +53,8 @@ RECIPES = {
 def train(name: str, seed: int, epochs: int, extra: list[str]) -> list[dict]:
     """Run main.py with a recipe, evaluated at the end only; returns its log."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, ROOT / "main.py", *RECIPES[name].split(), *extra, "--output_dir", folder]
+        command = [sys.executable, ROOT / "main.py", "--output_dir", folder]
+        command += [*RECIPES[name].split(), *SIZE.split(), *extra]
         command += ["--epochs", epochs, "--eval_every", epochs, "--save_every", epochs, "--seed", seed]
         command += ["--num_workers", 0, "--cache", "ram", "--device", "cpu"]
         one_core = {**os.environ, "OMP_NUM_THREADS": "1"}
