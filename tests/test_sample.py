@@ -75,7 +75,7 @@ def test_outlines_agree_with_what_is_seen(scenes: list[BalloonScene]) -> None:
 def test_what_a_person_would_outline(rows: int, columns: int, seen: bool) -> None:
     mask = np.zeros((80, 80), bool)
     mask[: 2 * rows, : 2 * columns] = True
-    assert is_seen(mask, scale=2, whole_area=900) is seen
+    assert is_seen(mask, scale=2, whole_area=900, least_share=0.3) is seen
 
 
 def test_a_hidden_balloon_has_its_scene_composed_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,8 @@ def hung(canvas: Canvas, rng: Rng, setting: Setting, count: int, anchor: np.ndar
         anchor: (2,) pixels of where all strings end, such as a hand; None: they fly apart.
     """
     short = min(canvas.height, canvas.width)
-    size = short * np.exp(rng.uniform(np.log(0.06), np.log(0.24))) * (1.25 if count < 3 else 0.95 if count > 5 else 1.1)
+    size = short * np.exp(rng.uniform(np.log(0.085), np.log(0.24)))
+    size *= 1.25 if count < 3 else 0.95 if count > 5 else 1.1
     spots: list[tuple[float, float, float]] = []
     for _ in range(count):
         for _ in range(60):
@@ -159,7 +160,7 @@ def _in_place(rng: Rng, setting: Setting, pose: Pose, anchor: np.ndarray | None,
 def on_ground(canvas: Canvas, rng: Rng, setting: Setting, count: int) -> list[Balloon]:
     """Balloons that lie about on the ground, turned any way, the far ones first."""
     ground = setting.ground if setting.ground is not None else 0.6 * canvas.height
-    size = min(canvas.height, canvas.width) * rng.uniform(0.08, 0.17)
+    size = min(canvas.height, canvas.width) * rng.uniform(0.11, 0.17)
     feet = np.sort(rng.uniform(0.15, 1.0, count))
     across = (rng.permutation(count) + rng.uniform(0.25, 0.75, count)) / count * canvas.width
     found = []

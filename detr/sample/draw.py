@@ -1,7 +1,7 @@
 """Draw the sample: illustrated scenes with party balloons, outlined as a person would in VIA. No torch.
 
 What an annotator would do decides: the visible part of a balloon is outlined (see `clicks`), with its knot, without
-its string; a balloon of which less than 30 % or less than 6 pixels are seen is left out, and a scene that has such a
+its string; a balloon of which less than 45 % or less than 6 pixels are seen is left out, and a scene that has such a
 balloon is composed anew, so that this is rare.
 """
 
@@ -19,7 +19,8 @@ from detr.sample.canvas import Canvas, Pose, silhouette_area
 from detr.sample.clicks import click, without_crumbs
 from detr.sample.occluders import paint_occluders, stand
 
-MIN_VISIBLE_SHARE, MIN_VISIBLE_SIDE = 0.3, 6  # of the whole balloon; pixels
+_MIN_VISIBLE_SHARE = 0.45  # of the whole balloon
+_MIN_VISIBLE_SIDE = 6  # pixels
 _SIDES = (224, 289)  # pixels, from and below
 _SCALE = 3
 _COUNT_CHANCES = (0.05, 0.2, 0.19, 0.18, 0.14, 0.11, 0.07, 0.06)  # of 0, 1, ... 7 balloons
@@ -70,25 +71,26 @@ def draw_balloon_scene(seed: int, index: int) -> BalloonScene:
         seen = [
             mask
             for mask, balloon in zip(masks, balloons, strict=True)
-            if is_seen(mask, canvas.scale, silhouette_area(balloon.pieces, balloon.pose))
+            if is_seen(mask, canvas.scale, silhouette_area(balloon.pieces, balloon.pose), _MIN_VISIBLE_SHARE)
         ]
         if len(seen) == len(balloons):
             break
     return BalloonScene(photograph(canvas, rng), [click(mask, canvas.scale, rng) for mask in seen], seen)
 
 
-def is_seen(mask: np.ndarray, scale: int, whole_area: int) -> bool:
+def is_seen(mask: np.ndarray, scale: int, whole_area: int, least_share: float) -> bool:
     """Whether so much of a thing is visible that a person would outline it.
 
     Args:
         mask: (scale * H, scale * W) bool, where it is visible.
         scale: mask pixels per image pixel along a side.
         whole_area: square image pixels of the thing if nothing hid it.
+        least_share: of that area, which has to be visible.
     """
-    if mask.sum() < MIN_VISIBLE_SHARE * whole_area * scale**2:
+    if mask.sum() < least_share * whole_area * scale**2:
         return False
     sides = [np.flatnonzero(mask.any(axis)) for axis in (0, 1)]
-    return all(side[-1] + 1 - side[0] >= MIN_VISIBLE_SIDE * scale for side in sides)
+    return all(side[-1] + 1 - side[0] >= _MIN_VISIBLE_SIDE * scale for side in sides)
 
 
 # --------------------------------------------------------------------------------------------------------- composition

@@ -15,6 +15,7 @@ from detr.sample.occluders import contact_shadow, paint_occluders, stand
 from detr.sample.things import SHAPES
 
 _SCALE = 2
+_MIN_VISIBLE_SHARE = 0.3  # of the whole thing
 _STREAM = 2  # random numbers of its own: no scene of `draw` shares its background
 _STANDING = ("box", "cone", "cup", "car", "house")  # the others lie, hang or fly any way up
 
@@ -45,7 +46,7 @@ def draw_shape_scene(seed: int, index: int, sides: tuple[int, int] = (192, 288))
     boxes, kept = [], []
     for owner, (area, label) in enumerate(zip(areas, labels, strict=True), start=1):
         mask = canvas.visible(owner)
-        if is_seen(mask, _SCALE, area):
+        if is_seen(mask, _SCALE, area, _MIN_VISIBLE_SHARE):
             boxes.append(box_xyxy(mask, _SCALE))
             kept.append(label)
     image = photograph(canvas, rng)

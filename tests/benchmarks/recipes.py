@@ -27,7 +27,7 @@ SHAPE = (
 SIZE = "--scales 256 --max_size 384"  # of every recipe
 OURS = (
     "--batch_size 8 --lr 3e-4 --lr_backbone 3e-4 --clip_max_norm 1 --dropout 0 --ema_decay 0.99 --query_groups 4 "
-    "--lr_schedule cosine --warmup_steps 50 --color_jitter 0.2"
+    "--lr_schedule cosine --warmup_steps 50 --color_jitter 0.2 --eos_coef 0.3"
 )
 FROM_TINY = f"--weights {WEIGHTS}"
 
@@ -44,7 +44,7 @@ RECIPES = {
     "without warm-up and cosine": without("--warmup_steps 0 --lr_schedule step"),
     "without colour jitter": without("--color_jitter 0"),
     "without mirror and crop": without("--no_augment"),
-    "with frozen backbone": without("--freeze backbone"),
+    "no object counts a tenth": without("--eos_coef 0.1"),
     "reference": f"{FROM_TINY} --lr 1e-4 --lr_backbone 1e-5 --batch_size 2 --dropout 0.1 --ema_decay 0",
     "random": f"--backbone_weights none {SHAPE} {OURS}",
 }
