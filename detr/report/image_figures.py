@@ -36,6 +36,8 @@ _STYLES = {
     "missed": {"edgecolor": "#5cb3ff", "linewidth": 1.6, "linestyle": (0, (1, 1.5)), "hatch": "////"},
 }
 _PLAIN = {"edgecolor": "white", "linewidth": 1.4}
+_MOST_TEXTS = 12  # boxes in an image of the gallery up to which each is named; more would hide it
+_MOST_SMALL_TEXTS = 6  # in a smaller one
 _TEXT_HEIGHT = 0.05  # of an image
 _TEXT = {"color": "white", "fontsize": 7, "bbox": {"color": "#000000b0", "pad": 1, "linewidth": 0}}
 
@@ -62,20 +64,25 @@ def draw_gallery(judged: Judged, threshold: float, path: Path) -> None:
     _save(figure, path)
 
 
-def _draw_judged(axis: Axes, judged: Judged, number: int, threshold: float) -> None:
+def _draw_judged(axis: Axes, judged: Judged, number: int, threshold: float, most_texts: int = _MOST_TEXTS) -> None:
+    """Draw an image with what is right, wrong and missed; nothing is named where that is more than `most_texts`."""
     matches, mistakes = judged.matches, judged.mistakes
     _show(axis, _read(judged, number))
     objects, found = judged.of_image(number, threshold)
     kinds = [MISTAKE_NAMES[kind].replace("\n", " ") for kind in KINDS]
-    for thing in objects[judged.missed(threshold)[objects]]:
-        name = matches.names[matches.objects.label[thing]]
-        _draw_box(axis, matches.objects.boxes_xywh[thing], _STYLES["missed"], f"missed: {name}")
-    for one in found[matches.outcome["all"][0, found] != IGNORED]:
+    missed = objects[judged.missed(threshold)[objects]]
+    found = found[matches.outcome["all"][0, found] != IGNORED]
+    is_named = len(missed) + len(found) <= most_texts
+    for thing in missed:
+        text = f"missed: {matches.names[matches.objects.label[thing]]}"
+        _draw_box(axis, matches.objects.boxes_xywh[thing], _STYLES["missed"], text if is_named else "")
+    for one in found:
         kind = mistakes.kind[one]
         text = f"{matches.names[matches.found.label[one]]} {matches.found.score[one]:.2f}"
         is_right = kind == NO_MISTAKE
         text = text if is_right else f"{kinds[kind]}: {text}"
-        _draw_box(axis, matches.found.boxes_xywh[one], _STYLES["right" if is_right else "wrong"], text)
+        style = _STYLES["right" if is_right else "wrong"]
+        _draw_box(axis, matches.found.boxes_xywh[one], style, text if is_named else "")
 
 
 def draw_attention(judged: Judged, looks: dict[int, Look], threshold: float, path: Path) -> None:
@@ -92,7 +99,7 @@ def draw_attention(judged: Judged, looks: dict[int, Look], threshold: float, pat
     for row, number in zip(axes, numbers, strict=True):
         look, photograph = looks[number], _read(judged, number)
         queries = queries_of_image[number] or np.argsort(-look.scores)[:_QUERIES_OF_EACH].tolist()
-        _draw_judged(row[0], judged, number, threshold)
+        _draw_judged(row[0], judged, number, threshold, _MOST_SMALL_TEXTS)
         row[0].set_title(plain(judged.images[number]["file_name"]), fontsize=8)
         for axis, query in zip(row[1:], queries, strict=False):
             _show(axis, photograph, look.cross[query])
