@@ -56,7 +56,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def threshold(text: str) -> float | None:
-    """A score; None for `auto`."""
+    """A score; None for `auto`. Raises ArgumentTypeError for what no score can be."""
+    if text != "auto" and not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"accepted: 0 to 1, or auto; got {text}")
     return None if text == "auto" else float(text)
 
 

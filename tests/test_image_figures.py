@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detr.report import image_figures
 from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
 from detr.report.shown import Judged, Look, judge, worst_first
 
@@ -49,3 +50,22 @@ def test_every_picture_is_drawn(results: list[tuple], encoder: np.ndarray | None
     for name in ("gallery", "attention", "queries"):
         with Image.open(tmp_path / f"{name}.png") as image:
             assert min(image.size) > 150, name
+
+
+@pytest.mark.parametrize(("most_texts", "named"), [(2, True), (1, False)])
+def test_crowded_images_are_drawn_without_names(tmp_path: Path, most_texts: int, named: bool) -> None:
+    import matplotlib.pyplot as plt
+
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 100}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40]}],
+    }
+    found = [{"image_id": 1, "category_id": 1, "bbox": [50, 50, 30, 30], "score": 0.9}]
+    figure, axis = plt.subplots()
+    image_figures._draw_judged(axis, judge(truth, found, tmp_path), 0, 0.5, most_texts)
+    places = {text.get_text(): text.get_verticalalignment() for text in axis.texts}
+    plt.close(figure)
+    above_or_inside = {"missed: cat": "top", "nothing there: cat 0.90": "bottom"}
+    assert places == (above_or_inside if named else {})

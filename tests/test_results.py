@@ -92,7 +92,7 @@ def test_one_epoch_gives_every_picture(trained: Path, run: RunScript, capsys: py
 
 def test_predictions_show_what_passes_the_threshold(trained: Path, run: RunScript, drawn: list) -> None:
     assert run("results", "--threshold", 0) == 0
-    assert run("results", "--threshold", 1.01) == 0
+    assert run("results", "--threshold", 1) == 0
     everything, nothing = drawn
     assert [len(boxes) for boxes in shown(everything)] == [8, 8, 8]
     assert [len(boxes) for boxes in shown(nothing)] == [0, 0, 0]
@@ -199,6 +199,7 @@ def test_the_best_threshold_is_used_everywhere(
     assert ["mistakes", "at", "score", "0.100"] in [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [len(boxes) for boxes in shown(drawn[1])] == [2, 4, 0]
     assert run("results", "--threshold", "best") == 2
+    assert run("results", "--threshold", "7") == 2
 
 
 @needs_shared
