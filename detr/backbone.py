@@ -89,22 +89,14 @@ class _FoldedConvolution(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of `x` and `weight`, each where it is wanted; the scale is applied to the latter's once more."""
         x, weight, scale = ctx.saved_tensors
-        (stride, *rest), groups = ctx.geometry[:3], ctx.geometry[3]
+        stride, padding, dilation, groups = ctx.geometry
         scaled = _scaled(weight, scale, x.dtype)
-
-        def convolution_backward(gradient: Tensor, x: Tensor, wanted: list[bool]) -> tuple[Tensor | None, ...]:
-            return torch.ops.aten.convolution_backward(
-                gradient, x, scaled, None, stride, *rest, False, (0, 0), groups, wanted
-            )
-
-        to_x, to_weight = None, None
-        if ctx.needs_input_grad[0]:
-            to_x = convolution_backward(gradient, x, [True, False, False])[0]
-        if ctx.needs_input_grad[1]:
-            if x.device.type == "cpu" and x.dtype == torch.float32 and max(stride) > 1 and weight.shape[-1] > 1:
-                # On a CPU this one case takes half the time in the plain layout, the copies included.
-                gradient, x = gradient.contiguous(), x.contiguous()
-            to_weight = _scaled(convolution_backward(gradient, x, [False, True, False])[1], scale, weight.dtype)
+        wanted = [*ctx.needs_input_grad[:2], False]
+        to_x, to_weight, _ = torch.ops.aten.convolution_backward(
+            gradient, x, scaled, None, stride, padding, dilation, False, (0, 0), groups, wanted
+        )
+        if to_weight is not None:
+            to_weight = _scaled(to_weight, scale, weight.dtype)
         return to_x, to_weight, None, None, None
 
 
