@@ -249,6 +249,7 @@ def choose_sizes(args: argparse.Namespace, start: Start) -> None:
 def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> None:
     """Make the run's folder ready: an overwritten run is deleted, a continued log is cut to the checkpoint."""
     args.output_dir.mkdir(parents=True, exist_ok=True)
+    utils.claim(args.output_dir)
     weights = sum(value.nbytes for value in parts.model.state_dict().values())
     last = weights * (1 + bool(args.ema_decay)) + 2 * 4 * parts.model.count_trainable()  # AdamW keeps two moments
     # While a checkpoint is replaced, the old and the new one are there.

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, ImageDraw
 
@@ -21,6 +22,7 @@ from detr.fonts import font
 
 DOWNLOAD_TIMEOUT_S = 30  # without a single byte; a slow connection may take as long as it needs
 _CHUNK_BYTES = 1 << 20
+_claims: dict[Path, IO] = {}  # see `claim`
 # Distinct for colour-blind readers too (Okabe and Ito 2008), without yellow, which vanishes on white.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
@@ -137,6 +139,29 @@ def clear_unfinished(folder: Path) -> None:
     """Delete what `atomic_path` left half-written in a process that was killed."""
     for path in folder.glob(".*.part*"):
         path.unlink()
+
+
+def claim(folder: Path) -> None:
+    """Keep a folder to this process until it ends, however it ends. Raises UserError where another process has it.
+
+    Where the system or the drive knows no locks, nothing is kept from anybody.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    lock = (folder / ".lock").resolve()
+    if lock in _claims:
+        return
+    file = lock.open("w")
+    try:
+        # Unlike flock's, this lock is not handed down to processes that load images: they may live a little longer.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise UserError(f"{folder} is in use by another run; wait for it, stop it, or take another folder") from None
+    except OSError:  # a drive without locks
+        pass
+    _claims[lock] = file  # a file that is closed holds no lock
 
 
 def write_json(path: Path, value: object, indent: int | None = None) -> bool:

@@ -107,6 +107,19 @@ def test_a_run_that_is_asked_to_stop_finishes_its_step_and_says_how_to_go_on(num
     assert again.returncode == 0 and [line["epoch"] for line in read_log()] == list(range(done)), output + error
 
 
+def test_a_second_run_in_a_folder_that_is_in_use_is_refused(coco_folder: Path) -> None:
+    first = start(*SCRATCH, "--epochs", 300, "--resume", "auto", "--num_workers", 2)
+    wait_for(first, "epoch 2/300")
+    _, error = start(*SCRATCH, "--epochs", 300, "--resume", "auto").communicate(timeout=60)
+    assert error == "error: outputs is in use by another run; wait for it, stop it, or take another folder\n"
+    assert first.poll() is None
+    first.kill()  # alone: the processes that load its images live on for a moment, and keep nothing from anybody
+    third = start(*SCRATCH, "--epochs", 300, "--resume", "auto")
+    wait_for(third, "epoch")
+    kill(third)
+    first.communicate()
+
+
 def limit_files() -> None:
     """Let no file grow beyond 1 MiB: what a full disk does to a checkpoint."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
