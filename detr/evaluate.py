@@ -45,7 +45,6 @@ def coco_metrics(coco: dict, results: list[dict]) -> list[float]:
     return [-1.0 if value is None else value for value in coco_numbers(matches, curves(matches)).values()]
 
 
-@torch.inference_mode()
 def evaluate(
     model: Detr,
     criterion: SetCriterion,
@@ -63,14 +62,15 @@ def evaluate(
     model.eval()
     means = Means()
     results: list[dict] = []
-    for batch in batches:
-        with out_of_memory_named("evaluation", [batch]), precision.autocast():
-            moved = batch.to(device)
-            outputs = model(moved.images, moved.padding_mask)
-        means.add(criterion(outputs, moved.targets))
-        detections = postprocess(outputs, batch.targets.original_sizes_hw)
-        results += to_coco_results(detections, batch.targets.image_ids, label_map)
-        on_step(means)
+    with torch.inference_mode():  # not below: torch 2.5's collectives refuse what is made in it
+        for batch in batches:
+            with out_of_memory_named("evaluation", [batch]), precision.autocast():
+                moved = batch.to(device)
+                outputs = model(moved.images, moved.padding_mask)
+            means.add(criterion(outputs, moved.targets))
+            detections = postprocess(outputs, batch.targets.original_sizes_hw)
+            results += to_coco_results(detections, batch.targets.image_ids, label_map)
+            on_step(means)
     means = means.over_processes()
     results = sorted(distributed.gathered(results), key=lambda result: result["image_id"])
     return means.log_terms(criterion), coco_metrics(coco, results), results

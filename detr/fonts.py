@@ -32,7 +32,7 @@ def _font(size: int, is_east_asian: bool) -> ImageFont.FreeTypeFont:
         with contextlib.suppress(OSError):  # not on this machine
             return ImageFont.truetype(name, size)
     matplotlib = Path(importlib.util.find_spec("matplotlib").origin).parent  # importing it would take a while
-    return ImageFont.truetype(matplotlib / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    return ImageFont.truetype(str(matplotlib / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
 def set_fonts_of_matplotlib() -> None:
