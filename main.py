@@ -115,9 +115,10 @@ def run(args: argparse.Namespace, processes: "Processes") -> None:
         evaluate_only(args, parts)
         return
     training = build_training(args, start, parts)
-    if processes.is_main:
-        begin_run_folder(args, start, parts)  # after everything that could go wrong: it deletes what is overwritten
-    train(args, parts, training)
+    with utils.claimed(args.output_dir) if processes.is_main else contextlib.nullcontext():
+        if processes.is_main:
+            begin_run_folder(args, start, parts)  # after everything that could go wrong: it deletes what is overwritten
+        train(args, parts, training)
 
 
 # ------------------------------------------------------------------------------------------------------ where to start
@@ -248,8 +249,6 @@ def choose_sizes(args: argparse.Namespace, start: Start) -> None:
 
 def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> None:
     """Make the run's folder ready: an overwritten run is deleted, a continued log is cut to the checkpoint."""
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    utils.claim(args.output_dir)
     weights = sum(value.nbytes for value in parts.model.state_dict().values())
     last = weights * (1 + bool(args.ema_decay)) + 2 * 4 * parts.model.count_trainable()  # AdamW keeps two moments
     # While a checkpoint is replaced, the old and the new one are there.

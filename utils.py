@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 from PIL import Image, ImageDraw
 
@@ -22,7 +21,6 @@ from detr.fonts import font
 
 DOWNLOAD_TIMEOUT_S = 30  # without a single byte; a slow connection may take as long as it needs
 _CHUNK_BYTES = 1 << 20
-_claims: dict[Path, IO] = {}  # see `claim`
 # Distinct for colour-blind readers too (Okabe and Ito 2008), without yellow, which vanishes on white.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
@@ -141,27 +139,33 @@ def clear_unfinished(folder: Path) -> None:
         path.unlink()
 
 
-def claim(folder: Path) -> None:
-    """Keep a folder to this process until it ends, however it ends. Raises UserError where another process has it.
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Inside it, a folder, made where it is missing, is this process's own, however the process ends.
 
-    Where the system or the drive knows no locks, nothing is kept from anybody.
+    Raises UserError where another process has it. Where system or drive knows no locks, nothing is kept from anybody.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:  # Windows
+        yield
         return
-    lock = (folder / ".lock").resolve()
-    if lock in _claims:
-        return
-    file = lock.open("w")
-    try:
-        # Unlike flock's, this lock is not handed down to processes that load images: they may live a little longer.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        raise UserError(f"{folder} is in use by another run; wait for it, stop it, or take another folder") from None
-    except OSError:  # a drive without locks
-        pass
-    _claims[lock] = file  # a file that is closed holds no lock
+    lock = folder / ".lock"
+    with lock.open("w") as file:
+        try:
+            # Unlike flock's, this lock is not handed down to processes that load images: they may live a little longer.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise UserError(
+                f"{folder} is in use by another run; wait for it, stop it, or take another folder"
+            ) from None
+        except OSError:  # a drive without locks
+            pass
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object, indent: int | None = None) -> bool:
