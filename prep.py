@@ -187,7 +187,7 @@ def fetch_balloon(folder: Path) -> Path:
     if unpacked.is_dir():
         return unpacked
     archive = folder / "balloon_dataset.zip"
-    if utils.download(BALLOON_URL, archive):
+    if utils.download(BALLOON_URL, archive, otherwise="python prep.py --sample needs no network"):
         print(f"downloaded {archive}")
     unpack(archive, "balloon/", unpacked)
     print(f"unpacked {unpacked}")
@@ -297,7 +297,8 @@ def prepare_weights(weights: str) -> None:
     if not is_current:
         if weights in PUBLIC_WEIGHTS:
             public = PUBLIC_WEIGHTS[weights]
-            utils.download(PUBLIC_URL + public.file_name, original, public.sha256_prefix)
+            small = f"--weights {SAMPLE_WEIGHTS} is small and needs no network"
+            utils.download(PUBLIC_URL + public.file_name, original, public.sha256_prefix, small)
         strip(original, stripped)
     print(f"weights without class head: {stripped}")
 

@@ -242,13 +242,16 @@ def duration(seconds: float) -> str:
 # ----------------------------------------------------------------------------------------------------------- downloads
 
 
-def download(url: str, path: Path, sha256_prefix: str = "", timeout_s: float = DOWNLOAD_TIMEOUT_S) -> bool:
+def download(
+    url: str, path: Path, sha256_prefix: str = "", otherwise: str = "", timeout_s: float = DOWNLOAD_TIMEOUT_S
+) -> bool:
     """Fetch `url` to `path` unless it is there; only a whole file with the right hash ever gets that name.
 
     Args:
         url: what to fetch.
         path: where to put it.
         sha256_prefix: first hex digits of the file's SHA-256; empty where none is known.
+        otherwise: what does without this file, for the message to somebody who cannot fetch it.
         timeout_s: how long the server may be silent.
 
     Returns whether anything was fetched. Raises UserError with the address and what to do by hand.
@@ -266,6 +269,7 @@ def download(url: str, path: Path, sha256_prefix: str = "", timeout_s: float = D
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"{url} could not be downloaded ({reason}). Run again, or fetch it by hand and save it as {path}"
+            + (f"; {otherwise}" if otherwise else "")
         ) from error
     return True
 

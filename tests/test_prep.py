@@ -79,7 +79,7 @@ def test_public_weights_are_fetched_checked_and_stripped(
 ) -> None:
     asked = []
 
-    def fake_download(url: str, path: Path, sha256_prefix: str = "") -> bool:
+    def fake_download(url: str, path: Path, sha256_prefix: str, otherwise: str) -> bool:
         asked.append((url, str(path), sha256_prefix))
         torch.save({"model": Detr(SMALL).state_dict()}, path)
         return True
@@ -106,7 +106,7 @@ def test_the_balloon_photographs_are_fetched_and_unpacked_once(
 ) -> None:
     fetched = []
 
-    def fake_download(url: str, path: Path) -> bool:
+    def fake_download(url: str, path: Path, otherwise: str) -> bool:
         fetched.append(url)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(balloon_zip(via_folder))
@@ -119,6 +119,17 @@ def test_the_balloon_photographs_are_fetched_and_unpacked_once(
     assert sorted(path.name for path in Path("data").iterdir()) == ["balloon", "balloon_dataset.zip", "custom"]
     coco = json.loads(Path("data/custom/annotations/custom_train.json").read_text())
     assert coco["categories"][0]["name"] == "balloon" and len(coco["images"]) == 6
+
+
+def test_without_a_network_the_way_without_one_is_named(
+    via_folder: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prep, "BALLOON_URL", "http://127.0.0.1:9/balloon.zip")
+    monkeypatch.setattr(prep, "PUBLIC_URL", "http://127.0.0.1:9/")
+    assert run("prep") == 2
+    assert capsys.readouterr().err.endswith("; python prep.py --sample needs no network\n")
+    assert run("prep", "--via", via_folder) == 2
+    assert capsys.readouterr().err.endswith("; --weights detr-tiny is small and needs no network\n")
 
 
 @pytest.mark.parametrize("content", [b"<html>", b""])
