@@ -156,7 +156,7 @@ def claimed(folder: Path) -> Iterator[None]:
         try:
             # Unlike flock's, this lock is not handed down to processes that load images: they may live a little longer.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+        except BlockingIOError:
             raise UserError(
                 f"{folder} is in use by another run; wait for it, stop it, or take another folder"
             ) from None
