@@ -483,7 +483,7 @@ def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
     keys = training_keys(args, parts)
     train_loader, val_loader = load(args, parts, data.train, keys), validation_loader(args, parts)
     log_to = open_logs(args, parts, training.epochs_done)
-    began, first = time.monotonic(), training.epochs_done + training.updates_done / training.updates_per_epoch
+    began, first = time.monotonic(), training.epochs_done + bool(training.updates_done)  # the first whole epoch here
     with utils.StopRequest() as stop, loader_named():
         for keys.epoch in range(training.epochs_done, args.epochs):
             epoch, keys.first_update = keys.epoch, training.updates_done
@@ -502,7 +502,10 @@ def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
             training.out_of_patience = bool(args.patience) and ap is not None and waited >= args.patience
             if is_last or training.out_of_patience or (epoch + 1) % args.save_every == 0:
                 save_last(args, parts, training)
-            left = (time.monotonic() - began) / (epoch + 1 - first) * (args.epochs - epoch - 1)
+            now = time.monotonic()
+            if epoch < first:
+                began = now  # what was left of an epoch does not tell how long one takes
+            left = (now - began) / max(1, epoch + 1 - first) * (args.epochs - epoch - 1)
             print(summary_line(f"epoch {epoch + 1}/{args.epochs}", log, training.best, left), flush=True)
             if training.out_of_patience:
                 print(f"stopping: no better AP in {args.patience} epochs")

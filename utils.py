@@ -83,7 +83,8 @@ class StopRequest(contextlib.AbstractContextManager):
             raise KeyboardInterrupt
         if not self.signal and hasattr(signal, "SIGCHLD"):
             # Some schedulers stop the processes that load images too: from here on that is no error to break off for.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # A function, as Python complains of a signal that came before it was told to ignore it.
+            signal.signal(signal.SIGCHLD, lambda *_: None)
         self.signal = self.signal or number
         os.write(2, b"\nstopping after this step; Ctrl-C now stops at once\n")  # print is not safe in here
 
