@@ -112,7 +112,7 @@ def run(args: argparse.Namespace, processes: "Processes") -> None:
     choose_sizes(args, start)
     parts = build_parts(args, start, processes)
     if args.eval:
-        evaluate_only(args, parts)
+        evaluate_only(args, start, parts)
         return
     training = build_training(args, start, parts)
     with utils.claimed(args.output_dir) if processes.is_main else contextlib.nullcontext():
@@ -436,6 +436,7 @@ def build_parts(args: argparse.Namespace, start: Start, processes: "Processes") 
 
 def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Training":
     """Optimiser and schedule; a continued run gets its state back, and is told where this command line differs."""
+    from detr.checkpoint import read_checkpoint
     from detr.engine import Training
 
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
@@ -454,6 +455,9 @@ def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Tra
         training.restore(start.checkpoint, start.path)
         if not goes_on_there(args, start):
             training.best = {"AP": -math.inf, "epoch": -1}  # that detector stays where it is
+        elif (args.output_dir / BEST).exists():  # saved when it was found, which may be after the last checkpoint
+            found = read_checkpoint(args.output_dir / BEST).get("best", training.best)
+            training.best = max(training.best, found, key=lambda best: best["AP"])
         if start.checkpoint["step"]["updates_done"] > training.updates_done:
             print(f"{start.path} is inside an epoch of other steps than this command's: the epoch begins again")
         then = arguments_of(start.checkpoint)
@@ -574,8 +578,8 @@ def saved_when_stopped(
     try:
         yield
     except (utils.Stopped, LoaderDied) as reason:
-        if isinstance(reason, LoaderDied) and not stop.signal:
-            raise  # otherwise it was asked to stop as well, while no step was under way
+        if isinstance(reason, LoaderDied) and (not stop.signal or parts.processes.count > 1):
+            raise  # otherwise it was asked to stop as well, while no step was under way; others may be in one
         save_last(args, parts, training)
         raise stopped(args, training, stop) from None
 
@@ -590,8 +594,8 @@ def stopped(args: argparse.Namespace, training: "Training", stop: utils.StopRequ
     )
 
 
-def evaluate_only(args: argparse.Namespace, parts: Parts) -> None:
-    """Print the 12 COCO numbers and write predictions.json."""
+def evaluate_only(args: argparse.Namespace, start: Start, parts: Parts) -> None:
+    """Print the 12 COCO numbers and save the detections; predictions.json stays that of the folder's best detector."""
     from detr.data import loader_named
     from detr.report.precision import COCO_NUMBERS
 
@@ -599,9 +603,12 @@ def evaluate_only(args: argparse.Namespace, parts: Parts) -> None:
         _, metrics, predictions = evaluate_on(parts, parts.model, validation_loader(args, parts))
     for name, value in zip(COCO_NUMBERS, metrics, strict=True):
         print(f"{name:10} {value:.4f}")
+    best = args.output_dir / BEST
+    is_best = not best.exists() or best.resolve() == start.path.resolve()
+    path = args.output_dir / (PREDICTIONS if is_best else f"predictions_{start.path.stem}.json")
     if parts.processes.is_main:
-        utils.write_json(args.output_dir / PREDICTIONS, predictions)
-    print(f"detections: {args.output_dir / PREDICTIONS}")
+        utils.write_json(path, predictions)
+    print(f"detections: {path}")
 
 
 def training_keys(args: argparse.Namespace, parts: Parts) -> "KeyBatches":

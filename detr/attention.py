@@ -56,9 +56,9 @@ def _inputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
 
 
 def _weights(attention: nn.Module, inputs: list[Tensor]) -> Tensor:
-    """(Q, N) weights of the first image."""
+    """(Q, N) weights of the first image, on the host: not every device pools to sizes that divide nothing."""
     query, key, _, padding_mask = inputs
-    return attention.weights(query, key, padding_mask)[0]
+    return attention.weights(query, key, padding_mask)[0].cpu()
 
 
 def _pooled(weights: Tensor, size_hw: tuple[int, int]) -> Tensor:

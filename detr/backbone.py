@@ -101,7 +101,15 @@ class _FoldedConvolution(torch.autograd.Function):
 
 
 def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    return (weight * scale[:, None, None, None]).to(dtype)
+    return _laid_out((weight * scale[:, None, None, None]).to(dtype))
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """(B, C, H, W) in the order in memory that convolutions read fastest: channels last on CPUs and tensor cores.
+
+    Not on Apple's GPUs, where PyTorch's gradients of that order are slow, and were wrong in some of its versions.
+    """
+    return x.contiguous(memory_format=torch.contiguous_format if x.device.type == "mps" else torch.channels_last)
 
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
@@ -111,9 +119,9 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
         # A CPU has no fast kernels for the gradients of depthwise convolutions in 16 bits: up to 100 times slower.
         with torch.autocast("cpu", enabled=False):
             return conv_norm(x.float(), conv, norm).to(dtype)
-    if not isinstance(norm, FrozenBatchNorm2d):
-        return norm(conv(x))
     geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    if not isinstance(norm, FrozenBatchNorm2d):
+        return norm(F.conv2d(x, _laid_out(conv.weight), None, *geometry))
     return _FoldedConvolution.apply(x, conv.weight, *norm.scale_and_shift(), geometry)
 
 
@@ -235,7 +243,6 @@ class Backbone(nn.Module):
         super().__init__()
         if name not in BACKBONES:
             raise UserError(f"--backbone {name} is not known; accepted: {', '.join(BACKBONES)}")
-        # Channels last in memory: what convolutions on CPUs and tensor cores read fastest.
         self.body = BACKBONES[name](name, dilation, stride, batch_norm).to(memory_format=torch.channels_last)
         self.channels = self.body.channels
         if batch_norm == "frozen":
@@ -246,4 +253,4 @@ class Backbone(nn.Module):
         """(B, 3, H, W), ImageNet-normalised -> (B, C, H/S, W/S); 16-bit inside under autocast."""
         if torch.is_autocast_enabled(images.device.type):
             images = images.to(torch.get_autocast_dtype(images.device.type))
-        return self.body(images.contiguous(memory_format=torch.channels_last))
+        return self.body(_laid_out(images))

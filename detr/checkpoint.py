@@ -283,6 +283,8 @@ def random_state() -> dict:
     state = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
     return state
 
 
@@ -291,6 +293,8 @@ def restore_random_state(state: dict) -> None:
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state.get("cuda", ())) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.backends.mps.is_available() and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
 
 
 def load_backbone_weights(detr: Detr, source: str) -> str:

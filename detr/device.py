@@ -97,9 +97,14 @@ class Precision(NamedTuple):
 
 
 def pick_precision(amp: str, device: torch.device) -> Precision:
-    """The format for one of `AMP_CHOICES`; `auto` takes a 16-bit one only where the device computes in it natively."""
+    """The format for one of `AMP_CHOICES`; `auto` takes a 16-bit one only where the device computes in it natively.
+
+    Raises UserError for float16 where it would spoil the weights.
+    """
     if amp == "auto":
         amp = _native_format(device)
+    if amp == "fp16" and device.type == "mps":
+        raise UserError("--amp fp16: not on mps, whose optimiser does not leave out infinite gradients; accepted: off")
     return Precision(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp])
 
 

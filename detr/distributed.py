@@ -39,12 +39,14 @@ ALONE = Processes()
 def join() -> Processes:
     """Meet the other processes that torchrun started; alone where it was not used.
 
-    Tensors on a GPU travel by NCCL, those of the host by gloo. Raises UserError where the others cannot be reached.
+    Tensors on a GPU travel by NCCL where there is one, those of the host by gloo. Raises UserError where the others
+    cannot be reached.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+        has_nccl = torch.cuda.is_available() and dist.is_nccl_available()  # not on Windows
+        dist.init_process_group("cpu:gloo,cuda:nccl" if has_nccl else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes of this run could not find each other: {error}") from error
     return Processes(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))

@@ -299,6 +299,12 @@ def test_number_formats(amp: str, native: bool, expected: str, monkeypatch: pyte
     assert str(pick_precision(amp, pick_device("cpu"))) == expected
 
 
+def test_float16_is_refused_where_the_optimiser_would_take_infinite_gradients() -> None:
+    assert pick_precision("auto", torch.device("mps")).dtype is None
+    with pytest.raises(UserError, match="--amp fp16: not on mps"):
+        pick_precision("fp16", torch.device("mps"))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("amp", ["bf16", "fp16", "off"])
 def test_an_epoch_on_a_gpu(amp: str) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,6 +120,15 @@ def test_the_balloon_photographs_are_fetched_and_unpacked_once(
     assert sorted(path.name for path in Path("data").iterdir()) == ["balloon", "balloon_dataset.zip", "custom"]
     coco = json.loads(Path("data/custom/annotations/custom_train.json").read_text())
     assert coco["categories"][0]["name"] == "balloon" and len(coco["images"]) == 6
+
+
+def test_the_next_command_is_quoted_for_the_shell_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def printed() -> str:
+        return prep.next_command(Path("my data"), "none", [{"name": "cat"}])
+
+    assert "--coco_path 'my data' --output_dir" in printed()
+    monkeypatch.setattr(prep, "os", SimpleNamespace(name="nt"))
+    assert '--coco_path "my data" --output_dir' in printed()
 
 
 def test_without_a_network_the_way_without_one_is_named(

@@ -312,8 +312,19 @@ def test_evaluating_the_best_file_gives_the_logs_numbers(
     assert run("main", "--eval", "--device", "cpu", "--num_workers", 0) == 0
     shown = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if line.startswith("A")]
     assert shown == pytest.approx(logged, abs=5e-5)
-    for checkpoint in ("checkpoint.pth", "checkpoint_best.pth"):
-        assert run("main", "--eval", "--resume", f"outputs/{checkpoint}", "--device", "cpu", "--num_workers", 0) == 0
+    Path("outputs/predictions.json").write_text("of the best detector")
+    assert run("main", "--eval", "--resume", "outputs/checkpoint.pth", "--device", "cpu", "--num_workers", 0) == 0
+    assert Path("outputs/predictions.json").read_text() == "of the best detector"
+    assert json.loads(Path("outputs/predictions_checkpoint.json").read_text())
+
+
+def test_a_best_detector_that_is_younger_than_the_checkpoint_is_kept(coco_folder: Path, run: RunScript) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    best = weights("outputs/checkpoint_best.pth") | {"best": {"AP": 0.9, "epoch": 1}}
+    torch.save(best, "outputs/checkpoint_best.pth")  # as of epoch 2, which --save_every 3 did not save
+    assert run("main", *SCRATCH, "--epochs", 3, "--resume", "auto") == 0
+    assert weights("outputs/checkpoint_best.pth")["best"]["AP"] == 0.9
+    assert weights("outputs/checkpoint.pth")["best"]["AP"] == 0.9
 
 
 def test_a_stop_request_is_noted_once_and_obeyed_at_once_the_second_time() -> None:
