@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import utils
+from detr.annotations import fingerprint
 from detr.errors import UserError
 from detr.flags import MAX_SIZE, SCALES, make_parser
 from detr.public_weights import PUBLIC_CLASSES, PUBLIC_WEIGHTS
@@ -131,6 +132,8 @@ def find_start(args: argparse.Namespace) -> Start:
     if args.resume == "auto":
         last = args.output_dir / LAST
         path = last if last.exists() and not args.overwrite else args.weights
+        if not last.exists():
+            print(f"{last} is not there: a new run begins")
     elif args.resume and args.weights:
         raise UserError("--resume FILE and --weights FILE: one of them; --resume auto goes with --weights")
     elif args.resume:
@@ -218,9 +221,10 @@ def check_output_folder(args: argparse.Namespace, start: Start) -> None:
     # Interrupted before its first checkpoint: there is nothing to go on with, and nothing to lose.
     only_begun = args.resume == "auto" and not {LAST, BEST} & set(used)
     if not (args.overwrite or only_begun):
+        go_on = f"{LAST}, to go on with, is gone" if args.resume == "auto" else "go on with --resume auto"
         raise UserError(
-            f"{args.output_dir} holds a run already ({', '.join(used)}): go on with --resume auto, take another "
-            "--output_dir, or delete it with --overwrite"
+            f"{args.output_dir} holds a run already ({', '.join(used)}): {go_on}, take another --output_dir, or delete "
+            "it with --overwrite"
         )
 
 
@@ -268,6 +272,7 @@ def begin_run_folder(args: argparse.Namespace, start: Start, parts: Parts) -> No
         "config": dataclasses.asdict(parts.model.config),
         "categories": parts.data.label_map.categories,
         "n_parameters": parts.model.count_trainable(),
+        "validation_images": fingerprint(parts.data.val_coco),
     }
     utils.write_json(args.output_dir / CONFIG, about, indent=2)
 
@@ -376,7 +381,10 @@ def model_from_file(args: argparse.Namespace, asked: dict, start: Start, data: "
     class_rows = None if has_run else choose_class_rows(args, start, data)
     report = load_weights(model, weights, start.path, class_rows)
     if has_run and (report.fresh or not same_classes or args.num_classes not in (None, num_classes)):
-        raise UserError(f"{start.path}: its class head is not for the categories of {args.coco_path}")
+        raise UserError(
+            f"{start.path}: its class head is not for the categories of {args.coco_path}, {data.label_map}; if those "
+            "are new, take another --output_dir to train for them, or --coco_path to name the folder of before"
+        )
     print(f"{start.path}: {report}")
     return model
 
@@ -514,7 +522,8 @@ def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
             if training.out_of_patience:
                 print(f"stopping: no better AP in {args.patience} epochs")
                 break
-    print(f"done: {args.output_dir / BEST} has AP {training.best['AP']:.3f}; next: python results.py")
+    show = ["python", "results.py"] + (["--log", str(args.output_dir)] if args.output_dir != Path("outputs") else [])
+    print(f"done: {args.output_dir / BEST} has AP {training.best['AP']:.3f}; next: {utils.command_line(show)}")
 
 
 def train_one_epoch(

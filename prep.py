@@ -8,10 +8,7 @@ python prep.py --sample                         drawn party balloons: no network
 """
 
 import argparse
-import os
-import shlex
 import shutil
-import subprocess
 import zipfile
 from pathlib import Path
 
@@ -177,8 +174,7 @@ def next_command(coco_path: Path, weights: str, categories: list[dict]) -> str:
     resume = ["--resume", stripped.as_posix()] if stripped else []
     flags = SHIPPED_WEIGHTS[weights].flags if weights in SHIPPED_WEIGHTS else ["--epochs", "100"]
     options = ["--dataset_file", "custom", "--coco_path", coco_path.as_posix(), "--output_dir", "outputs", *resume]
-    join = subprocess.list2cmdline if os.name == "nt" else shlex.join  # quotes as the shell there understands them
-    return join(["python", "main.py", *options, "--num_classes", str(len(categories)), *flags])
+    return utils.command_line(["python", "main.py", *options, "--num_classes", str(len(categories)), *flags])
 
 
 # --------------------------------------------------------------------------------------------------------- photographs

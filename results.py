@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import utils
-from detr.annotations import read_coco
+from detr.annotations import fingerprint, read_coco
 from detr.errors import UserError
 from detr.images import find_photographs, read_rgb, read_size_hw
 from detr.report.matching import check_results
@@ -131,6 +131,12 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | 
     if detects:
         utils.write_json(path, detect_all(args, truth, image_folder))
         print(f"saved {path}")
+    elif run.config.get("validation_images", now := fingerprint(truth)) != now:
+        print(
+            f"no metrics: {folder} was evaluated on other validation images than there are now (--checkpoint "
+            f"{folder / BEST} measures on these)"
+        )
+        return None
     predictions = check_results(read_json(path), truth, path)
     return Measured(truth, image_folder, predictions, measure(truth, predictions, args.threshold))
 

@@ -5,8 +5,10 @@ import hashlib
 import http.client
 import json
 import os
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import urllib.error
@@ -43,6 +45,11 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         sys.exit(130)
+
+
+def command_line(words: Sequence[str]) -> str:
+    """A command to be copied, quoted as the shell of this system understands it."""
+    return (subprocess.list2cmdline if os.name == "nt" else shlex.join)(words)
 
 
 def _fail(message: str) -> int:

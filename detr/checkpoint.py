@@ -47,6 +47,8 @@ def _read_tensors(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: is a folder; the weights of a run are its checkpoint_best.pth") from error
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             reason = "it holds Python objects other than tensors and plain values, which could run code when read"

@@ -47,7 +47,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 _count = partial(_not_negative, int)
-_count.__name__ = "whole number"
+_count.__name__ = _positive.__name__ = "whole number"  # as argparse calls them in its messages
 _amount = partial(_not_negative, float)
 _amount.__name__ = "number"
 

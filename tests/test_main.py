@@ -127,8 +127,18 @@ def test_a_used_folder_is_refused_and_overwritten_on_demand(
         in capsys.readouterr().err
     )
     assert len(read_log()) == 2
+    Path("outputs/checkpoint.pth").unlink()
+    assert run("main", *SCRATCH, "--epochs", 2, "--resume", "auto") == 2
+    assert "): checkpoint.pth, to go on with, is gone, take another --output_dir" in capsys.readouterr().err
     assert run("main", *SCRATCH, "--epochs", 1, "--overwrite") == 0
     assert len(read_log()) == 1
+    assert capsys.readouterr().out.endswith("; next: python results.py\n")
+    assert run("main", "--resume", "outputs") == 2
+    assert "error: outputs: is a folder; the weights of a run are its checkpoint_best.pth" in capsys.readouterr().err
+    assert run("main", *SCRATCH, "--epochs", 1, "--resume", "auto", "--output_dir", "my run") == 0
+    output = capsys.readouterr().out
+    assert "my run/checkpoint.pth is not there: a new run begins" in output
+    assert output.endswith("; next: python results.py --log 'my run'\n")
 
 
 def test_the_log_is_cut_to_the_checkpoint(coco_folder: Path, run: RunScript) -> None:

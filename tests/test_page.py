@@ -97,6 +97,22 @@ def set_value(browser: Browser, element: str, value: object) -> None:
 
 
 @needs_chromium
+def test_photographs_are_shown_whole(tmp_path: Path, browser: Browser) -> None:
+    truth = truth_of(["tall.jpg"])
+    truth["images"] = [truth["images"][0] | {"width": 90, "height": 120}]
+    truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] == truth["images"][0]["id"]]
+    Image.new("RGB", (90, 120), "teal").save(tmp_path / "tall.jpg")
+    page = tmp_path / "report.html"
+    metrics = {"run": measure(truth, [], threshold=0.5)}
+    page.write_text(build_page([Run("run", LOG, {})], metrics, judge(truth, [], tmp_path), {}), encoding="utf-8")
+    browser.open(page)
+    sides = "(e => [e.offsetWidth, e.offsetHeight])(document.querySelector('.card .picture {}'))"
+    width, height = browser.evaluate(sides.format("img"))
+    assert width / height == pytest.approx(0.75, abs=0.02)
+    assert height <= browser.evaluate("document.querySelector('.card .picture').clientHeight")
+
+
+@needs_chromium
 def test_slider_and_filters_change_what_is_drawn(page: Path, browser: Browser) -> None:
     browser.open(page)
     assert drawn(browser) == {"right": 2, "wrong": 2, "missed": 1}

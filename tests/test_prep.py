@@ -127,7 +127,7 @@ def test_the_next_command_is_quoted_for_the_shell_at_hand(monkeypatch: pytest.Mo
         return prep.next_command(Path("my data"), "none", [{"name": "cat"}])
 
     assert "--coco_path 'my data' --output_dir" in printed()
-    monkeypatch.setattr(prep, "os", SimpleNamespace(name="nt"))
+    monkeypatch.setattr(utils, "os", SimpleNamespace(name="nt"))
     assert '--coco_path "my data" --output_dir' in printed()
 
 

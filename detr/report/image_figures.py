@@ -57,8 +57,11 @@ def draw_gallery(judged: Judged, threshold: float, path: Path) -> None:
         axis.set_title(f"{name}: {wrong[number]} {'mistake' if wrong[number] == 1 else 'mistakes'}", fontsize=9)
     for axis in axes.flat[len(numbers) :]:
         axis.remove()
-    of_all = "" if len(numbers) == len(judged.images) else f"{len(numbers)} of {len(judged.images)} images, "
-    figure.suptitle(f"{of_all}from most mistakes to fewest; score from {threshold:.3f}", fontsize=11, x=0.01, ha="left")
+    of_all = (
+        "" if len(numbers) == len(judged.images) else f"{len(numbers)} of {len(judged.images)} images, evenly taken "
+    )
+    title = f"{of_all}from most mistakes to fewest; score from {threshold:.3f}"
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     shapes = [Patch(facecolor="none", label=name, **style) for name, style in _STYLES.items()]
     figure.legend(handles=shapes, loc="outside upper right", ncols=3, frameon=False, handlelength=3)
     _save(figure, path)
