@@ -99,9 +99,9 @@ def set_value(browser: Browser, element: str, value: object) -> None:
 @needs_chromium
 def test_photographs_are_shown_whole(tmp_path: Path, browser: Browser) -> None:
     truth = truth_of(["tall.jpg"])
-    truth["images"] = [truth["images"][0] | {"width": 90, "height": 120}]
+    truth["images"] = [truth["images"][0] | {"width": 900, "height": 1200}]
     truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] == truth["images"][0]["id"]]
-    Image.new("RGB", (90, 120), "teal").save(tmp_path / "tall.jpg")
+    Image.new("RGB", (900, 1200), "teal").save(tmp_path / "tall.jpg")
     page = tmp_path / "report.html"
     metrics = {"run": measure(truth, [], threshold=0.5)}
     page.write_text(build_page([Run("run", LOG, {})], metrics, judge(truth, [], tmp_path), {}), encoding="utf-8")
