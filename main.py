@@ -604,7 +604,7 @@ def stopped(args: argparse.Namespace, training: "Training", stop: utils.StopRequ
 
 
 def evaluate_only(args: argparse.Namespace, start: Start, parts: Parts) -> None:
-    """Print the 12 COCO numbers and save the detections; predictions.json stays that of the folder's best detector."""
+    """Print the 12 COCO numbers and save the detections; a predictions.json that is there stays."""
     from detr.data import loader_named
     from detr.report.precision import COCO_NUMBERS
 
@@ -612,9 +612,9 @@ def evaluate_only(args: argparse.Namespace, start: Start, parts: Parts) -> None:
         _, metrics, predictions = evaluate_on(parts, parts.model, validation_loader(args, parts))
     for name, value in zip(COCO_NUMBERS, metrics, strict=True):
         print(f"{name:10} {value:.4f}")
-    best = args.output_dir / BEST
-    is_best = not best.exists() or best.resolve() == start.path.resolve()
-    path = args.output_dir / (PREDICTIONS if is_best else f"predictions_{start.path.stem}.json")
+    path = args.output_dir / PREDICTIONS
+    if path.exists():
+        path = args.output_dir / f"predictions_{start.path.stem}.json"
     if parts.processes.is_main:
         utils.write_json(path, predictions)
     print(f"detections: {path}")
