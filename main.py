@@ -132,8 +132,8 @@ def find_start(args: argparse.Namespace) -> Start:
     if args.resume == "auto":
         last = args.output_dir / LAST
         path = last if last.exists() and not args.overwrite else args.weights
-        if not last.exists():
-            print(f"{last} is not there: a new run begins")
+        if not (last.exists() or args.eval):
+            print(f"{last} is not there: no run to go on with")
     elif args.resume and args.weights:
         raise UserError("--resume FILE and --weights FILE: one of them; --resume auto goes with --weights")
     elif args.resume:

@@ -137,7 +137,7 @@ def test_a_used_folder_is_refused_and_overwritten_on_demand(
     assert "error: outputs: is a folder; the weights of a run are its checkpoint_best.pth" in capsys.readouterr().err
     assert run("main", *SCRATCH, "--epochs", 1, "--resume", "auto", "--output_dir", "my run") == 0
     output = capsys.readouterr().out
-    assert "my run/checkpoint.pth is not there: a new run begins" in output
+    assert "my run/checkpoint.pth is not there: no run to go on with" in output
     assert output.endswith("; next: python results.py --log 'my run'\n")
 
 
