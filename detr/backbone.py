@@ -22,6 +22,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import Conv2dNormActivation
 
 from detr.errors import UserError
+from detr.weight_gradient import fast_weight_gradient
 
 RESNETS = tuple(
     torchvision.models.list_models(module=torchvision.models, include=["resnet*", "resnext*", "wide_resnet*"])
@@ -91,10 +92,13 @@ class _FoldedConvolution(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
         scaled = _scaled(weight, scale, x.dtype)
-        wanted = [*ctx.needs_input_grad[:2], False]
+        want_x, want_weight = ctx.needs_input_grad[:2]
+        fast = fast_weight_gradient(gradient, x, weight.shape[2:], ctx.geometry) if want_weight else None
+        wanted = [want_x, want_weight and fast is None, False]
         to_x, to_weight, _ = torch.ops.aten.convolution_backward(
             gradient, x, scaled, None, stride, padding, dilation, False, (0, 0), groups, wanted
         )
+        to_weight = to_weight if fast is None else fast
         if to_weight is not None:
             to_weight = _scaled(to_weight, scale, weight.dtype)
         return to_x, to_weight, None, None, None
