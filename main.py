@@ -146,7 +146,15 @@ def find_start(args: argparse.Namespace) -> Start:
             raise UserError(f"--eval needs a checkpoint: {path} is not there; name one with --resume")
     if path is None:
         return Start()
-    checkpoint = read_checkpoint(path)
+    best = args.output_dir / BEST
+    try:
+        checkpoint = read_checkpoint(path)
+    except UserError as error:
+        if path != args.output_dir / LAST or not best.exists():
+            raise
+        raise UserError(
+            f"{error}. The best weights so far can start a new run: --resume {best} --output_dir NEW"
+        ) from error
     if args.backbone_weights and not args.eval and "optimizer" not in checkpoint:
         raise UserError(f"--backbone_weights and {path}: that file holds a backbone already")
     if "optimizer" in checkpoint and "rng" not in checkpoint and not args.eval:
@@ -573,6 +581,12 @@ def evaluate_one_epoch(
     share_statistics(training.detector)
     with saved_when_stopped(args, parts, training, stop):
         losses, metrics, found = evaluate_on(parts, training.detector, loader, on_step)
+    if not math.isfinite(losses["loss"]):
+        raise UserError(
+            f"epoch {training.epochs_done + 1}: on the validation images the loss is not finite (NaN or infinity); the "
+            "last steps have spoilt the weights, and nothing of this epoch is saved. A smaller --lr or --clip_max_norm "
+            "usually helps"
+        )
     seconds = {"seconds_eval": round(time.monotonic() - began, 2)}
     return prefixed("test_", losses) | {"test_coco_eval_bbox": metrics} | seconds, found
 

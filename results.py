@@ -244,8 +244,11 @@ def show_photographs(args: argparse.Namespace, figures: Path) -> None:
 
     paths = find_photographs(args.images)
     categories = find_truth(args, {})[0]["categories"] if args.coco_path else None
-    detector = Detector(args.checkpoint or args.log[0] / BEST, args.device, categories=categories)
-    lowest = args.threshold if args.threshold is not None else best_known_threshold(figures)
+    checkpoint = args.checkpoint or args.log[0] / BEST
+    detector = Detector(checkpoint, args.device, categories=categories)
+    lowest, why = args.threshold, "--threshold"
+    if lowest is None:
+        lowest, why = best_known_threshold(figures, checkpoint)
     drawings, found = drawing_names(paths), {}
     with utils.Progress(len(paths), "detect") as bar:
         for batch in alike(paths, args.batch_size):
@@ -262,15 +265,19 @@ def show_photographs(args: argparse.Namespace, figures: Path) -> None:
     utils.write_json(figures / "images" / PREDICTIONS, results, indent=1)
     write_table(figures / "images" / "predictions.csv", results)
     where = figures / "images"
-    print(f"{len(results)} objects in {len(paths)} photographs, score from {lowest:.3g}; saved in {where}")
+    print(f"{len(results)} objects in {len(paths)} photographs, score from {lowest:.3g} ({why}); saved in {where}")
 
 
-def best_known_threshold(figures: Path) -> float:
-    """The threshold of the best F1 of the first run as it was last measured."""
-    measured = read_json(figures / METRICS) or {"runs": [{"metrics": None}]}
+def best_known_threshold(figures: Path, checkpoint: Path) -> tuple[float, str]:
+    """The threshold of the best F1 of the first run as it was last measured, and where it is from."""
+    path = figures / METRICS
+    measured = read_json(path) or {"runs": [{"metrics": None}]}
     metrics = measured["runs"][0]["metrics"]
     best = metrics["overall"]["best"]["threshold"] if metrics else None
-    return FALLBACK_THRESHOLD if best is None else best
+    if best is None:
+        return FALLBACK_THRESHOLD, f"{path} knows no better one"
+    is_older = path.stat().st_mtime < checkpoint.stat().st_mtime
+    return best, f"best F1 in {path}" + (f", which is older than {checkpoint}" if is_older else "")
 
 
 def alike(paths: list[Path], batch_size: int) -> list[list[Path]]:

@@ -444,6 +444,35 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     assert not Path("outputs/checkpoint.pth").exists()
 
 
+def test_weights_that_the_last_step_spoilt_are_not_saved(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1, "--batch_size", 100) == 0
+    names = ("checkpoint.pth", "checkpoint_best.pth", "log.txt", "predictions.json")
+    kept = {name: Path("outputs", name).read_bytes() for name in names}
+    again = ("--resume", "auto", "--epochs", 2, "--batch_size", 100, "--lr", 1e38, "--lr_backbone", 1e38)
+    assert run("main", *SCRATCH, *again) == 2  # one step an epoch: its own loss and gradient are finite
+    error = capsys.readouterr().err
+    assert error.startswith("error: epoch 2: on the validation images the loss is not finite")
+    assert {name: Path("outputs", name).read_bytes() for name in names} == kept
+    assert run("main", *SCRATCH, *again[:6]) == 0
+
+
+def test_a_damaged_checkpoint_has_a_way_on(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    last = Path("outputs/checkpoint.pth")
+    last.write_bytes(last.read_bytes()[:-1000])
+    assert run("main", *SCRATCH, "--epochs", 2, "--resume", "auto") == 2
+    error = capsys.readouterr().err
+    assert "outputs/checkpoint.pth: cannot be read as a PyTorch file; it is truncated or damaged. " in error
+    way_on = error.rstrip().rpartition("new run: ")[2].split()
+    assert way_on == ["--resume", "outputs/checkpoint_best.pth", "--output_dir", "NEW"]
+    assert run("main", *TINY[-8:], "--epochs", 1, *way_on) == 0
+    Path("outputs/checkpoint_best.pth").unlink()
+    assert run("main", *SCRATCH, "--epochs", 2, "--resume", "auto") == 2
+    assert capsys.readouterr().err.endswith("damaged\n")
+
+
 def test_tensorboard_gets_the_numbers_of_the_log(coco_folder: Path, run: RunScript) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

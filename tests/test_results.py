@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -205,12 +206,18 @@ def test_the_best_threshold_is_used_everywhere(
     found = [{**a, "score": 0.4} for a in objects] + [{**a, "bbox": [0, 0, 3, 3], "score": 0.2} for a in objects]
     (trained / "predictions.json").write_text(json.dumps(found))
     assert run("results", "--images", "discs/val", "--device", "cpu") == 0
-    assert "score from 0.5;" in capsys.readouterr().out  # no best one is known yet
+    assert "score from 0.5 (outputs/figures/metrics.json knows no better one);" in capsys.readouterr().out
     assert run("results") == 0
     assert "1.000 at score 0.300" in capsys.readouterr().out
     assert [len(boxes) for boxes in shown(drawn[0])] == [1, 2, 0]
     assert run("results", "--images", "discs/val", "--device", "cpu") == 0
-    assert "score from 0.3;" in capsys.readouterr().out
+    assert "score from 0.3 (best F1 in outputs/figures/metrics.json);" in capsys.readouterr().out
+    later = Path("outputs/figures/metrics.json").stat().st_mtime + 60
+    os.utime(trained / "checkpoint_best.pth", (later, later))
+    assert run("results", "--images", "discs/val", "--device", "cpu", "--threshold", 0.2) == 0
+    assert "score from 0.2 (--threshold);" in capsys.readouterr().out
+    assert run("results", "--images", "discs/val", "--device", "cpu") == 0
+    assert "metrics.json, which is older than outputs/checkpoint_best.pth);" in capsys.readouterr().out
     assert run("results", "--threshold", "0.1") == 0
     assert ["mistakes", "at", "score", "0.100"] in [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [len(boxes) for boxes in shown(drawn[1])] == [2, 4, 0]
@@ -280,7 +287,7 @@ def test_logs_that_are_cut_short_or_odd(run: RunScript, tmp_path: Path, capsys: 
     (folder / "log.txt").write_text("".join(json.dumps(e) + "\n" for e in entries) + '{"epoch": 2, "trai')
     assert run("results", "--log", "odd") == 0
     odd = read_run(folder)
-    assert len(odd.log) == 2 and odd.series("train_loss") == ([0], [2.0])
+    assert len(odd.log) == 2 and odd.series("train_loss") == ([1], [2.0])
     assert odd.series("test_coco_eval_bbox") == odd.series("absent") == ([], [])
     (folder / "log.txt").write_text('{"epoch": 5, "test_coco_eval_bbox": [0.5], "note": "hi", "parts": {"a": 1}}\n')
     assert run("results", "--log", "odd") == 0

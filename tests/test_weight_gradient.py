@@ -62,6 +62,15 @@ def test_a_frozen_weight_gets_no_gradient() -> None:
     assert x.grad.abs().sum() > 0 and conv.weight.grad is None
 
 
+def test_an_input_that_wants_no_gradient_as_behind_frozen_layers() -> None:
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(64, 128, 3, 2, padding=1, bias=False), FrozenBatchNorm2d(128)
+    x = torch.randn(2, 64, 9, 12)
+    (gradient,) = torch.autograd.grad(conv_norm(x, conv, norm).square().sum(), conv.weight)
+    (expected,) = torch.autograd.grad(norm(conv(x)).square().sum(), conv.weight)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-3)
+
+
 def test_all_else_is_left_to_pytorch() -> None:
     def is_left(channels: int = 128, side: int = 16, dtype: torch.dtype = torch.float32, **change: object) -> bool:
         of = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1, **change}

@@ -1,12 +1,14 @@
 """Measure a data set before it is written: what is in each split, what is there twice, what was changed. No torch."""
 
 import filecmp
+from collections import Counter
 from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
 
 from detr.imported import Split
+from detr.report.class_names import similar_classes
 from detr.report.dataset_text import warnings_of
 from detr.report.duplicates import find_alikes, repeated_boxes
 
@@ -59,6 +61,7 @@ def describe(splits: dict[str, Split], training: Training) -> dict:
         "training": {**training._asdict(), "scales": list(training.scales)},
         "splits": {name: _describe_split(split, training) for name, split in splits.items()},
         **_describe_alikes(splits),
+        "similar_classes": _describe_similar_classes(splits),
     }
     return {**report, "warnings": warnings_of(report)}
 
@@ -152,6 +155,27 @@ def _describe_alikes(splits: dict[str, Split]) -> dict:
             **_describe_pairs(sorted(leaks, key=lambda pair: pair not in identical), names),
             "identical": len(identical),
         },
+    }
+
+
+def _describe_similar_classes(splits: dict[str, Split]) -> dict:
+    """Classes whose names may be meant to be one, with an image of the rarer."""
+    counts: Counter[str] = Counter()
+    image_of: dict[str, str] = {}
+    for name, split in splits.items():
+        files = {image["id"]: image["file_name"] for image in split.coco["images"]}
+        classes = {category["id"]: category["name"] for category in split.coco["categories"]}
+        for annotation in split.coco["annotations"]:
+            label = classes[annotation["category_id"]]
+            counts[label] += 1
+            image_of.setdefault(label, f"{name}/{files[annotation['image_id']]}")
+    pairs = similar_classes(counts)
+    return {
+        "count": len(pairs),
+        "examples": [
+            f"{rare} ({counts[rare]}, in {image_of[rare]}) and {common} ({counts[common]})"
+            for rare, common in pairs[:_EXAMPLES]
+        ],
     }
 
 

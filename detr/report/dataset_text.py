@@ -41,7 +41,13 @@ def _classes(report: dict) -> list[str]:
         (unmeasured, "with objects in train only, which AP says nothing about: {}; move some of their images to val"),
         (few, f"with fewer than {_FEW_OBJECTS} training objects: {{}}; expect little of them"),
     )
-    return [f"{_count(len(n), 'class')} {text.format(_listed(n, len(n)))}" for n, text in found if n]
+    sentences = [f"{_count(len(n), 'class')} {text.format(_listed(n, len(n)))}" for n, text in found if n]
+    if alike := report["similar_classes"]["count"]:
+        sentences.append(
+            f"{_count(alike, 'pair')} of classes with almost the same name: "
+            f"{_listed(report['similar_classes']['examples'], alike)}; if they are one, write it in one way"
+        )
+    return sentences
 
 
 def _images(report: dict) -> list[str]:

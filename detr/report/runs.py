@@ -18,9 +18,12 @@ class Run(NamedTuple):
     config: dict  # config.json; empty where there is none (the reference code writes none)
 
     def series(self, key: str, position: int = 0) -> tuple[list[int], list[float]]:
-        """Epochs and values of a logged quantity, epochs without it left out; lists give their value at `position`."""
+        """Epochs and values of a logged quantity, epochs without it left out; lists give their value at `position`.
+
+        Epochs are counted from 1 here, as main.py counts them on the terminal; log.txt begins at 0, as the reference's.
+        """
         least = 0 if key == COCO_KEY else -math.inf  # COCO's -1 says that a number is not defined
-        points = [(entry["epoch"], _value(entry.get(key), position)) for entry in self.log]
+        points = [(entry["epoch"] + 1, _value(entry.get(key), position)) for entry in self.log]
         points = [(epoch, value) for epoch, value in points if value is not None and value >= least]
         return [epoch for epoch, _ in points], [value for _, value in points]
 

@@ -1,0 +1,41 @@
+"""The benchmarks that are not part of the test run still fit the code: each at its smallest."""
+
+import importlib
+import pkgutil
+
+import pytest
+import torch
+
+from tests import benchmarks
+from tests.benchmarks import profile_step, speed
+from tests.benchmarks.common import Ours, Peer, make_batch
+
+
+def tiny() -> Ours:
+    config = {"backbone": "resnet18", "hidden_dim": 32, "enc_layers": 1, "dec_layers": 2, "dim_feedforward": 32}
+    return Ours(make_batch(2, 64, 96, objects=3), **config)
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(benchmarks.__path__)])
+def test_every_benchmark_can_be_imported(name: str) -> None:
+    assert importlib.import_module(f"tests.benchmarks.{name}").__doc__
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_the_parts_of_a_step_are_told_apart_and_both_sides_can_be_timed(dtype: torch.dtype | None) -> None:
+    ours = tiny()
+    parts = profile_step.step_in_parts(ours, dtype)
+    assert list(parts) == [
+        "backbone, forward", "transformer, forward", "matching and losses", "transformer, backward",
+        "backbone, backward", "clipping and AdamW",
+    ]  # fmt: skip
+    assert all(seconds > 0 for seconds in parts.values())
+    assert not ours.model.backbone[0]._forward_hooks
+    for side in (ours, Peer(ours)):
+        side.step(dtype)
+        side.forward(dtype)
+
+
+def test_the_two_ways_to_the_weight_gradients_are_called() -> None:
+    times = speed._time_weight_gradients(1, 1)
+    assert len(times["ours"]) == len(times["PyTorch"]) == 4
