@@ -583,9 +583,9 @@ def evaluate_one_epoch(
         losses, metrics, found = evaluate_on(parts, training.detector, loader, on_step)
     if not math.isfinite(losses["loss"]):
         raise UserError(
-            f"epoch {training.epochs_done + 1}: on the validation images the loss is not finite (NaN or infinity); the "
-            "last steps have spoilt the weights, and nothing of this epoch is saved. A smaller --lr or --clip_max_norm "
-            "usually helps"
+            f"epoch {training.epochs_done + 1}: on the validation images the loss is not finite (NaN or infinity): the "
+            "last steps have spoilt the weights, which do not replace the saved ones. A smaller --lr or "
+            "--clip_max_norm usually helps"
         )
     seconds = {"seconds_eval": round(time.monotonic() - began, 2)}
     return prefixed("test_", losses) | {"test_coco_eval_bbox": metrics} | seconds, found

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 _FEW_OBJECTS, _TIMES_MORE = 10, 10  # a slip is rare, the name that was meant is common
+_MOST_COMPARED = 1000  # rare names, so that an attribute of numbered regions taken for the class does not take minutes
 _ALIKE = 0.83  # of difflib's ratio: a letter too few, too many or another, two exchanged, in a name of six
 
 
@@ -19,15 +20,15 @@ def similar_classes(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     for name in sorted((name for name, count in counts.items() if count), key=lambda name: -counts[name]):
         written[_bare(name)].append(name)
     pairs = [(other, first) for first, *others in written.values() for other in others]
-    common = {bare: names[0] for bare, names in written.items() if counts[names[0]] >= _TIMES_MORE}
+    common = defaultdict(list)  # digits -> names without their decoration
     for bare, (name, *_) in written.items():
-        if counts[name] < _FEW_OBJECTS:
-            meant = [
-                candidate
-                for candidate, other in common.items()
-                if counts[other] >= _TIMES_MORE * counts[name] and _digits(candidate) == _digits(bare)
-            ]
-            pairs += [(name, common[close]) for close in difflib.get_close_matches(bare, meant, n=1, cutoff=_ALIKE)]
+        if counts[name] >= _TIMES_MORE:
+            common[_digits(bare)].append(bare)
+    rare = [bare for bare, (name, *_) in written.items() if counts[name] < _FEW_OBJECTS]
+    for bare in rare[:_MOST_COMPARED]:
+        name = written[bare][0]
+        meant = [other for other in common[_digits(bare)] if counts[written[other][0]] >= _TIMES_MORE * counts[name]]
+        pairs += [(name, written[close][0]) for close in difflib.get_close_matches(bare, meant, n=1, cutoff=_ALIKE)]
     return pairs
 
 
