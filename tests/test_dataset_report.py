@@ -113,6 +113,22 @@ def test_the_sizes_reported_are_those_of_training() -> None:
         assert training_scale(np.array([size_hw]), max(SCALES), MAX_SIZE)[0] == pytest.approx(height / size_hw[0], 0.01)
 
 
+def test_a_slip_in_a_class_is_named_with_an_image_before_what_follows_from_it() -> None:
+    train, val = random_coco(1, 40, 12, ("balloon",)), random_coco(2, 15, 6, ("balloon",))
+    for coco in (train, val):
+        coco["categories"].append({"id": 9, "name": "baloon"})
+    slip = train["annotations"][7]
+    slip |= {"category_id": 9, "iscrowd": 0}
+    where = next(image["file_name"] for image in train["images"] if image["id"] == slip["image_id"])
+    count = len(train["annotations"]) + len(val["annotations"]) - 1
+    report = described(train, val)
+    assert report["similar_classes"] == {
+        "count": 1, "examples": [f"baloon (1, in train/{where}) and balloon ({count})"]
+    }  # fmt: skip
+    sentences = [warning for warning in report["warnings"] if "baloon" in warning]
+    assert len(sentences) == 3 and "1 pair of classes with almost the same name" in sentences[0]
+
+
 # -------------------------------------------------------------------------------------------------------------- twice
 
 

@@ -41,13 +41,13 @@ def _classes(report: dict) -> list[str]:
         (unmeasured, "with objects in train only, which AP says nothing about: {}; move some of their images to val"),
         (few, f"with fewer than {_FEW_OBJECTS} training objects: {{}}; expect little of them"),
     )
-    sentences = [f"{_count(len(n), 'class')} {text.format(_listed(n, len(n)))}" for n, text in found if n]
-    if alike := report["similar_classes"]["count"]:
+    alike, sentences = report["similar_classes"]["count"], []
+    if alike:
         sentences.append(
             f"{_count(alike, 'pair')} of classes with almost the same name: "
             f"{_listed(report['similar_classes']['examples'], alike)}; if they are one, write it in one way"
         )
-    return sentences
+    return sentences + [f"{_count(len(n), 'class')} {text.format(_listed(n, len(n)))}" for n, text in found if n]
 
 
 def _images(report: dict) -> list[str]:
