@@ -69,3 +69,17 @@ def test_crowded_images_are_drawn_without_names(tmp_path: Path, most_texts: int,
     plt.close(figure)
     above_or_inside = {"missed: cat": "top", "nothing there: cat 0.90": "bottom"}
     assert places == (above_or_inside if named else {})
+
+
+def test_an_object_that_is_found_badly_is_drawn_where_it_is(tmp_path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    judged = judged_in(tmp_path, [(2, 10, 10, 30, 30, 0.9), (2, 62, 40, 20, 20, 0.8)])  # right; too low
+    drawn = {}
+    for number in range(3):
+        figure, axis = plt.subplots()
+        image_figures._draw_judged(axis, judged, number, 0.5)
+        white = [patch for patch in axis.patches if patch.get_edgecolor() == (1.0, 1.0, 1.0, 1.0)]
+        drawn[number] = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in white]
+        plt.close(figure)
+    assert drawn == {0: [], 1: [(60, 20, 20, 40)], 2: []}  # a missed one is drawn as such

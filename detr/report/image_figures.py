@@ -34,11 +34,13 @@ _STYLES = {
     "right": {"edgecolor": "#35d08a", "linewidth": 1.6, "linestyle": "-"},
     "wrong": {"edgecolor": "#ff8a2a", "linewidth": 1.8, "linestyle": (0, (4, 2))},
     "missed": {"edgecolor": "#5cb3ff", "linewidth": 1.6, "linestyle": (0, (1, 1.5)), "hatch": "////"},
+    "annotated, found otherwise": {"edgecolor": "white", "linewidth": 1.0, "linestyle": "-"},
 }
 _PLAIN = {"edgecolor": "white", "linewidth": 1.4}
 _MOST_TEXTS = 12  # boxes in an image of the gallery up to which each is named; more would hide it
 _MOST_SMALL_TEXTS = 6  # in a smaller one
-_TEXT_HEIGHT = 0.05  # of an image
+_TEXT_HEIGHT = 0.05  # of an image: with less room above a box its text goes inside
+_TO_THE_LEFT = 2 / 3  # of an image's width: texts of boxes beyond it end with them instead of beginning there
 _TEXT = {"color": "white", "fontsize": 7, "bbox": {"color": "#000000b0", "pad": 1, "linewidth": 0}}
 
 
@@ -63,7 +65,8 @@ def draw_gallery(judged: Judged, threshold: float, path: Path) -> None:
     title = f"{of_all}from most mistakes to fewest; score from {threshold:.3f}"
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     shapes = [Patch(facecolor="none", label=name, **style) for name, style in _STYLES.items()]
-    figure.legend(handles=shapes, loc="outside upper right", ncols=3, frameon=False, handlelength=3)
+    look = {"facecolor": "0.35", "edgecolor": "none", "labelcolor": "white"}  # the colours are made for photographs
+    figure.legend(handles=shapes, loc="outside upper right", ncols=len(shapes), handlelength=3, **look)
     _save(figure, path)
 
 
@@ -73,9 +76,12 @@ def _draw_judged(axis: Axes, judged: Judged, number: int, threshold: float, most
     _show(axis, _read(judged, number))
     objects, found = judged.of_image(number, threshold)
     kinds = [MISTAKE_NAMES[kind].replace("\n", " ") for kind in KINDS]
-    missed = objects[judged.missed(threshold)[objects]]
+    is_missed = judged.missed(threshold)[objects]
+    missed, others = objects[is_missed], np.setdiff1d(objects[~is_missed], matches.matched[found])
     found = found[matches.outcome["all"][0, found] != IGNORED]
     is_named = len(missed) + len(found) <= most_texts
+    for thing in others:
+        _draw_box(axis, matches.objects.boxes_xywh[thing], _STYLES["annotated, found otherwise"])
     for thing in missed:
         text = f"missed: {matches.names[matches.objects.label[thing]]}"
         _draw_box(axis, matches.objects.boxes_xywh[thing], _STYLES["missed"], text if is_named else "")
@@ -192,8 +198,11 @@ def _draw_box(axis: Axes, box_xywh: np.ndarray, style: dict, text: str = "") -> 
     axis.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="#000000a0", linewidth=3))
     axis.add_patch(Rectangle((left, top), width, height, fill=False, **style))
     if text:
-        is_high_up = top < _TEXT_HEIGHT * axis.get_ylim()[0]  # no room above it
-        axis.text(left, max(0, top), plain(text), va="top" if is_high_up else "bottom", clip_on=True, **_TEXT)
+        (_, right_end), (bottom_end, _) = axis.get_xlim(), axis.get_ylim()
+        place = {"va": "top" if top < _TEXT_HEIGHT * bottom_end else "bottom", "ha": "left", "x": max(0, left)}
+        if left + width / 2 > _TO_THE_LEFT * right_end:
+            place |= {"ha": "right", "x": min(left + width, right_end)}
+        axis.text(y=max(0, top), s=plain(text), clip_on=True, **place, **_TEXT)
 
 
 def _save(figure: plt.Figure, path: Path) -> None:
