@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr.attend import attend, may_attend
+from detr.dropout import Dropout
+
 
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2) under nn.MultiheadAttention's parameter names."""
@@ -46,57 +49,6 @@ class Attention(nn.Module):
         return tuple(
             F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2) for x, weight, bias in rows
         )
-
-
-def may_attend(padding_mask: Tensor | None) -> Tensor | None:
-    """(B, N), True on padding -> (B, 1, 1, N), True where attention may look: SDPA's convention is the opposite."""
-    return None if padding_mask is None else ~padding_mask[:, None, None, :]
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Scaled dot-product attention, (B, M, Q, D/M) -> the same; `mask` is True where attention may look.
-
-    On a CPU two things about PyTorch's own are mended: its bfloat16 backward is slower than float32, and its dropout
-    draws random numbers one at a time (see `drop`).
-    """
-    if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout)
-    dtype = query.dtype
-    with torch.autocast("cpu", enabled=False):
-        if dtype in (torch.bfloat16, torch.float16):
-            query, key, value = query.float(), key.float(), value.float()
-        if dropout == 0:
-            return F.scaled_dot_product_attention(query, key, value, mask).to(dtype)
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, M, Q, N)
-        if mask is not None:
-            scores.masked_fill_(~mask, -torch.inf)
-        # Scaling the values instead of the weights, and a mask of one byte each, keep the large tensors few.
-        return (scores.softmax(-1) * _kept(scores, dropout) @ (value / (1 - dropout))).to(dtype)
-
-
-def drop(x: Tensor, share: float) -> Tensor:
-    """Set a random share of the values to 0 and scale up the others to keep the mean (Srivastava et al. 2014).
-
-    On a CPU `F.dropout` draws one random number per value; here one 64-bit number serves four of them, which
-    rounds the share to a multiple of 1/65536.
-    """
-    if x.device.type != "cpu":
-        return F.dropout(x, share)
-    return x * _kept(x, share).to(x.dtype).mul_(1 / (1 - share))
-
-
-def _kept(x: Tensor, share: float) -> Tensor:
-    """A random mask of the shape of `x`, False for this share of it."""
-    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    return (bits[: x.numel()] >= round(share * 2**16) - 2**15).view(x.shape)
-
-
-class Dropout(nn.Dropout):
-    """`drop` while training; the parameter-free module that keeps `share` out of every signature."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
-        return drop(x, self.p) if self.training and self.p else x
 
 
 class FeedForward(nn.Module):

@@ -7,7 +7,7 @@ from torch import nn
 from detr.errors import UserError
 from detr.model import Detr, DetrConfig
 from detr.position import LearnedPositionEmbedding, SinePositionEmbedding
-from detr.transformer import Attention, Dropout, attend, drop
+from detr.transformer import Attention
 
 SMALL = {"backbone": "resnet18", "hidden_dim": 32, "nheads": 4, "enc_layers": 1, "dec_layers": 2, "num_queries": 5}
 
@@ -29,33 +29,6 @@ def test_attention_equals_torch_with_the_same_weights_and_mask() -> None:
     padding_mask = torch.tensor([[False] * 6, [False, False, True, False, True, True]])
     expected, _ = theirs(query, key, value, key_padding_mask=padding_mask)
     torch.testing.assert_close(ours(query, key, value, padding_mask), expected)
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5])
-def test_dropout_drops_its_share_and_keeps_the_mean(share: float) -> None:
-    torch.manual_seed(0)
-    x = torch.ones(1001, 301, requires_grad=True)
-    dropped = drop(x, share)
-    assert (dropped == 0).float().mean().item() == pytest.approx(share, abs=0.003)
-    assert dropped.unique().tolist() == pytest.approx([0, 1 / (1 - share)])
-    neighbours = (dropped[:, 1:] == 0) & (dropped[:, :-1] == 0)
-    assert neighbours.float().mean().item() == pytest.approx(share**2, abs=0.004)  # independent of each other
-    dropped.sum().backward()
-    assert torch.equal(x.grad, dropped.detach())
-    assert torch.equal(Dropout(share).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
-
-
-def test_attention_with_dropout_is_attention_on_average() -> None:
-    torch.manual_seed(0)
-    query, key, value = (torch.randn(1, 2, 5, 8) for _ in range(3))
-    mask = torch.tensor([True, True, False, True, True])[None, None, None]
-    exact = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
-    torch.testing.assert_close(attend(query, key, value, mask, 1e-6), exact)
-    mean = sum(attend(query, key, value, mask, 0.3) for _ in range(3000)) / 3000
-    assert (mean - exact).abs().max() < 0.1
-    half = attend(*(x.bfloat16() for x in (query, key, value)), mask, 0.0)
-    assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.float(), exact, atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])

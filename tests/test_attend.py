@@ -1,0 +1,117 @@
+"""Attention and dropout as they are written out on a CPU, against PyTorch's and against plain formulas in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detr import attend as attend_module
+from detr.attend import attend, may_attend
+from detr.dropout import Dropout, drop, random_mask
+
+PADDED = may_attend(torch.tensor([[False] * 7, [False] * 4 + [True] * 3]))
+
+
+def make_inputs(dtype: torch.dtype, spread: float = 1.0) -> list[Tensor]:
+    """Query (2, 3, 5, 8), key and value (2, 3, 7, 8), as views of (B, N, M * d) like those of `Attention`."""
+    torch.manual_seed(0)
+    flat = [spread * torch.randn(2, tokens, 24) for tokens in (5, 7, 7)]
+    return [x.to(dtype).unflatten(-1, (3, 8)).transpose(1, 2).detach().requires_grad_() for x in flat]
+
+
+def by_formula(query: Tensor, key: Tensor, value: Tensor, kept: Tensor | float = 1.0) -> Tensor:
+    """Softmax of the scaled scores where attention may look, times `kept`, times the values; in float64."""
+    query, key, value = query.double(), key.double(), value.double()
+    scores = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).masked_fill(~PADDED, -torch.inf)
+    return scores.softmax(-1) * kept @ value
+
+
+@pytest.fixture
+def fixed_mask(monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    """(2, 3, 5, 7), the mask that dropout draws in this test."""
+    kept = (torch.rand(6, 5, 7, generator=torch.Generator().manual_seed(1)) < 0.7).to(torch.uint8)
+    monkeypatch.setattr(attend_module, "random_mask", lambda shape, share: kept.view(shape))
+    return kept.view(2, 3, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.02)]
+)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_outputs_and_gradients(dtype: torch.dtype, tolerance: float, dropout: float, fixed_mask: Tensor) -> None:
+    inputs = make_inputs(dtype)
+    out = attend(*inputs, PADDED, dropout)
+    expected = by_formula(*inputs, fixed_mask.double() / (1 - dropout) if dropout else 1.0)
+    towards = torch.randn(out.shape).to(dtype)
+    gradients = torch.autograd.grad(out, inputs, towards)
+    references = torch.autograd.grad(expected, inputs, towards.double())
+    for found, reference in zip((out, *gradients), (expected, *references), strict=True):
+        assert found.dtype == dtype
+        assert (found.double() - reference.double()).abs().max() <= tolerance * reference.abs().max()
+
+
+def test_gradients_of_the_written_out_form_by_differences(fixed_mask: Tensor) -> None:
+    assert torch.autograd.gradcheck(lambda *inputs: attend(*inputs, PADDED, 0.3), make_inputs(torch.float64))
+
+
+@pytest.mark.parametrize("learns", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scores_are_not_rounded_to_16_bits(dtype: torch.dtype, learns: bool) -> None:
+    """Scores up to 100: a difference of 0.3, which bfloat16 cannot tell there, is a third of a weight."""
+    inputs = make_inputs(dtype, spread=6.0)
+    with torch.set_grad_enabled(learns), torch.autocast("cpu", torch.bfloat16):
+        out = attend(*inputs, PADDED, 0.0)
+    assert out.dtype == dtype
+    expected = by_formula(*inputs)
+    assert (out - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+def test_with_dropout_it_is_attention_on_average() -> None:
+    inputs = make_inputs(torch.float32)
+    mean = sum(attend(*inputs, PADDED, 0.3) for _ in range(3000)) / 3000
+    assert (mean - F.scaled_dot_product_attention(*inputs, PADDED)).abs().max() < 0.1
+
+
+def test_no_queries_no_keys_no_images() -> None:
+    for images, queries, keys in ((2, 0, 7), (0, 5, 7), (2, 5, 0)):
+        sizes = (queries, keys, keys)
+        inputs = [torch.zeros(images, 3, tokens, 8, dtype=torch.bfloat16, requires_grad=True) for tokens in sizes]
+        out = attend(*inputs, None, 0.1)
+        assert out.shape == (images, 3, queries, 8) and not out.isnan().any()
+        out.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(share: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(1001, 301, dtype=dtype, requires_grad=True)
+    dropped = drop(x, share)
+    assert dropped.dtype == dtype
+    assert (dropped == 0).float().mean().item() == pytest.approx(share, abs=0.004)
+    assert dropped.unique().tolist() == pytest.approx([0, 1 / (1 - share)], rel=0.004)
+    dropped.sum().backward()
+    assert torch.equal(x.grad, dropped.detach())
+    assert torch.equal(Dropout(share).eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
+
+
+def test_values_are_dropped_independently_of_each_other() -> None:
+    torch.manual_seed(0)
+    kept = random_mask(torch.Size((1001, 301)), 0.3).double()
+    correlation = torch.corrcoef(torch.stack([kept[:, shift : shift + 290].flatten() for shift in range(10)]))
+    assert (correlation - torch.eye(10)).abs().max() < 0.01  # one random number serves eight neighbours
+
+
+@pytest.mark.parametrize("share", [0.0005, 0.1, 0.37, 0.99])
+def test_the_share_is_right_on_average_however_fine(share: float) -> None:
+    torch.manual_seed(0)
+    means = torch.stack([1 - random_mask(torch.Size((3, 5, 7)), share).double().mean() for _ in range(20_000)])
+    assert means.mean().item() == pytest.approx(share, abs=4 * means.std().item() / 20_000**0.5)
+
+
+def test_masks_of_any_size() -> None:
+    assert random_mask(torch.Size((0, 3)), 0.5).shape == (0, 3)
+    assert random_mask(torch.Size(()), 0.5).shape == ()
+    for count in range(1, 18):
+        assert set(random_mask(torch.Size((count,)), 0.5).tolist()) <= {0, 1}
+    assert random_mask(torch.Size((10_000,)), 0.999).sum() < 100  # nearly all, not none
