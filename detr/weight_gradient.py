@@ -1,8 +1,8 @@
-"""The gradient of a 3x3 convolution's weights on a CPU in float32, where PyTorch's own is slow.
+"""The gradient of a convolution's weights on a CPU, where PyTorch's own is slow.
 
 There the output of a convolution and the gradient of its input come at nine tenths of the cores' peak, the gradient of
-its weights at three quarters, and with a stride at a quarter. Here are two other ways to add it up; what they round
-stays in this one gradient and reaches no other layer. `python -m tests.benchmarks.speed` has the times.
+its weights at three quarters, and in float32 with a stride at a quarter. Here are other ways to add it up; what they
+round stays in this one gradient and reaches no other layer. `python -m tests.benchmarks.speed` has the times.
 
 Shapes: B images, C channels in, O channels out, H and W size of the output, T tiles.
 """
@@ -24,21 +24,31 @@ _STEP = 4  # pixels from tile to tile: the side of the output tile
 
 
 def fast_weight_gradient(gradient: Tensor, x: Tensor, kernel: tuple[int, int], geometry: tuple) -> Tensor | None:
-    """(B, O, H, W), (B, C, H * stride, W * stride) -> (O, C, 3, 3), or None where PyTorch's own way is the faster.
+    """(B, O, H, W), (B, C, ., .) -> (O, C, *kernel), or None where PyTorch's own way is the faster.
 
     `geometry` is stride, padding, dilation and groups of the convolution. The result differs from PyTorch's by its
-    rounding: up to 1e-5 of the largest entry.
+    rounding: up to 1e-5 of the largest entry in float32.
     """
-    stride, *rest = geometry
-    if x.device.type != "cpu" or x.dtype != torch.float32 or (*kernel, *rest) != (3, 3, (1, 1), (1, 1), 1):
+    stride, padding, dilation, groups = geometry
+    if x.device.type != "cpu" or (dilation, groups) != ((1, 1), 1):
+        return None
+    channels = min(gradient.shape[1], x.shape[1])
+    positions = gradient[:, 0].numel()
+    if (x.dtype, *kernel, padding) == (torch.bfloat16, 1, 1, (0, 0)) and positions <= 8 * channels:
+        return _by_one_product(gradient, x[:, :, :: stride[0], :: stride[1]])
+    if (x.dtype, *kernel, padding) != (torch.float32, 3, 3, (1, 1)):
         return None
     if stride == (2, 2):
         return _by_taps(gradient, x)
-    channels = min(gradient.shape[1], x.shape[1])
-    positions = gradient[:, 0].numel()
     if stride == (1, 1) and channels >= 128 and positions >= 2 * channels:  # enough for the transforms to pay
         return _by_winograd(gradient, x)
     return None
+
+
+def _by_one_product(gradient: Tensor, x: Tensor) -> Tensor:
+    """1x1: outputs meet the pixels, (B, C, H, W), that they were computed from, in one product over all positions."""
+    wanted, seen = (side.permute(0, 2, 3, 1).flatten(0, 2) for side in (gradient, x))
+    return (wanted.t() @ seen)[:, :, None, None]
 
 
 def _by_taps(gradient: Tensor, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from detr.backbone import FrozenBatchNorm2d, conv_norm
-from detr.weight_gradient import _by_taps, _by_winograd, fast_weight_gradient
+from detr.weight_gradient import _by_one_product, _by_taps, _by_winograd, fast_weight_gradient
 
 GEOMETRIES = {1: ((1, 1), (1, 1), (1, 1), 1), 2: ((2, 2), (1, 1), (1, 1), 1)}
 
@@ -55,6 +55,35 @@ def test_stands_in_for_pytorchs_behind_a_folded_norm(stride: int, size: tuple[in
         assert (gradient - expectation).abs().max() < 1e-5 * expectation.abs().max()
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(0, 4), (1, 1), (5, 8), (9, 12)])
+def test_one_product_equals_a_sum_over_positions(size: tuple[int, int], stride: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, *size, dtype=torch.float64).to(memory_format=torch.channels_last)
+    seen = x[:, :, ::stride, ::stride]
+    gradient = torch.randn(2, 3, *seen.shape[2:], dtype=torch.float64)
+    expected = torch.einsum("bohw,bchw->oc", gradient, seen)[:, :, None, None]
+    torch.testing.assert_close(_by_one_product(gradient, seen), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(6, 10), (7, 9)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_one_product_stands_in_for_pytorchs_in_bfloat16(stride: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(72, 64, 1, stride, bias=False)
+    norm = FrozenBatchNorm2d(64)
+    norm.weight.uniform_(0.5, 2)
+    x = torch.randn(2, 72, *size).bfloat16().requires_grad_()
+    out = conv_norm(x, conv, norm)
+    towards = torch.randn_like(out)
+    assert fast_weight_gradient(towards, x.detach(), (1, 1), ((stride, stride), (0, 0), (1, 1), 1)) is not None
+    (gradient,) = torch.autograd.grad(out, conv.weight, towards)
+    conv, norm = conv.double(), norm.double()
+    (expected,) = torch.autograd.grad(norm(conv(x.detach().double())), conv.weight, towards.double())
+    assert gradient.dtype == torch.float32
+    assert (gradient - expected).abs().max() < 0.01 * expected.abs().max()
+
+
 def test_a_frozen_weight_gets_no_gradient() -> None:
     conv, norm = nn.Conv2d(128, 128, 3, 2, padding=1, bias=False).requires_grad_(False), FrozenBatchNorm2d(128)
     x = torch.randn(1, 128, 8, 8, requires_grad=True)
@@ -85,3 +114,8 @@ def test_all_else_is_left_to_pytorch() -> None:
     assert is_left(kernel=(1, 1)) and is_left(stride=(1, 2)) and is_left(stride=(3, 3)) and is_left(padding=(0, 0))
     assert is_left(dilation=(2, 2)) and is_left(groups=128)
     assert is_left(channels=127) and is_left(side=15)
+
+    narrow = {"kernel": (1, 1), "padding": (0, 0), "dtype": torch.bfloat16, "channels": 32}
+    assert not is_left(**narrow) and not is_left(**narrow, stride=(2, 2))
+    assert is_left(**{**narrow, "dtype": torch.float32}) and is_left(**{**narrow, "padding": (1, 1)})
+    assert is_left(**narrow, side=17) and is_left(**narrow, groups=32)
