@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -36,6 +37,7 @@ def test_the_parts_of_a_step_are_told_apart_and_both_sides_can_be_timed(dtype: t
         side.forward(dtype)
 
 
-def test_the_two_ways_to_the_weight_gradients_are_called() -> None:
-    times = speed._time_weight_gradients(1, 1)
+@pytest.mark.parametrize(("measure", "argument"), [(speed._time_weight_gradients, 1), (speed._time_attention, 0.1)])
+def test_both_ways_to_a_part_are_called(measure: Callable[..., dict], argument: float) -> None:
+    times = measure(argument, 1)
     assert len(times["ours"]) == len(times["PyTorch"]) == 4

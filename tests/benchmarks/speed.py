@@ -12,12 +12,15 @@ import resource
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from detr.attend import attend
 from detr.device import keep_freed_memory
 from detr.weight_gradient import fast_weight_gradient
 from tests.benchmarks.common import BF16, Ours, OwnProcess, Peer, in_turn, make_batch, ratio, seconds
@@ -32,18 +35,19 @@ def report(what: str, ours: str, other: str, comparison: str) -> None:
 
 
 def compare_networks(rounds: int) -> None:
-    """Train step, forward and frozen-backbone step, ours and the peer's, float32 and bfloat16."""
-    for what, method, frozen in (
-        ("train step", "step", False),
-        ("forward", "forward", False),
-        ("train step, frozen backbone", "step", True),
+    """Train steps and forward pass, ours and the peer's, float32 and bfloat16."""
+    for what, method, config in (
+        ("train step", "step", {}),
+        ("train step with dropout 0.1", "step", {"dropout": 0.1}),
+        ("forward", "forward", {}),
+        ("train step, frozen backbone", "step", {"frozen_backbone": True}),
     ):
         with contextlib.ExitStack() as stack:
             calls = {}
             for name, dtype in (("float32", None), ("bfloat16", BF16)):
                 for side in ("ours", "peer"):
-                    # No dropout: the peer drops less than the reference does.
-                    process = stack.enter_context(OwnProcess(side, frozen_backbone=frozen, dropout=0.0))
+                    # Mostly no dropout: the peer drops in fewer places than we and the reference do.
+                    process = stack.enter_context(OwnProcess(side, **{"dropout": 0.0, **config}))
                     calls[f"{side} {name}"] = partial(process, method, dtype)
             times = in_turn(calls, rounds, warm_up=4, before_each=1)  # memory allocators take some steps to settle
         for mine, theirs in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
@@ -81,16 +85,25 @@ def compare_losses(rounds: int) -> None:
 
 def compare_weight_gradients(rounds: int) -> None:
     """Gradients of the weights of ResNet-50's 3x3 convolutions in float32, by `fast_weight_gradient` and by PyTorch."""
+    for stride in (1, 2):
+        what = f"weight gradients, 3x3, stride {stride}: 128, 256, 512 channels, together"
+        report_parts(what, _time_weight_gradients, (stride, rounds))
+
+
+def compare_attention(rounds: int) -> None:
+    """Attention of one encoder layer in bfloat16, forward and backward, by `attend` and by PyTorch."""
+    for dropout in (0.0, 0.1):
+        what = f"attention in bfloat16, 2 x 540 tokens, 8 heads, dropout {dropout:g}, with gradients"
+        report_parts(what, _time_attention, (dropout, rounds))
+
+
+def report_parts(what: str, measure: Callable[..., dict[str, list[float]]], arguments: tuple) -> None:
+    """A row of milliseconds from `measure`, run in a process that keeps its memory as main.py does."""
     with multiprocessing.get_context("spawn").Pool(1, keep_freed_memory) as pool:
-        for stride in (1, 2):
-            times = pool.apply(_time_weight_gradients, (stride, rounds))
-            mine, theirs = (statistics.median(times[side]) * 1000 for side in ("ours", "PyTorch"))
-            report(
-                f"weight gradients, 3x3, stride {stride}: 128, 256, 512 channels, together",
-                f"{mine:.0f} ms",
-                f"{theirs:.0f} ms by PyTorch",
-                f"{ratio(times['ours'], times['PyTorch']):.2f} x",
-            )
+        times = pool.apply(measure, arguments)
+    mine, theirs = (statistics.median(times[side]) * 1000 for side in ("ours", "PyTorch"))
+    comparison = f"{ratio(times['ours'], times['PyTorch']):.2f} x"
+    report(what, f"{mine:.0f} ms", f"{theirs:.0f} ms by PyTorch", comparison)
 
 
 def _time_weight_gradients(stride: int, rounds: int) -> dict[str, list[float]]:
@@ -115,6 +128,19 @@ def _time_weight_gradients(stride: int, rounds: int) -> dict[str, list[float]]:
             )
 
     return in_turn({"ours": run_ours, "PyTorch": run_pytorch}, 4 * rounds, warm_up=2)
+
+
+def _time_attention(dropout: float, rounds: int) -> dict[str, list[float]]:
+    """Times for the feature maps of 2 images of 640x864."""
+    inputs = [torch.randn(2, 8, 540, 32).bfloat16().requires_grad_() for _ in range(3)]
+    mask = torch.ones(2, 1, 1, 540, dtype=torch.bool)
+    towards = torch.ones_like(inputs[0])
+    sides = {"ours": attend, "PyTorch": F.scaled_dot_product_attention}
+
+    def run(side: str) -> None:
+        torch.autograd.grad(sides[side](*inputs, mask, dropout), inputs, towards)
+
+    return in_turn({side: partial(run, side) for side in sides}, 4 * rounds, warm_up=2)
 
 
 def compare_memory() -> None:
@@ -221,6 +247,7 @@ def main() -> None:
     time_start_up(args.rounds)
     compare_losses(args.rounds)
     compare_weight_gradients(args.rounds)
+    compare_attention(args.rounds)
     compare_memory()
     compare_networks(args.rounds)
     if args.coco_path.is_dir():
