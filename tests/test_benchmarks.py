@@ -3,12 +3,14 @@
 import importlib
 import pkgutil
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests import benchmarks
-from tests.benchmarks import profile_step, speed
+from tests.benchmarks import profile_step, scaling, speed
 from tests.benchmarks.common import Ours, Peer, make_batch
 
 
@@ -41,3 +43,13 @@ def test_the_parts_of_a_step_are_told_apart_and_both_sides_can_be_timed(dtype: t
 def test_both_ways_to_a_part_are_called(measure: Callable[..., dict], argument: float) -> None:
     times = measure(argument, 1)
     assert len(times["ours"]) == len(times["PyTorch"]) == 4
+
+
+def test_growth_is_fitted_by_what_it_is_made_of(tmp_path: Path) -> None:
+    sizes = np.array([1.0, 2.0, 5.0, 9.0])
+    costs = np.stack((3 + 0.5 * sizes**2, 40 + 7 * sizes), axis=1)
+    np.testing.assert_allclose(scaling.fitted(sizes, costs[:, 0]), [3, 0, 0.5], atol=1e-9)
+    assert scaling.formula(scaling.fitted(sizes, costs[:, 1])) == "40 + 7 n"
+    series = scaling.Series("images", (1, 2, 5, 9), "images", sizes, [])
+    scaling.draw([(series, costs)], tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000

@@ -8,6 +8,7 @@ import multiprocessing
 import resource
 import statistics
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 
@@ -15,6 +16,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.optimize import nnls
 
 from detr.device import keep_freed_memory, pick_device, pick_precision
 from tests.benchmarks.common import Ours, make_batch, seconds
@@ -36,9 +38,63 @@ def cost(side: int, images: int, queries: int, rounds: int) -> tuple[float, floa
     return statistics.median(times), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def growth(sizes: tuple[int, ...], costs: list[float]) -> float:
-    """The exponent of the fitted power law: the slope in a log-log diagram."""
-    return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
+def fitted(sizes: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """What is fixed, grows with the size and with its square, none of them negative: (3,), by least relative squares.
+
+    In this order: weights and optimiser, convolutions and linear layers, attention.
+    """
+    terms = sizes[:, None] ** np.arange(3)
+    return nnls(terms / costs[:, None], np.ones(len(sizes)))[0]
+
+
+def formula(coefficients: np.ndarray) -> str:
+    """The fit in words."""
+    powers = ("", " n", " n²")
+    return " + ".join(f"{c:.3g}{power}" for c, power in zip(coefficients, powers, strict=True) if c > 1e-6)
+
+
+class Series(NamedTuple):
+    """Steps that differ in one thing."""
+
+    what: str  # that varies
+    ticks: tuple[int, ...]
+    counted: str  # what n is in the formula
+    sizes: np.ndarray  # n of each step
+    points: list[tuple[int, int, int]]  # image side, images and queries of each step
+
+
+ALL_SERIES = (
+    Series(
+        "side of one square image, pixels", SIDES, "megapixels", np.square(SIDES) / 1e6, [(s, 1, 100) for s in SIDES]
+    ),
+    Series("images of 480x480", BATCHES, "images", np.array(BATCHES, float), [(480, n, 100) for n in BATCHES]),
+    Series(
+        "queries, 2 images of 480x480",
+        QUERIES,
+        "hundreds of queries",
+        np.array(QUERIES) / 100,
+        [(480, 2, n) for n in QUERIES],
+    ),
+)
+
+
+def draw(measured: list[tuple[Series, np.ndarray]], output: Path) -> None:
+    """Seconds and MiB, (N, 2) of each series, a column for each."""
+    figure, axes = plt.subplots(2, len(measured), figsize=(4 * len(measured), 6), layout="constrained", squeeze=False)
+    for column, (series, costs) in enumerate(measured):
+        for row, title in enumerate(("seconds per step", "peak MiB")):
+            axis, coefficients = axes[row, column], fitted(series.sizes, costs[:, row])
+            many = np.linspace(series.sizes[0], series.sizes[-1], 200)
+            axis.plot(many, many[:, None] ** np.arange(3) @ coefficients, "--", color="gray", lw=1)
+            axis.plot(series.sizes, costs[:, row], "o", color=COLOURS[row])
+            axis.set_title(f"{title}: {formula(coefficients)}\n(n: {series.counted})", fontsize=9)
+            axis.set_xlabel(series.what)
+            axis.set_xticks(series.sizes, [str(tick) for tick in series.ticks], fontsize=8)
+            axis.set_ylim(bottom=0)
+            axis.grid(alpha=0.3)
+    with atomic_path(output) as temporary:
+        figure.savefig(temporary, dpi=90, format="png")
+    plt.close(figure)
 
 
 def main() -> None:
@@ -47,28 +103,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path(".github/scaling.png"))
     args = parser.parse_args()
-    series = {
-        "image side (pixels), 1 image": (SIDES, [(side, 1, 100) for side in SIDES]),
-        "images of 480x480": (BATCHES, [(480, count, 100) for count in BATCHES]),
-        "queries, 2 images of 480x480": (QUERIES, [(480, 2, count) for count in QUERIES]),
-    }
-    figure, axes = plt.subplots(2, len(series), figsize=(4 * len(series), 5.6), layout="constrained")
-    for column, (title, (sizes, points)) in enumerate(series.items()):
-        measured = []
-        for point in points:
+    measured = []
+    for series in ALL_SERIES:
+        costs = []
+        for point in series.points:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                measured.append(pool.apply(cost, (*point, args.rounds)))
-            print(title, point, f"{measured[-1][0]:.2f} s, {measured[-1][1]:.0f} MiB", flush=True)
-        for row, (what, unit) in enumerate((("time", "seconds per step"), ("memory", "peak MiB"))):
-            axis, values = axes[row, column], [pair[row] for pair in measured]
-            axis.loglog(sizes, values, "o-", color=COLOURS[row])
-            axis.set_title(f"{what} ~ n^{growth(sizes, values):.2f}", fontsize=10)
-            axis.set(xlabel=title, ylabel=unit)
-            axis.set_xticks(sizes, [str(size) for size in sizes], fontsize=8)
-            axis.minorticks_off()
-            axis.grid(alpha=0.3)
-    with atomic_path(args.output) as temporary:
-        figure.savefig(temporary, dpi=90, format="png")
+                costs.append(pool.apply(cost, (*point, args.rounds)))
+            print(series.what, point, f"{costs[-1][0]:.2f} s, {costs[-1][1]:.0f} MiB", flush=True)
+        measured.append((series, np.array(costs)))
+    draw(measured, args.output)
 
 
 if __name__ == "__main__":
