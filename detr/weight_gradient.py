@@ -1,8 +1,9 @@
 """The gradient of a convolution's weights on a CPU, where PyTorch's own is slow.
 
 There the output of a convolution and the gradient of its input come at nine tenths of the cores' peak, the gradient of
-its weights at three quarters, and in float32 with a stride at a quarter. Here are other ways to add it up; what they
-round stays in this one gradient and reaches no other layer. `python -m tests.benchmarks.speed` has the times.
+its weights at three quarters, and in float32 with a stride at a quarter. Here are other ways to add it up, for 3x3 in
+float32 and for 1x1 in bfloat16; what they round stays in this one gradient and reaches no other layer.
+`python -m tests.benchmarks.speed` has the times.
 
 Shapes: B images, C channels in, O channels out, H and W size of the output, T tiles.
 """
@@ -27,16 +28,17 @@ def fast_weight_gradient(gradient: Tensor, x: Tensor, kernel: tuple[int, int], g
     """(B, O, H, W), (B, C, ., .) -> (O, C, *kernel), or None where PyTorch's own way is the faster.
 
     `geometry` is stride, padding, dilation and groups of the convolution. The result differs from PyTorch's by its
-    rounding: up to 1e-5 of the largest entry in float32.
+    rounding: up to 1e-5 of the largest entry in float32, a unit in the last place in bfloat16.
     """
     stride, padding, dilation, groups = geometry
     if x.device.type != "cpu" or (dilation, groups) != ((1, 1), 1):
         return None
     channels = min(gradient.shape[1], x.shape[1])
     positions = gradient[:, 0].numel()
-    if (x.dtype, *kernel, padding) == (torch.bfloat16, 1, 1, (0, 0)) and positions <= 8 * channels:
+    kind = (x.dtype, *kernel, padding)
+    if kind == (torch.bfloat16, 1, 1, (0, 0)) and positions <= 8 * channels:  # as in a ResNet's last stage
         return _by_one_product(gradient, x[:, :, :: stride[0], :: stride[1]])
-    if (x.dtype, *kernel, padding) != (torch.float32, 3, 3, (1, 1)):
+    if kind != (torch.float32, 3, 3, (1, 1)):
         return None
     if stride == (2, 2):
         return _by_taps(gradient, x)

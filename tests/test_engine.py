@@ -154,6 +154,28 @@ def rates(recipe: Recipe, updates: int, per_epoch: int) -> list[float]:
     return [recipe.rate_factor(update, per_epoch) for update in range(updates)]
 
 
+def test_in_bfloat16_with_dropout_a_run_that_goes_on_is_one_that_never_stopped() -> None:
+    def make() -> Training:
+        torch.manual_seed(0)
+        detr = Detr(dataclasses.replace(SMALL_DETR, dropout=0.1))
+        return Training(detr, SetCriterion(3, HungarianMatcher()), RECIPE, 4, BFLOAT16)
+
+    whole, first = make(), make()
+    torch.manual_seed(1)
+    whole.train_epoch([make_batch(3)] * 4)
+    torch.manual_seed(1)
+    first.train_epoch([make_batch(3)] * 2)
+    saved = first.state() | {"model": snapshot(first.model)}
+    second = make()
+    second.model.load_state_dict(saved["model"])
+    second.restore(saved, Path("checkpoint.pth"))
+    second.train_epoch([make_batch(3)] * 2)
+    assert all(torch.equal(value, whole.model.state_dict()[name]) for name, value in second.model.state_dict().items())
+    torch.manual_seed(2)  # dropout does matter
+    first.train_epoch([make_batch(3)] * 2)
+    assert not torch.equal(first.model.query_embed.weight, whole.model.query_embed.weight)
+
+
 def test_learning_rate_schedules() -> None:
     assert rates(Recipe(lr_drop=2), 9, 2) == pytest.approx([1] * 4 + [0.1] * 4 + [0.01])
     warm = rates(Recipe(lr_drop=2, warmup_steps=3), 5, 2)

@@ -55,20 +55,20 @@ def test_stands_in_for_pytorchs_behind_a_folded_norm(stride: int, size: tuple[in
         assert (gradient - expectation).abs().max() < 1e-5 * expectation.abs().max()
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 2)])
 @pytest.mark.parametrize("size", [(0, 4), (1, 1), (5, 8), (9, 12)])
-def test_one_product_equals_a_sum_over_positions(size: tuple[int, int], stride: int) -> None:
+def test_one_product_equals_a_sum_over_positions(size: tuple[int, int], stride: tuple[int, int]) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 5, *size, dtype=torch.float64).to(memory_format=torch.channels_last)
-    seen = x[:, :, ::stride, ::stride]
+    seen = x[:, :, :: stride[0], :: stride[1]]
     gradient = torch.randn(2, 3, *seen.shape[2:], dtype=torch.float64)
     expected = torch.einsum("bohw,bchw->oc", gradient, seen)[:, :, None, None]
     torch.testing.assert_close(_by_one_product(gradient, seen), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [(6, 10), (7, 9)])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_one_product_stands_in_for_pytorchs_in_bfloat16(stride: int, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (1, 2)])
+def test_one_product_stands_in_for_pytorchs_in_bfloat16(stride: tuple[int, int], size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(72, 64, 1, stride, bias=False)
     norm = FrozenBatchNorm2d(64)
@@ -76,7 +76,7 @@ def test_one_product_stands_in_for_pytorchs_in_bfloat16(stride: int, size: tuple
     x = torch.randn(2, 72, *size).bfloat16().requires_grad_()
     out = conv_norm(x, conv, norm)
     towards = torch.randn_like(out)
-    assert fast_weight_gradient(towards, x.detach(), (1, 1), ((stride, stride), (0, 0), (1, 1), 1)) is not None
+    assert fast_weight_gradient(towards, x.detach(), (1, 1), (stride, (0, 0), (1, 1), 1)) is not None
     (gradient,) = torch.autograd.grad(out, conv.weight, towards)
     conv, norm = conv.double(), norm.double()
     (expected,) = torch.autograd.grad(norm(conv(x.detach().double())), conv.weight, towards.double())
@@ -101,13 +101,14 @@ def test_an_input_that_wants_no_gradient_as_behind_frozen_layers() -> None:
 
 
 def test_all_else_is_left_to_pytorch() -> None:
-    def is_left(channels: int = 128, side: int = 16, dtype: torch.dtype = torch.float32, **change: object) -> bool:
+    def is_left(
+        channels: int = 128, side: int = 16, dtype: torch.dtype = torch.float32, wider: int = 1, **change: object
+    ) -> bool:
         of = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1, **change}
         x = torch.zeros(1, channels, *(side * step for step in of["stride"]), dtype=dtype)
         kernel, *geometry = of.values()
-        return (
-            fast_weight_gradient(torch.zeros(1, channels, side, side, dtype=dtype), x, kernel, tuple(geometry)) is None
-        )
+        gradient = torch.zeros(1, wider * channels, side, side, dtype=dtype)
+        return fast_weight_gradient(gradient, x, kernel, tuple(geometry)) is None
 
     assert not is_left() and not is_left(stride=(2, 2)) and not is_left(channels=8, side=1, stride=(2, 2))
     assert is_left(dtype=torch.bfloat16) and is_left(dtype=torch.float64)
@@ -118,4 +119,5 @@ def test_all_else_is_left_to_pytorch() -> None:
     narrow = {"kernel": (1, 1), "padding": (0, 0), "dtype": torch.bfloat16, "channels": 32}
     assert not is_left(**narrow) and not is_left(**narrow, stride=(2, 2))
     assert is_left(**{**narrow, "dtype": torch.float32}) and is_left(**{**narrow, "padding": (1, 1)})
-    assert is_left(**narrow, side=17) and is_left(**narrow, groups=32)
+    assert is_left(**narrow, side=17) and is_left(**narrow, side=17, wider=2) and is_left(**narrow, groups=32)
+    assert is_left(**{**narrow, "channels": 31})

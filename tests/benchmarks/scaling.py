@@ -39,10 +39,7 @@ def cost(side: int, images: int, queries: int, rounds: int) -> tuple[float, floa
 
 
 def fitted(sizes: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """What is fixed, grows with the size and with its square, none of them negative: (3,), by least relative squares.
-
-    In this order: weights and optimiser, convolutions and linear layers, attention.
-    """
+    """What is fixed, grows with the size and with its square, none negative: (3,), by least relative squares."""
     terms = sizes[:, None] ** np.arange(3)
     return nnls(terms / costs[:, None], np.ones(len(sizes)))[0]
 

@@ -84,10 +84,18 @@ def compare_losses(rounds: int) -> None:
 
 
 def compare_weight_gradients(rounds: int) -> None:
-    """Gradients of the weights of ResNet-50's 3x3 convolutions in float32, by `fast_weight_gradient` and by PyTorch."""
-    for stride in (1, 2):
-        what = f"weight gradients, 3x3, stride {stride}: 128, 256, 512 channels, together"
-        report_parts(what, _time_weight_gradients, (stride, rounds))
+    """Gradients of the weights of ResNet-50's convolutions, by `fast_weight_gradient` and by PyTorch."""
+    maps = ((128, 80, 108), (256, 40, 54), (512, 20, 27))  # channels, height and width behind a stage's first 3x3
+    for what, layers in (
+        ("float32, 3x3, stride 1: 128, 256, 512 channels", [(c, c, h, w, 3, 1) for c, h, w in maps]),
+        ("float32, 3x3, stride 2: 128, 256, 512 channels", [(c, c, h, w, 3, 2) for c, h, w in maps]),
+        (
+            "bfloat16, 1x1, last stage",
+            [(512, 2048, 20, 27, 1, 1), (2048, 512, 20, 27, 1, 1), (1024, 2048, 20, 27, 1, 2)],
+        ),
+    ):
+        dtype = BF16 if what.startswith("bfloat16") else torch.float32
+        report_parts(f"weight gradients, {what}, together", _time_weight_gradients, (layers, dtype, rounds))
 
 
 def compare_attention(rounds: int) -> None:
@@ -106,23 +114,26 @@ def report_parts(what: str, measure: Callable[..., dict[str, list[float]]], argu
     report(what, f"{mine:.0f} ms", f"{theirs:.0f} ms by PyTorch", comparison)
 
 
-def _time_weight_gradients(stride: int, rounds: int) -> dict[str, list[float]]:
-    """Times of one convolution of each stage, for 2 images of 640x864."""
-    geometry = ((stride, stride), (1, 1), (1, 1), 1)
-    layers = []
-    for channels, height, width in ((128, 80, 108), (256, 40, 54), (512, 20, 27)):
-        x, gradient = (
-            torch.randn(2, channels, height * side, width * side).to(memory_format=torch.channels_last)
-            for side in (stride, 1)
+def _time_weight_gradients(
+    layers: list[tuple[int, int, int, int, int, int]], dtype: torch.dtype, rounds: int
+) -> dict[str, list[float]]:
+    """Times of convolutions of 2 images; each is channels in and out, output height and width, kernel and stride."""
+    calls = []
+    for channels, out, height, width, kernel, stride in layers:
+        shapes = (
+            (2, out, height, width),
+            (2, channels, height * stride, width * stride),
+            (out, channels, kernel, kernel),
         )
-        layers.append((gradient, x, torch.empty(channels, channels, 3, 3).to(memory_format=torch.channels_last)))
+        tensors = [torch.randn(shape).to(dtype, memory_format=torch.channels_last) for shape in shapes]
+        calls.append((*tensors, ((stride, stride), (kernel // 2, kernel // 2), (1, 1), 1)))
 
     def run_ours() -> None:
-        for gradient, x, weight in layers:
+        for gradient, x, weight, geometry in calls:
             fast_weight_gradient(gradient, x, weight.shape[2:], geometry)
 
     def run_pytorch() -> None:
-        for gradient, x, weight in layers:
+        for gradient, x, weight, geometry in calls:
             torch.ops.aten.convolution_backward(
                 gradient, x, weight, None, *geometry[:3], False, (0, 0), 1, (False, True, False)
             )
@@ -132,7 +143,8 @@ def _time_weight_gradients(stride: int, rounds: int) -> dict[str, list[float]]:
 
 def _time_attention(dropout: float, rounds: int) -> dict[str, list[float]]:
     """Times for the feature maps of 2 images of 640x864."""
-    inputs = [torch.randn(2, 8, 540, 32).bfloat16().requires_grad_() for _ in range(3)]
+    flat = [torch.randn(2, 540, 256).bfloat16() for _ in range(3)]
+    inputs = [x.unflatten(-1, (8, 32)).transpose(1, 2).requires_grad_() for x in flat]
     mask = torch.ones(2, 1, 1, 540, dtype=torch.bool)
     towards = torch.ones_like(inputs[0])
     sides = {"ours": attend, "PyTorch": F.scaled_dot_product_attention}
