@@ -27,9 +27,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropo
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout)
     dtype = query.dtype
-    learns = torch.is_grad_enabled() and query.requires_grad
     with torch.autocast("cpu", enabled=False):
-        if dtype == torch.float16 or (dtype == torch.bfloat16 and not learns):
+        if dtype == torch.float16 or (dtype == torch.bfloat16 and not torch.is_grad_enabled()):
             query, key, value = query.float(), key.float(), value.float()  # SDPA is the fastest so, and more precise
         if dropout or query.dtype == torch.bfloat16:
             return _WrittenOut.apply(query, key, value, mask, dropout).to(dtype)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 
@@ -129,15 +128,15 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def in_turn(
-    calls: dict[Any, Callable[[], object]], rounds: int, warm_up: int = 1, before_each: int = 0
-) -> dict[Any, list[float]]:
+    calls: dict[str, Callable[[], object]], rounds: int, warm_up: int = 1, before_each: int = 0
+) -> dict[str, list[float]]:
     """Times of every call, A B C A B C ..., after rounds that are not counted: a slow minute slows all alike.
 
     `before_each` calls are made before each that is counted: who has waited finds caches and memory cold.
     """
     for call in list(calls.values()) * warm_up:
         call()
-    times: dict[Any, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             for _ in range(before_each):

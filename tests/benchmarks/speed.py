@@ -49,11 +49,11 @@ def compare_networks(rounds: int) -> None:
             for name, dtype in (("float32", None), ("bfloat16", BF16)):
                 for side, (kind, config) in timed.items():
                     process = stack.enter_context(OwnProcess(kind, **{"dropout": 0.0, **config}))
-                    calls[side, name] = partial(process, method, dtype)
+                    calls[f"{side} {name}"] = partial(process, method, dtype)
             times = in_turn(calls, rounds, warm_up=4, before_each=1)  # memory allocators take some steps to settle
         for side in [side for side in timed if side != "peer"]:
             for mine, theirs in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
-                a, b = times[side, mine], times["peer", theirs]
+                a, b = times[f"{side} {mine}"], times[f"peer {theirs}"]
                 report(
                     f"{what}{side.removeprefix('ours')}, R50, 2 x 640x864, {mine} against {theirs}",
                     f"{statistics.median(a):.2f} s",
