@@ -89,9 +89,7 @@ def main() -> None:
     """Run alone, or as one of the processes that torchrun started: all of them compute, only the first one reports."""
     args = parse_arguments()
     from detr import distributed
-    from detr.device import keep_freed_memory
 
-    keep_freed_memory()
     processes = distributed.join()
     silent = contextlib.nullcontext() if processes.is_main else contextlib.redirect_stdout(None)
     with silent, distributed.together(processes):
@@ -435,9 +433,14 @@ def build_parts(args: argparse.Namespace, start: Start, processes: "Processes") 
 
     from detr.criterion import SetCriterion
     from detr.device import pick_device, pick_precision
+    from detr.malloc import tune_malloc
     from detr.matcher import HungarianMatcher
 
     device = pick_device(args.device, processes)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what NCCL and the thread that pins batches take
+    if device.type == "cpu":
+        tune_malloc()
     torch.manual_seed(args.seed)
     data = load_data(args)
     model = build_model(args, start, data)

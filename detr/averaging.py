@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from detr import distributed
 from detr.criterion import Losses, SetCriterion
 
+HOST = torch.device("cpu")
+
 
 class Means:
     """Running means of the loss, its terms and the learning rate; the sums stay on the device until they are read."""
@@ -17,12 +19,13 @@ class Means:
         self._sums: Tensor | None = None  # of every name, and how many were counted
         self._rates, self._updates = 0.0, 0
 
-    def add(self, losses: Losses, counts: Tensor | bool = True, rate: float = 0.0) -> None:
-        """Count the losses of one batch or update, unless `counts`, which may still be on the device, is False."""
+    def add(self, losses: Losses, counts: Tensor | None = None, rate: float = 0.0) -> None:
+        """Count the losses of one batch or update, unless `counts`, (), which may still be on the device, is False."""
         self._names = ["loss", *losses.terms]
         values = torch.stack((losses.total.detach(), *losses.terms.values(), torch.ones_like(losses.total.detach())))
-        values = torch.where(torch.as_tensor(counts, device=values.device), values, 0)
-        self._sums = values if self._sums is None else self._sums.to(values.device) + values
+        if counts is not None:
+            values = torch.where(counts, values, 0)
+        self._sums = values if self._sums is None else self._sums + values
         self._rates += rate
         self._updates += 1
 
@@ -47,7 +50,7 @@ class Means:
         together = Means()
         for state in states:
             sums = state["sums"] if together._sums is None else together._sums + state["sums"]
-            together.restore({**state, "sums": sums, "updates": together._updates + state["updates"]})
+            together.restore({**state, "sums": sums, "updates": together._updates + state["updates"]}, HOST)
         return together
 
     def state(self) -> dict:
@@ -55,10 +58,10 @@ class Means:
         sums = None if self._sums is None else self._sums.cpu()
         return {"names": self._names, "sums": sums, "rates": self._rates, "updates": self._updates}
 
-    def restore(self, state: dict) -> None:
-        """Go on from `state`."""
+    def restore(self, state: dict, device: torch.device) -> None:
+        """Go on from `state`, with the sums on the device that computes the losses."""
         self._names, self._rates, self._updates = state["names"], state["rates"], state["updates"]
-        self._sums = state["sums"]
+        self._sums = None if state["sums"] is None else state["sums"].to(device)
 
     def _means(self) -> dict[str, float]:
         *sums, count = self._sums.tolist()

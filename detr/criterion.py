@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from detr.boxes import cxcywh_to_xyxy, generalized_iou
 from detr.matcher import HungarianMatcher, Match
-from detr.structures import DetrOutput, Targets
+from detr.structures import DetrOutput, Targets, to_device
 
 TINY = 1e-12  # in place of a normaliser that is 0, so that 0 / 0 is 0
 
@@ -132,16 +132,14 @@ class SetCriterion(nn.Module):
     def _cardinality_error(self, logits: Tensor, targets: Targets) -> Tensor:
         """Absolute error in the number of objects found, summed: (L, B, Q, K + 1) -> (L,). Logged, not trained on."""
         found = (logits.argmax(-1) != self.num_classes).sum(-1).float()  # (L, B)
-        # Without waiting where the driver has taken the few bytes when the call returns, as CUDA's has.
-        wanted = torch.tensor(targets.counts, dtype=torch.float32)
-        wanted = wanted.to(logits.device, non_blocking=logits.device.type == "cuda")
-        return (found - wanted).abs().sum(-1)
+        num_targets = to_device(torch.tensor(targets.counts, dtype=torch.float32), logits.device)
+        return (found - num_targets).abs().sum(-1)
 
     def _class_error(self, logits: Tensor, target_classes: Tensor, whole: Normalisers) -> Tensor:
         """Percentage of matched queries of the last layer that name another class, (); 100 where nothing is matched."""
         wanted = target_classes[-1]
         if not whole.matched:
-            return logits.new_tensor(100 * logits.shape[1] / whole.images)
+            return logits.new_full((), 100 * logits.shape[1] / whole.images)
         wrong = (wanted != self.num_classes) & (logits[-1].argmax(-1) != wanted)
         return 100 * wrong.sum() / whole.matched
 

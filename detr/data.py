@@ -20,6 +20,7 @@ from detr.annotations import check_images, read_coco
 from detr.boxes import normalise_cxcywh, xywh_to_xyxy
 from detr.errors import UserError
 from detr.images import read_rgb
+from detr.malloc import restore_malloc
 from detr.sampler import Key, KeyBatches
 from detr.structures import Batch, Targets
 from detr.transforms import View, apply_to_boxes, apply_to_image, fitted_size_hw
@@ -234,14 +235,15 @@ def make_loader(images: CocoImages, batches: KeyBatches, num_workers: int, pin_m
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         generator=torch.Generator(),  # of its own: starting an epoch must not move the model's random numbers
-        worker_init_fn=_leave_signals_to_the_main_process,
+        worker_init_fn=_start_worker,
     )
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     """Ctrl-C in a terminal signals the whole process group; the main process decides when its helpers end."""
     if hasattr(os, "setpgrp"):  # not on Windows
         os.setpgrp()
+    restore_malloc()
 
 
 class LoaderDied(UserError):

@@ -1,7 +1,6 @@
 """What the machine offers: which device, and in which number format it computes fastest."""
 
 import contextlib
-import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -18,21 +17,20 @@ AMP_CHOICES = ("auto", "bf16", "fp16", "off")
 
 
 def pick_device(name: str, processes: Processes = ALONE) -> torch.device:
-    """The device called `name`; `auto` takes CUDA, then MPS, then the CPU; of several processes on a machine each takes
-    a GPU of its own. Raises UserError when it is not there.
+    """Return the device called `name`, on CUDA always with an index.
+
+    `auto` takes CUDA, then MPS, then the CPU. CUDA without an index is the current GPU; of several processes on a
+    machine each takes a GPU of its own. Nothing of the process is changed. Raises UserError when it is not there.
     """
-    if processes.count > 1 and (name == "cuda" or (name == "auto" and torch.cuda.is_available())):
-        name = f"cuda:{processes.local_rank}"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
+        if name == "cuda":
+            name = f"cuda:{processes.local_rank if processes.count > 1 else torch.cuda.current_device()}"
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from error
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32, as convolutions have by default
     return device
 
 
@@ -68,20 +66,6 @@ def out_of_memory_named(where: str, batches: list[Batch]) -> Iterator[None]:
 _OUT_OF_MEMORY = ("out of memory", "alloc_failed", "can't allocate memory", "not enough memory")
 
 
-def keep_freed_memory() -> None:
-    """Ask the C library (glibc; elsewhere nothing happens) to keep freed memory for the next tensor; call it first.
-
-    By default it hands every large block back to the system, and each step on a CPU then spends up to a third of its
-    time on having the same pages cleared and mapped again. The settings are mallopt(3)'s.
-    """
-    arena_max, mmap_max, trim_threshold = -8, -4, -1
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(arena_max, 1)  # one heap for all threads: what the backward thread frees, the forward pass finds
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
-
-
 class Precision(NamedTuple):
     """The number format of the network's forward and backward pass; heads, matching and losses stay in float32."""
 
@@ -111,7 +95,10 @@ def pick_precision(amp: str, device: torch.device) -> Precision:
 def _native_format(device: torch.device) -> str:
     if device.type == "cuda":
         # Counting emulation, as is the default, would choose bfloat16 on cards that are slower with it.
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16"
+        # Before Volta there are no tensor cores, and most cards compute float16 at 1/64 of float32's rate.
+        return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "off"
     return "bf16" if device.type == "cpu" and _cpu_has_bfloat16() else "off"
 
 

@@ -69,7 +69,7 @@ class Training:
         self.scaler = torch.amp.GradScaler(precision.device_type, enabled=precision.dtype == torch.float16)
         self.average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay else None
         self._network = distributed.wrap(model)
-        self._pending: tuple[Tensor, Losses, list[Targets]] | None = None  # an update that was not looked at yet
+        self._pending: tuple[Tensor, Losses, list[Targets]] | None = None  # a step that was not looked at yet
         self._statistics = live_statistics(model)
 
     @property
@@ -99,15 +99,23 @@ class Training:
             self.updates_done += 1
             if self.average:
                 self.average.update(self._updates_so_far)
-            self._pending = finite, losses, [batch.targets for batch in update]
+            # From a GPU a copy into pinned memory, which is there once the host waits for anything later.
+            on_host = finite.to("cpu", non_blocking=self.device.type == "cuda")
+            self._pending = on_host, losses, [batch.targets for batch in update]
             self.images += sum(len(batch.images) for batch in update) * self.processes.count
             self.seconds = time.monotonic() - began
             on_update()
-        self._settle()
+        self._settle_after_waiting()
         return self.means.log_terms(self.criterion)
 
+    def _settle_after_waiting(self) -> None:
+        """Wait for the device, then look at whether the last step was finite."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self._settle()
+
     def _settle(self) -> None:
-        """Look at whether the last update was finite."""
+        """Look at whether the last step was finite; the host has waited for the device since."""
         if self._pending is None:
             return
         (finite, losses, targets), self._pending = self._pending, None
@@ -143,7 +151,7 @@ class Training:
 
         Raises UserError when the last update was not finite, as `train_epoch` does.
         """
-        self._settle()
+        self._settle_after_waiting()
         return {
             "optimizer": self.optimizer.state_dict(),
             # What torch's StepLR would hold.
@@ -188,7 +196,7 @@ class Training:
         step = checkpoint.get("step")
         if step and step["updates_per_epoch"] == self.updates_per_epoch:
             self.updates_done = step["updates_done"]
-            self.means.restore(step["means"])
+            self.means.restore(step["means"], self.device)
         if self.average:
             saved = checkpoint.get("ema") or checkpoint["model"]
             self.average.model.load_state_dict(saved | plain_state(self.average.model)[1])
@@ -237,7 +245,7 @@ class Training:
                 with self.precision.autocast():
                     outputs = self._network(moved.images, moved.padding_mask)
                 losses = self.criterion(outputs, moved.targets.repeated(groups), whole)
-                self._settle()  # the matching has just waited for the device: reading this costs nothing
+                self._settle()  # the matching has just waited for the device
                 # The mean over the processes is taken of the gradients; normalised by the whole they are to be summed.
                 self.scaler.scale(losses.total * self.processes.count).backward()
             found.append(Losses(losses.total.detach(), losses.terms))

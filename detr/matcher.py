@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detr.boxes import cxcywh_to_xyxy, generalized_iou
 from detr.errors import UserError
-from detr.structures import DetrOutput, Targets
+from detr.structures import DetrOutput, Targets, to_device
 
 WORST = 1e9  # dearer than any pair of finite boxes
 
@@ -61,12 +61,16 @@ class HungarianMatcher:
 
         A cost that is not finite is matched last: the loss will not be finite either, and says so.
         """
-        cost = matching_cost(outputs, targets, *self.costs).cpu().numpy()
-        cost = np.nan_to_num(cost, copy=False, nan=WORST, posinf=WORST, neginf=WORST)  # SciPy refuses others
-        pairs = [
-            np.stack(np.broadcast_arrays(layer, image, *linear_sum_assignment(cost[layer, image, :, :count])))
-            for layer in range(cost.shape[0])
-            for image, count in enumerate(targets.counts)
-        ]
-        indices = torch.from_numpy(np.concatenate(pairs, axis=1)).to(outputs.logits.device, torch.int64)
-        return Match(*indices)
+        cost = matching_cost(outputs, targets, *self.costs)
+        return Match(*to_device(assign(cost.cpu(), targets.counts), outputs.logits.device))
+
+
+def assign(cost: Tensor, counts: list[int]) -> Tensor:
+    """Find the cheapest pairs: costs (L, B, Q, T) on the host, objects per image -> rows of `Match` (4, M), int64."""
+    finite = np.nan_to_num(cost.numpy(), copy=False, nan=WORST, posinf=WORST, neginf=WORST)  # SciPy refuses others
+    pairs = [
+        np.stack(np.broadcast_arrays(layer, image, *linear_sum_assignment(finite[layer, image, :, :count])))
+        for layer in range(finite.shape[0])
+        for image, count in enumerate(counts)
+    ]
+    return torch.from_numpy(np.concatenate(pairs, axis=1, dtype=np.int64))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from detr.backbone import Backbone
 from detr.data import load_folder, make_loader, read_batches
-from detr.device import keep_freed_memory
+from detr.malloc import tune_malloc
 from detr.sampler import KeyBatches
 from detr.structures import Targets
 from detr.transforms import augmented_view, evaluation_view, jittered_view
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--max_size", type=int, default=320)
     parser.add_argument("--epochs", type=int, default=1)
     args = parser.parse_args()
-    keep_freed_memory()
+    tune_malloc()
     torch.manual_seed(SEED)
     backbone = Backbone(args.backbone, stride=args.stride, batch_norm="live")
     train(backbone, args.folder, args.scale, args.max_size, args.epochs)

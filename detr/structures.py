@@ -9,6 +9,12 @@ import torch
 from torch import Tensor
 
 
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a small tensor of the host to a device; the host does not wait for a GPU."""
+    is_cuda = device.type == "cuda"
+    return (values.pin_memory() if is_cuda else values).to(device, non_blocking=is_cuda)
+
+
 class Targets(NamedTuple):
     """The objects of a batch, padded to the fullest image so that they travel to the device in two copies."""
 

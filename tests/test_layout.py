@@ -16,6 +16,7 @@ TENSORS = OPEN | {"structures", "boxes"}
 NETWORK = TENSORS | {"backbone", "position", "transformer"}
 ALLOWED = {
     "errors": set(),
+    "malloc": set(),
     "images": OPEN,
     "public_weights": set(),
     "class_rows": OPEN,
@@ -31,7 +32,7 @@ ALLOWED = {
     "report": OPEN | {"report", "images", "imported", "fonts"},
     "transforms": TENSORS,
     "sampler": TENSORS | {"transforms"},
-    "data": TENSORS | {"annotations", "images", "transforms", "sampler"},
+    "data": TENSORS | {"annotations", "images", "malloc", "transforms", "sampler"},
     "weight_gradient": TENSORS,
     "backbone": TENSORS | {"weight_gradient"},
     "position": TENSORS,
@@ -44,7 +45,7 @@ ALLOWED = {
     "postprocess": TENSORS,
     "checkpoint": TENSORS | {"model", "backbone", "public_weights", "class_rows"},
     "shrink": {"checkpoint"},
-    "pretrain_backbone": TENSORS | {"backbone", "data", "device", "sampler", "transforms"},
+    "pretrain_backbone": TENSORS | {"backbone", "data", "malloc", "sampler", "transforms"},
     "distributed": OPEN,
     "device": TENSORS | {"distributed"},
     "schedule": OPEN,
@@ -64,6 +65,7 @@ TORCH_FREE = (
     "fonts",
     "images",
     "imported",
+    "malloc",
     "public_weights",
     "report",
     "sample",

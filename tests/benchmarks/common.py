@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager
 import torch
 
 from detr.criterion import SetCriterion
-from detr.device import Precision, keep_freed_memory
+from detr.device import Precision
 from detr.engine import Training
+from detr.malloc import tune_malloc
 from detr.matcher import HungarianMatcher
 from detr.model import Detr, DetrConfig
 from detr.schedule import Recipe
@@ -108,7 +109,7 @@ def _build(side: str, config: dict) -> None:
     """Build the model that `_call` runs, in the process of this side."""
     global _model
     if side == "ours":
-        keep_freed_memory()  # as main.py does; the peer's process runs as Python does by itself
+        tune_malloc()  # as main.py does; the peer's process runs as Python does by itself
     _model = Ours(make_batch(), **config)
     if side == "peer":
         _model = Peer(_model)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from detr.data import load_folder, make_loader
-from detr.device import keep_freed_memory
+from detr.malloc import tune_malloc
 from detr.sampler import KeyBatches
 from detr.transforms import augmented_view, evaluation_view
 
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    keep_freed_memory()  # as main.py does
+    tune_malloc()  # as main.py does
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_folder(folder, args.images)

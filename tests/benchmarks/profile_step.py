@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
-from detr.device import keep_freed_memory
+from detr.malloc import tune_malloc
 from tests.benchmarks.common import BF16, CLIP, Ours, make_batch, precision
 from utils import COLOURS, atomic_path
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path(".github/profile.png"))
     args = parser.parse_args()
-    keep_freed_memory()  # as main.py does
+    tune_malloc()  # as main.py does
     ours = Ours(make_batch())
     formats = {"float32": None, "bfloat16": BF16}
     parts: dict[str, dict[str, float]] = {}

@@ -18,7 +18,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.optimize import nnls
 
-from detr.device import keep_freed_memory, pick_device, pick_precision
+from detr.device import pick_device, pick_precision
+from detr.malloc import tune_malloc
 from tests.benchmarks.common import Ours, make_batch, seconds
 from utils import COLOURS, atomic_path
 
@@ -29,7 +30,7 @@ QUERIES = (100, 200, 300, 600, 900)
 
 def cost(side: int, images: int, queries: int, rounds: int) -> tuple[float, float]:
     """Seconds and peak MiB (above the imports) of a step on square images, in the number format of `--amp auto`."""
-    keep_freed_memory()  # as main.py does
+    tune_malloc()  # as main.py does
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     dtype = pick_precision("auto", pick_device("cpu")).dtype
     ours = Ours(make_batch(images, side, side), num_queries=queries)

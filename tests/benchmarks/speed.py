@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from detr.attend import attend
-from detr.device import keep_freed_memory
+from detr.malloc import tune_malloc
 from detr.weight_gradient import fast_weight_gradient
 from tests.benchmarks.common import BF16, Ours, OwnProcess, Peer, in_turn, make_batch, ratio, seconds
 
@@ -109,7 +109,7 @@ def compare_attention(rounds: int) -> None:
 
 def report_parts(what: str, measure: Callable[..., dict[str, list[float]]], arguments: tuple) -> None:
     """A row of milliseconds from `measure`, run in a process that keeps its memory as main.py does."""
-    with multiprocessing.get_context("spawn").Pool(1, keep_freed_memory) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, tune_malloc) as pool:
         times = pool.apply(measure, arguments)
     mine, theirs = (statistics.median(times[side]) * 1000 for side in ("ours", "PyTorch"))
     comparison = f"{ratio(times['ours'], times['PyTorch']):.2f} x"
