@@ -25,7 +25,6 @@ import torch.utils._foreach_utils
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 HOST = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +56,7 @@ class FakeGpu(contextlib.AbstractContextManager):
         self.copies: list[Copy] = []
         self.waits: list[str] = []
         self.made_on: torch.device | None = None
+        self.rng_was_restored = False
         self.was_set = False  # whether the process has chosen its current GPU
         self._stack = contextlib.ExitStack()
 
@@ -109,10 +109,22 @@ class FakeGpu(contextlib.AbstractContextManager):
 
     def _set_rng_state_all(self, states: list[Tensor]) -> None:
         assert len(states) == self.count
+        self.rng_was_restored = True
 
     def _properties(self, device: object = None) -> SimpleNamespace:
         major, minor = self.capability
         return SimpleNamespace(name="Fake GPU", major=major, minor=minor, total_memory=16 * 2**30)
+
+    def _by_nccl(self, collective: Callable) -> Callable:
+        """NCCL talks of the current GPU, which each process must have chosen, and of its tensors."""
+
+        def call(*tensors: Tensor, **kwargs: object) -> object:
+            on_gpu = [x for x in tensors if device_of(x) != HOST]
+            assert self.was_set or not on_gpu, f"{_line()}: no torch.cuda.set_device before {collective.__name__}"
+            assert all(device_of(x).index == self.current for x in on_gpu), f"{_line()}: another process's GPU"
+            return collective(*tensors, **kwargs)
+
+        return call
 
     def _replacements(self) -> Iterator[tuple[object, str, object]]:
         cuda = {
@@ -144,6 +156,8 @@ class FakeGpu(contextlib.AbstractContextManager):
         yield torch.autograd, "_engine_run_backward", run
         yield dist, "is_nccl_available", lambda: True
         yield dist, "init_process_group", _with_gloo(dist.init_process_group)
+        yield from ((dist, name, self._by_nccl(getattr(dist, name))) for name in ("all_reduce", "broadcast", "barrier"))
+        yield torch.nn.parallel, "DistributedDataParallel", functools.partial(_Ddp, self)
         yield torch.Tensor, "pin_memory", _pin_memory
         for module in map(sys.modules.get, ("torch.optim.optimizer", "torch.nn.utils.clip_grad")):
             group = "_group_tensors_by_device_and_dtype"
@@ -158,8 +172,26 @@ _TAKE_A_DEVICE_TYPE = (
 )
 
 
+class _Ddp(torch.nn.parallel.DistributedDataParallel):
+    """DDP, whose compiled part makes buffers for the gradients."""
+
+    def __init__(self, gpu: FakeGpu, module: torch.nn.Module, **kwargs: object) -> None:
+        with gpu.inside(torch.device("cuda", gpu.current)):
+            super().__init__(module, **kwargs)
+        self.gpu = gpu
+
+    def forward(self, *args: object) -> object:
+        with self.gpu.inside(torch.device("cuda", self.gpu.current)):
+            return super().forward(*args)
+
+
 def _on_cpu(function: Callable) -> Callable:
-    return functools.partial(lambda device, *args, **kwargs: function(_real(device), *args, **kwargs))
+    """The same, asked for the CPU; bfloat16 stands in for float16, in which CPUs are a hundred times slower."""
+
+    def call(*args: object, **kwargs: object) -> object:
+        return function(*(torch.bfloat16 if value is torch.float16 else _real(value) for value in args), **kwargs)
+
+    return call
 
 
 def _with_gloo(init_process_group: Callable) -> Callable:
@@ -226,6 +258,15 @@ def _line() -> str:
     return "?"
 
 
+def _tensors(values: tuple) -> Iterator[Tensor]:
+    """The tensors among arguments, in lists of them too."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
 class _Storages(TorchDispatchMode):
     """Carries the marks from the inputs of every operation to its outputs, in the backward pass too."""
 
@@ -233,11 +274,9 @@ class _Storages(TorchDispatchMode):
         super().__init__()
         self.gpu = gpu
 
-    def __torch_dispatch__(
-        self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
+    def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> object:
         with torch._C.DisableTorchFunction():
-            inputs = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor) and not x.is_meta]
+            inputs = [x for x in _tensors((*args, *(kwargs or {}).values())) if not x.is_meta]
             devices = {device_of(x) for x in inputs if x.dim() or device_of(x) != HOST}
             if len(devices) > 1 and func not in MIXING and func.namespace == "aten":
                 raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got {devices}")
@@ -250,8 +289,8 @@ class _Storages(TorchDispatchMode):
             out = func(*args, **(kwargs or {}))
             device = next(iter(devices - {HOST}), None) if inputs else self.gpu.made_on
             if device is not None and func not in MIXING:
-                for x in tree_flatten(out)[0]:
-                    if isinstance(x, Tensor) and _storage(x)._cdata not in known:
+                for x in _tensors((out,)):
+                    if _storage(x)._cdata not in known:
                         _mark(x, device)
             return out
 
@@ -263,9 +302,7 @@ class _Devices(TorchFunctionMode):
         super().__init__()
         self.gpu = gpu
 
-    def __torch_function__(
-        self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
+    def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> object:
         kwargs = kwargs or {}
         tensor = args[0] if args and isinstance(args[0], Tensor) else None
         if func in (torch.device, torch._C._nn._parse_to):  # no more than names of devices
@@ -281,8 +318,9 @@ class _Devices(TorchFunctionMode):
             arrives = getattr(_storage(tensor), "fake_arrives", -1)
             assert len(self.gpu.waits) > arrives, f"{_line()} reads a copy of the GPU's that is still under way"
         asked = self._asked(func, args, kwargs)
-        with self.gpu.inside(next((d for x in tree_flatten(args)[0] if isinstance(x, Tensor) and (d := device_of(x)) != HOST), None)):
-            out = func(*tree_map(_real, args), **tree_map(_real, kwargs))
+        on_gpu = (device_of(x) for x in _tensors(args) if device_of(x) != HOST)
+        with self.gpu.inside(next(on_gpu, None)):
+            out = func(*map(_real, args), **{name: _real(value) for name, value in kwargs.items()})
         if func is Tensor.__deepcopy__:  # copies the storage, by no operation
             return _mark(out, device_of(tensor))
         if asked is None or not isinstance(out, Tensor):
