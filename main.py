@@ -13,7 +13,9 @@ import math
 import os
 import shutil
 import signal
+import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -91,9 +93,10 @@ def main() -> None:
     from detr import distributed
 
     processes = distributed.join()
-    silent = contextlib.nullcontext() if processes.is_main else contextlib.redirect_stdout(None)
-    with silent, distributed.together(processes):
-        run(args, processes)
+    with Path(os.devnull).open("w") as nowhere:
+        output = sys.stdout if processes.is_main else nowhere  # not None: libraries print too
+        with contextlib.redirect_stdout(output), distributed.together(processes):
+            run(args, processes)
 
 
 def run(args: argparse.Namespace, processes: "Processes") -> None:
@@ -126,6 +129,7 @@ def run(args: argparse.Namespace, processes: "Processes") -> None:
 def find_start(args: argparse.Namespace) -> Start:
     """What --resume, --weights and --eval mean here. Raises UserError when they contradict each other."""
     from detr.checkpoint import read_checkpoint
+    from detr.distributed import first_on_each_machine
 
     if args.resume == "auto":
         last = args.output_dir / LAST
@@ -135,7 +139,8 @@ def find_start(args: argparse.Namespace) -> Start:
     elif args.resume and args.weights:
         raise UserError("--resume FILE and --weights FILE: one of them; --resume auto goes with --weights")
     elif args.resume:
-        path = _fetched(args.resume) if args.resume.startswith(("http://", "https://")) else Path(args.resume)
+        is_url = args.resume.startswith(("http://", "https://"))
+        path = first_on_each_machine(partial(_fetched, args.resume)) if is_url else Path(args.resume)
     else:
         path = args.weights
     if args.eval and path is None:
@@ -161,7 +166,9 @@ def find_start(args: argparse.Namespace) -> Start:
 
 
 def _fetched(url: str) -> Path:
-    path = Path(url.rsplit("/", 1)[1])
+    path = Path(Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name)
+    if not path.name:
+        raise UserError(f"--resume {url}: names no file; accepted: the address of a weights file")
     prefixes = {weights.file_name: weights.sha256_prefix for weights in PUBLIC_WEIGHTS.values()}
     utils.download(url, path, prefixes.get(path.name, ""))
     return path
@@ -220,10 +227,19 @@ def check_output_folder(args: argparse.Namespace, start: Start) -> None:
     if args.output_dir.exists() and not args.output_dir.is_dir():
         raise UserError(f"{args.output_dir}: is a file; --output_dir names a folder")
     used = [path.name for path in files_of_run(args) if path.name != CONFIG]
-    if args.eval or goes_on_there(args, start) or not used:
+    if args.eval or not used:
         return
-    if start.path in files_of_run(args):
-        raise UserError(f"{start.path} would be deleted with the run in {args.output_dir}: take another --output_dir")
+    if goes_on_there(args, start):
+        if args.overwrite:
+            raise UserError(
+                f"--resume {args.resume} and --overwrite: the run in {args.output_dir} is resumed, or deleted; leave "
+                "one of them out"
+            )
+        return
+    backbone = args.backbone_weights if args.backbone_weights not in (None, "imagenet", "none") else None
+    for path in (start.path, backbone):
+        if path and any(utils.is_same_file(path, other) for other in files_of_run(args)):
+            raise UserError(f"{path} would be deleted with the run in {args.output_dir}: take another --output_dir")
     # Interrupted before its first checkpoint: there is nothing to go on with, and nothing to lose.
     only_begun = args.resume == "auto" and not {LAST, BEST} & set(used)
     if not (args.overwrite or only_begun):
@@ -456,7 +472,7 @@ def build_parts(args: argparse.Namespace, start: Start, processes: "Processes") 
 def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Training":
     """Optimiser and schedule; a continued run gets its state back, and is told where this command line differs."""
     from detr.checkpoint import read_checkpoint
-    from detr.engine import Training
+    from detr.engine import NONE_YET, Training, goodness
 
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Recipe)})
     updates = training_keys(args, parts).updates
@@ -473,10 +489,11 @@ def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Tra
     if start.continues:
         training.restore(start.checkpoint, start.path)
         if not goes_on_there(args, start):
-            training.best = {"AP": -math.inf, "epoch": -1}  # that detector stays where it is
-        elif (args.output_dir / BEST).exists():  # saved when it was found, which may be after the last checkpoint
-            found = read_checkpoint(args.output_dir / BEST).get("best", training.best)
-            training.best = max(training.best, found, key=lambda best: best["AP"])
+            training.best = dict(NONE_YET)  # that detector stays where it is
+        elif all((args.output_dir / name).exists() for name in (BEST, PREDICTIONS)):
+            # Saved when it was found, which may be after the last checkpoint.
+            saved = read_checkpoint(args.output_dir / BEST).get("best", training.best)
+            training.best = max(training.best, saved, key=goodness)
         if start.checkpoint["step"]["updates_done"] > training.updates_done:
             print(f"{start.path} is inside an epoch of other steps than this command's: the epoch begins again")
         then = arguments_of(start.checkpoint)
@@ -503,6 +520,11 @@ def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
         f"{trained:,} parameters to train on {len(data.train)} images, {len(data.val)} to evaluate on; "
         f"{parts.device}, {parts.precision}; epochs {training.epochs_done + 1} to {args.epochs}"
     )
+    if all(annotation.get("iscrowd", 0) for annotation in data.val_coco["annotations"]):
+        print(
+            "the validation images have no object: AP is not defined, and the weights of the lowest validation loss "
+            "are kept as the best"
+        )
     keys = training_keys(args, parts)
     train_loader, val_loader = load(args, parts, data.train, keys), validation_loader(args, parts)
     log_to = open_logs(args, parts, training.epochs_done)
@@ -518,7 +540,7 @@ def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
                 log |= evaluation
             ap = log.get("test_coco_eval_bbox", [None])[0]
             log |= {"epoch": epoch, "n_parameters": trained} | accounts(parts, training, log)
-            if training.end_epoch(ap):
+            if training.end_epoch(ap, log.get("test_loss", math.inf)):
                 save_best(args, parts, training, found)
             log_to(log)
             waited = epoch - training.best["epoch"]
@@ -531,10 +553,12 @@ def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
             left = (now - began) / max(1, epoch + 1 - first) * (args.epochs - epoch - 1)
             print(summary_line(f"epoch {epoch + 1}/{args.epochs}", log, training.best, left), flush=True)
             if training.out_of_patience:
-                print(f"stopping: no better AP in {args.patience} epochs")
+                print(f"stopping: no better detector in {args.patience} epochs")
                 break
     show = ["python", "results.py"] + (["--log", str(args.output_dir)] if args.output_dir != Path("outputs") else [])
-    print(f"done: {args.output_dir / BEST} has AP {training.best['AP']:.3f}; next: {utils.command_line(show)}")
+    best = training.best
+    score = f"AP {best['AP']:.3f}" if best["AP"] >= 0 else f"the lowest validation loss, {best['loss']:.3f}"
+    print(f"done: {args.output_dir / BEST} has {score}; next: {utils.command_line(show)}")
 
 
 def train_one_epoch(
@@ -563,7 +587,7 @@ def train_one_epoch(
             if args.save_every_steps and training.updates_done % args.save_every_steps == 0:
                 save_last(args, parts, training)
 
-        return training.train_epoch(read_batches(loader), on_update)
+        return training.train_epoch(read_batches(loader, stop.while_waiting), on_update)
 
 
 def evaluate_one_epoch(
@@ -583,7 +607,7 @@ def evaluate_one_epoch(
     began = time.monotonic()
     share_statistics(training.detector)
     with saved_when_stopped(args, parts, training, stop):
-        losses, metrics, found = evaluate_on(parts, training.detector, loader, on_step)
+        losses, metrics, found = evaluate_on(parts, training.detector, loader, on_step, stop.while_waiting)
     if not math.isfinite(losses["loss"]):
         raise UserError(
             f"epoch {training.epochs_done + 1}: on the validation images the loss is not finite (NaN or infinity): the "
@@ -604,8 +628,10 @@ def saved_when_stopped(
     try:
         yield
     except (utils.Stopped, LoaderDied) as reason:
-        if isinstance(reason, LoaderDied) and (not stop.signal or parts.processes.count > 1):
-            raise  # otherwise it was asked to stop as well, while no step was under way; others may be in one
+        if isinstance(reason, LoaderDied) and not stop.signal:
+            raise  # otherwise it was asked to stop as well
+        if isinstance(reason, LoaderDied | utils.BrokenOff) and parts.processes.count > 1:
+            raise  # others may be in a step: they do not save with us
         save_last(args, parts, training)
         raise stopped(args, training, stop) from None
 
@@ -621,7 +647,7 @@ def stopped(args: argparse.Namespace, training: "Training", stop: utils.StopRequ
 
 
 def evaluate_only(args: argparse.Namespace, start: Start, parts: Parts) -> None:
-    """Print the 12 COCO numbers and save the detections; a predictions.json that is there stays."""
+    """Print the 12 COCO numbers and save the detections; predictions.json is only ever that of checkpoint_best.pth."""
     from detr.data import loader_named
     from detr.report.precision import COCO_NUMBERS
 
@@ -630,7 +656,7 @@ def evaluate_only(args: argparse.Namespace, start: Start, parts: Parts) -> None:
     for name, value in zip(COCO_NUMBERS, metrics, strict=True):
         print(f"{name:10} {value:.4f}")
     path = args.output_dir / PREDICTIONS
-    if path.exists():
+    if path.exists() or not utils.is_same_file(start.path, args.output_dir / BEST):
         path = args.output_dir / f"predictions_{start.path.stem}.json"
     if parts.processes.is_main:
         utils.write_json(path, predictions)
@@ -669,7 +695,11 @@ def load(args: argparse.Namespace, parts: Parts, images: "CocoImages", keys: "Ke
 
 
 def evaluate_on(
-    parts: Parts, model: "Detr", val_loader: "DataLoader", on_step: Callable[[], None] = lambda: None
+    parts: Parts,
+    model: "Detr",
+    val_loader: "DataLoader",
+    on_step: Callable[[], None] = lambda: None,
+    while_waiting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> tuple[dict, list[float], list[dict]]:
     """Losses, the 12 COCO numbers and the detections on the validation images."""
     from detr.data import read_batches
@@ -684,7 +714,7 @@ def evaluate_on(
         return evaluate(
             model,
             parts.criterion,
-            read_batches(val_loader),
+            read_batches(val_loader, while_waiting),
             parts.data.val_coco,
             parts.data.label_map,
             parts.device,
@@ -748,10 +778,11 @@ def check_tensorboard() -> None:
 
 
 def append_log(path: Path, log: dict) -> None:
-    """Add one line to log.txt; a crash can cut it short, which resuming mends."""
+    """Add one line to log.txt, with null for what is not a number; a crash can cut it short, which resuming mends."""
+    log = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in log.items()}
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(log) + "\n")
+            file.write(json.dumps(log, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())  # before the checkpoint, which is to find its epoch in the log
     except OSError as error:
@@ -764,7 +795,8 @@ def summary_line(title: str, log: dict, best: dict, seconds_left: float) -> str:
     if "test_coco_eval_bbox" in log:
         ap, ap50 = log["test_coco_eval_bbox"][:2]
         star = " (best so far)" if best["epoch"] == log["epoch"] else ""
-        words += [f"val loss {log['test_loss']:.3f}", f"AP {ap:.3f}", f"AP50 {ap50:.3f}{star}"]
+        scores = [f"AP {ap:.3f}", f"AP50 {ap50:.3f}{star}"] if ap >= 0 else [f"AP not defined{star}"]
+        words += [f"val loss {log['test_loss']:.3f}", *scores]
     words += [f"lr {log['train_lr']:.1e}", f"{log['images_per_second']:.1f} images/s", f"{log['seconds']:.0f} s"]
     return "  ".join(words + ([f"{utils.duration(seconds_left)} left"] if seconds_left else []))
 
@@ -778,8 +810,9 @@ def write_nonfinite(args: argparse.Namespace, parts: Parts, report: dict) -> Non
 
 
 def save_best(args: argparse.Namespace, parts: Parts, training: "Training", found: list[dict]) -> None:
-    """The weights to use, and what they find on the validation images."""
+    """The weights to use, and what they find on the validation images: never what other weights found."""
     if parts.processes.is_main:
+        (args.output_dir / PREDICTIONS).unlink(missing_ok=True)  # a kill from here on leaves none
         utils.save_tensors(args.output_dir / BEST, detector_state(args, parts, training, training.detector))
         utils.write_json(args.output_dir / PREDICTIONS, found)
 

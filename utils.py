@@ -66,34 +66,65 @@ class Stopped(Exception):
         self.signal = signal_number
 
 
+class BrokenOff(Stopped):
+    """The script was asked to stop while it waited for something that did not come."""
+
+
 class StopRequest(contextlib.AbstractContextManager):
     """Inside it, Ctrl-C and SIGTERM only set `signal`, to be looked at where stopping is safe; a second Ctrl-C stops at
-    once.
+    once, and so does a wait that takes longer than `PATIENCE_S` from then on (`while_waiting`).
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    PATIENCE_S = 20.0
 
     def __init__(self) -> None:
         self.signal: int = 0
         self._before: dict[int, object] = {}
+        self._is_waiting = False
+
+    @contextlib.contextmanager
+    def while_waiting(self) -> Iterator[None]:
+        """Wrap what may wait for ever, such as for images from a drive that does not answer, and may be broken off.
+
+        Raises BrokenOff where it still waits `PATIENCE_S` after the request.
+        """
+        self._is_waiting = True
+        try:
+            yield
+        finally:
+            self._is_waiting = False
 
     def __enter__(self) -> "StopRequest":
         self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        if hasattr(signal, "SIGALRM"):  # not on Windows
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._break_off)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        if hasattr(signal, "SIGALRM"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not self.signal and hasattr(signal, "SIGCHLD"):
+        if not self.signal and hasattr(signal, "SIGALRM"):
             # Some schedulers stop the processes that load images too: from here on that is no error to break off for.
             # A function, as Python complains of a signal that came before it was told to ignore it.
-            signal.signal(signal.SIGCHLD, lambda *_: None)
+            self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+            signal.setitimer(signal.ITIMER_REAL, self.PATIENCE_S, 1.0)
         self.signal = self.signal or number
         os.write(2, b"\nstopping after this step; Ctrl-C now stops at once\n")  # print is not safe in here
+
+    def _break_off(self, number: int, frame: object) -> None:
+        if self._is_waiting:
+            raise BrokenOff(
+                f"stopped: no images came in {self.PATIENCE_S:.0f} s. The last checkpoint is whole: run the same "
+                "command with --resume auto",
+                self.signal,
+            )
 
 
 # -------------------------------------------------------------------------------------------------------- atomic files
@@ -141,6 +172,14 @@ def check_free_space(folder: Path, needed: int, what: str) -> None:
         )
 
 
+def is_same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths, however they are spelled, lead to one file that exists."""
+    try:
+        return Path(one).samefile(other)
+    except OSError:
+        return False
+
+
 def clear_unfinished(folder: Path) -> None:
     """Delete what `atomic_path` left half-written in a process that was killed."""
     for path in folder.glob(".*.part*"):
@@ -160,16 +199,22 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
         return
     lock = folder / ".lock"
-    with lock.open("w") as file:
-        try:
-            # Unlike flock's, this lock is not handed down to processes that load images: they may live a little longer.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder} is in use by another run; wait for it, stop it, or take another folder"
-            ) from None
-        except OSError:  # a drive without locks
-            pass
+    with contextlib.ExitStack() as stack:
+        while True:
+            file = stack.enter_context(lock.open("w"))
+            try:
+                # Unlike flock's, this lock is not handed down to processes that load images: they may live a little
+                # longer.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{folder} is in use by another run; wait for it, stop it, or take another folder"
+                ) from None
+            except OSError:  # a drive without locks
+                pass
+            # Its owner may have deleted the file between our opening and our locking it: that lock keeps nobody out.
+            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                break
         try:
             yield
         finally:

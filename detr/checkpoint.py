@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import itertools
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from detr.backbone import BACKBONES, STRIDES
 from detr.class_rows import ClassRows
+from detr.distributed import first_on_each_machine
 from detr.errors import UserError
 from detr.model import Detr, DetrConfig
 from detr.public_weights import PUBLIC_WEIGHTS
@@ -42,6 +44,8 @@ def read_checkpoint(path: Path) -> dict:
 
 def _read_tensors(path: Path) -> object:
     """`torch.load` with tensors and plain values only, plus the Namespace of the reference's own checkpoints."""
+    if path.suffix == ".safetensors":
+        raise UserError(f"{path}: safetensors files are not read; accepted: what torch.save writes (.pth)")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -60,10 +64,10 @@ def _read_tensors(path: Path) -> object:
 
 
 def strip_class_head(checkpoint: dict, config: dict) -> dict:
-    """What a fine-tuning starts from: the weights without the class head, the architecture without its classes, and the
-    size of the images where that is known.
+    """What a fine-tuning starts from: the detector's weights (the EMA's of a run) without the class head, the
+    architecture without its classes, and the size of the images where that is known.
     """
-    model = {key: value for key, value in checkpoint["model"].items() if key not in CLASS_HEAD}
+    model = {key: value for key, value in best_weights(checkpoint).items() if key not in CLASS_HEAD}
     stripped = {"model": model, "config": {key: value for key, value in config.items() if key != "num_classes"}}
     return stripped | {key: checkpoint[key] for key in ("resolution",) if key in checkpoint}
 
@@ -299,6 +303,17 @@ def restore_random_state(state: dict) -> None:
         torch.mps.set_rng_state(state["mps"])
 
 
+def _imagenet_weights(name: str) -> dict[str, Tensor]:
+    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    try:
+        return weights.get_state_dict(check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"the ImageNet weights of {name} could not be downloaded ({error}): fetch {weights.url} by hand and "
+            f"give its path as --backbone_weights, or start from a DETR with --resume"
+        ) from error
+
+
 def load_backbone_weights(detr: Detr, source: str) -> str:
     """Start the backbone from a classifier's weights: `imagenet` (torchvision's, downloaded once) or a file of them.
 
@@ -308,14 +323,7 @@ def load_backbone_weights(detr: Detr, source: str) -> str:
     body = detr.backbone[0].body
     name = detr.config.backbone
     if source == "imagenet":
-        weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-        try:
-            state = weights.get_state_dict(check_hash=True)
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"the ImageNet weights of {name} could not be downloaded ({error}): fetch {weights.url} by hand and "
-                f"give its path as --backbone_weights, or start from a DETR with --resume"
-            ) from error
+        state = first_on_each_machine(partial(_imagenet_weights, name))
     else:
         state = _read_tensors(Path(source))
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -7,6 +7,7 @@ the random numbers are drawn from them, whatever worker or process does the work
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from detr.annotations import check_images, read_coco
 from detr.boxes import normalise_cxcywh, xywh_to_xyxy
@@ -218,7 +219,25 @@ def collate(samples: list[Sample]) -> Batch:
         image_ids=[sample.image_id for sample in samples],
         original_sizes_hw=[sample.original_size_hw for sample in samples],
     )
-    return Batch(images, padding_mask, targets)
+    batch = Batch(images, padding_mask, targets)
+    if get_worker_info() is not None:
+        _move_to_shared_memory([images, padding_mask, labels, boxes_cxcywh])
+    return batch
+
+
+def _move_to_shared_memory(tensors: list[Tensor]) -> None:
+    """Move a batch to where the main process finds it. PyTorch would, but in a thread whose errors reach nobody: the
+    main process then waits for ever. Raises UserError where there is no room.
+    """
+    try:
+        for tensor in tensors:
+            tensor.share_memory_()
+    except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no shared memory for a batch of images ({reason}): {_SHM_HELP}") from error
+
+
+_SHM_HELP = "take --num_workers 0, or more of it (Docker: --shm-size 2g)"
 
 
 def make_loader(images: CocoImages, batches: KeyBatches, num_workers: int, pin_memory: bool) -> DataLoader:
@@ -268,14 +287,25 @@ def loader_named() -> Iterator[None]:
             raise
         raise LoaderDied(
             f"a process that loads images has died ({str(error).splitlines()[0]}): most often memory ran out; try a "
-            "smaller --num_workers (0 loads in the main process)"
+            f"smaller --num_workers (0 loads in the main process). Where shared memory did: {_SHM_HELP}"
         ) from error
 
 
-def read_batches(loader: DataLoader) -> Iterator[Batch]:
-    """The loader's batches. Raises UserError, in one sentence, for what went wrong in a process that loads them."""
+def read_batches(
+    loader: DataLoader, while_waiting: Callable[[], AbstractContextManager] = contextlib.nullcontext
+) -> Iterator[Batch]:
+    """Yield the loader's batches; each is waited for inside a `while_waiting()`.
+
+    Raises UserError, in one sentence, for what went wrong in a process that loads them.
+    """
     with loader_named():
-        yield from loader
+        batches = iter(loader)
+        while True:
+            with while_waiting():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
 
 def load_folder(
@@ -303,7 +333,9 @@ def load_folder(
         raise UserError(
             f"{val_file}: its categories differ from those of {train_file}; they need the same ids and names"
         )
-    if num_classes is not None and num_classes < label_map.num_classes:
+    if layout == "coco":
+        _check_raw_ids(train_file, label_map, num_classes or COCO_LABELS)
+    elif num_classes is not None and num_classes < label_map.num_classes:
         raise UserError(
             f"--num_classes {num_classes}: the annotations have {label_map.num_classes} classes: {label_map}"
         )
@@ -318,3 +350,14 @@ def load_folder(
         label_map=label_map,
         num_classes=num_classes or label_map.num_classes,
     )
+
+
+def _check_raw_ids(path: Path, label_map: LabelMap, num_classes: int) -> None:
+    """Raise UserError for category ids that are no labels: label `num_classes` is "no object"."""
+    wrong = [category for category in label_map.categories if not 0 <= category["id"] < num_classes]
+    if wrong:
+        named = ", ".join(f"{category['id']} {category['name']}" for category in wrong)
+        raise UserError(
+            f"{path}: --dataset_file coco takes category ids as labels, accepted: 0 to {num_classes - 1}; found "
+            f"{named}. --num_classes {max(c['id'] for c in wrong) + 1} makes room; --dataset_file custom takes any ids"
+        )

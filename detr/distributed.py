@@ -6,9 +6,9 @@ In a run of one process every function here does nothing and costs nothing.
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detr.errors import UserError
 
+Result = TypeVar("Result")
 TIMEOUT = timedelta(minutes=30)  # for a process that says nothing: its evaluation may be the slower one
 
 
@@ -44,6 +45,11 @@ def join() -> Processes:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
+    if "LOCAL_RANK" not in os.environ:
+        raise UserError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and LOCAL_RANK is not set: start the processes of a run by "
+            "torchrun, one torchrun per machine, or unset WORLD_SIZE for a run of one process"
+        )
     try:
         has_nccl = torch.cuda.is_available() and dist.is_nccl_available()  # not on Windows
         dist.init_process_group("cpu:gloo,cuda:nccl" if has_nccl else "gloo", timeout=TIMEOUT)
@@ -117,6 +123,24 @@ def summed(values: Tensor) -> Tensor:
         values = values.clone()
         dist.all_reduce(values)
     return values
+
+
+def first_on_each_machine(call: Callable[[], Result]) -> Result:
+    """Call it in one process of each machine, then in the others: they find what the first one has downloaded.
+
+    Raises UserError in every process where it does in the first of any machine.
+    """
+    if not dist.is_initialized():
+        return call()
+    is_first = os.environ["LOCAL_RANK"] == "0"
+    result, messages = None, []
+    try:
+        result = call() if is_first else None
+    except UserError as error:
+        messages = [str(error)]
+    for message in gathered(messages):
+        raise UserError(message)
+    return result if is_first else call()
 
 
 def any_process(flag: bool) -> bool:

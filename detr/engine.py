@@ -21,6 +21,7 @@ from detr.model import Detr
 from detr.schedule import Recipe
 from detr.structures import Batch, Targets
 
+NONE_YET = {"AP": -math.inf, "epoch": -1, "loss": math.inf}  # the best detector of a run before its first evaluation
 SMALLEST_SCALE = 1.0  # of a float16 run's gradients: below it something other than rounding is wrong
 
 
@@ -61,7 +62,7 @@ class Training:
         self.on_nonfinite = on_nonfinite
         self.updates_done = 0  # in the epoch under way
         self.means = Means()  # of the epoch under way
-        self.best = {"AP": -math.inf, "epoch": -1}
+        self.best = dict(NONE_YET)
         self.out_of_patience = False
         self.skipped = 0
         self.images, self.seconds, self.seconds_waiting = 0, 0.0, 0.0  # of the epoch under way, in this process
@@ -137,11 +138,15 @@ class Training:
                 "smaller --lr or --clip_max_norm usually helps; so does a look at these images"
             )
 
-    def end_epoch(self, ap: float | None) -> bool:
-        """Count an epoch as done, with its AP where it was evaluated; returns whether that is the best so far."""
-        is_best = ap is not None and ap > self.best["AP"]
+    def end_epoch(self, ap: float | None, loss: float = math.inf) -> bool:
+        """Count an epoch as done, with its AP and validation loss where it was evaluated.
+
+        Returns whether that is the best so far; where AP is not defined (-1), the lowest loss is.
+        """
+        candidate = {"AP": ap, "epoch": self.epochs_done, "loss": loss}
+        is_best = ap is not None and goodness(candidate) > goodness(self.best)
         if is_best:
-            self.best = {"AP": ap, "epoch": self.epochs_done}
+            self.best = candidate
         self.epochs_done += 1
         self.updates_done, self.means = 0, Means()
         return is_best
@@ -269,6 +274,11 @@ class Training:
         elif finite:  # other devices' fused optimisers do not listen
             self.optimizer.step()
         return finite
+
+
+def goodness(best: dict) -> tuple[float, float]:
+    """Return what detectors are compared by: AP; without any object to find, where AP is -1, the validation loss."""
+    return best["AP"], -best.get("loss", math.inf) if best["AP"] == -1 else 0.0
 
 
 def _make_optimizer(model: Detr, recipe: Recipe) -> torch.optim.Optimizer:

@@ -64,12 +64,13 @@ def evaluate(
     results: list[dict] = []
     with torch.inference_mode():  # not below: torch 2.5's collectives refuse what is made in it
         for batch in batches:
-            with out_of_memory_named("evaluation", [batch]), precision.autocast():
+            with out_of_memory_named("evaluation", [batch]):
                 moved = batch.to(device)
-                outputs = model(moved.images, moved.padding_mask)
-            means.add(criterion(outputs, moved.targets))
-            detections = postprocess(outputs, batch.targets.original_sizes_hw)
-            results += to_coco_results(detections, batch.targets.image_ids, label_map)
+                with precision.autocast():
+                    outputs = model(moved.images, moved.padding_mask)
+                means.add(criterion(outputs, moved.targets))
+                detections = postprocess(outputs, batch.targets.original_sizes_hw)
+                results += to_coco_results(detections, batch.targets.image_ids, label_map)
             on_step(means)
     means = means.over_processes()
     results = sorted(distributed.gathered(results), key=lambda result: result["image_id"])

@@ -3,7 +3,9 @@
 import json
 import math
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,46 @@ def via_folder(tmp_path: Path) -> Path:
     write_via(folder / "train", 6)
     write_via(folder / "val", 3, seed=5)
     return folder
+
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+
+
+class Server(BaseHTTPRequestHandler):
+    """/good, /truncated (ends early), /stalled (goes silent), /unsized (no length), with any names behind; else 404."""
+
+    requests: list[str]
+
+    def do_GET(self) -> None:
+        self.server.requests.append(self.path)
+        kind = self.path.split("/")[1]
+        if kind not in ("good", "truncated", "stalled", "unsized"):
+            self.send_error(404)
+            return
+        content = self.server.content
+        self.send_response(200)
+        if kind != "unsized":
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content if kind in ("good", "unsized") else content[:1000])
+        if kind == "stalled":
+            self.server.released.wait(10)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    server.requests, server.released, server.content = [], threading.Event(), CONTENT
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.released.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 RunScript = Callable[..., int]

@@ -1,16 +1,20 @@
 """Two processes on a CPU are one run: same gradients, same evaluation, one writer."""
 
+import hashlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from detr.data import CocoImages, LabelMap
@@ -176,3 +180,44 @@ def test_the_processes_share_out_the_same_updates(count: int, batch_size: int, a
 def test_too_few_images_for_the_processes() -> None:
     with pytest.raises(UserError, match="images: 2 images are too few to share among 3 processes"):
         KeyBatches(images_of(2), 1, 0, processes=3)
+
+
+def test_processes_without_a_local_rank_are_told_of_torchrun(
+    coco: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As a scheduler starts them that is not torchrun."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert run("main") == 2
+    error = capsys.readouterr().err
+    assert "LOCAL_RANK is not set" in error and "torchrun" in error and error.count("\n") == 1
+
+
+FETCHES = """
+import torchvision, main, utils
+object.__setattr__(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.value, "url", {url!r})
+utils.run_script(main.main)
+"""
+
+
+def test_weights_are_downloaded_once_for_all_processes(
+    coco: Path, server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of ImageNet, by a library that prints while it downloads; and where that fails, every process ends."""
+    state = io.BytesIO()
+    torch.save(torchvision.models.resnet18().state_dict(), state)
+    server.content = state.getvalue()
+    name = f"resnet18-{hashlib.sha256(server.content).hexdigest()[:8]}.pth"
+    monkeypatch.setenv("TORCH_HOME", str(coco / "cache"))
+    script = coco / "fetches.py"
+    script.write_text(FETCHES.format(url=f"http://127.0.0.1:{server.server_port}/good/{name}"))
+    command = (*TINY, "--epochs", 1, "--batch_size", 1)
+    code, output, error = torchrun(2, *command, script=script)
+    assert code == 0 and "backbone started from imagenet" in output, error
+    assert server.requests == [f"/good/{name}"]
+    script.write_text(FETCHES.format(url=f"http://127.0.0.1:{server.server_port}/gone/{name[:-4]}x.pth"))
+    began = time.monotonic()
+    code, _, error = torchrun(2, *command, "--output_dir", "other", script=script)
+    assert code != 0 and time.monotonic() - began < 60 and len(server.requests) == 2
+    assert "error: the ImageNet weights of resnet18 could not be downloaded" in error

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from detr.data import LabelMap
-from detr.evaluate import coco_metrics, to_coco_results
+from detr.errors import UserError
+from detr.evaluate import coco_metrics, evaluate, to_coco_results
 from detr.postprocess import Detections
 from detr.via.importer import import_via
 from tests.conftest import SHARED, needs_shared
+from tests.test_engine import FLOAT32, make_training
+from tests.test_parity import make_batch
 
 
 def small_coco() -> dict:
@@ -89,3 +92,15 @@ def test_results_carry_category_ids_and_leave_spare_labels_out() -> None:
         {"image_id": 7, "category_id": 9, "bbox": [1, 2, 3, 4], "score": 0.5},
         {"image_id": 7, "category_id": 4, "bbox": [0, 0, 1, 1], "score": 0.25},
     ]
+
+
+@pytest.mark.parametrize("where", ["model", "criterion"])
+def test_running_out_of_memory_is_explained_wherever_it_happens(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    training = make_training()
+    monkeypatch.setattr(getattr(training, where), "forward", full)
+    label_map = LabelMap(small_coco()["categories"])
+    with pytest.raises(UserError, match=r"evaluation: out of memory; its largest batch is 2 x 160x96 pixels"):
+        evaluate(training.model, training.criterion, [make_batch(3)], small_coco(), label_map, training.device, FLOAT32)

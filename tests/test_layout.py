@@ -43,7 +43,7 @@ ALLOWED = {
     "matcher": TENSORS,
     "criterion": TENSORS | {"matcher"},
     "postprocess": TENSORS,
-    "checkpoint": TENSORS | {"model", "backbone", "public_weights", "class_rows"},
+    "checkpoint": TENSORS | {"distributed", "model", "backbone", "public_weights", "class_rows"},
     "shrink": {"checkpoint"},
     "pretrain_backbone": TENSORS | {"backbone", "data", "malloc", "sampler", "transforms"},
     "distributed": OPEN,

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -617,3 +618,90 @@ def test_image_sizes_follow_the_flags_then_the_file(
     args = main.parse_arguments(list(map(str, flags)))
     main.choose_sizes(args, start)
     assert (args.scales, args.max_size) == (scales, max_size)
+
+
+@pytest.mark.parametrize("spelled", ["absolute", "dotted", "symbolic link", "hard link"])
+@pytest.mark.parametrize("flag", ["--resume", "--weights", "--backbone_weights"])
+def test_the_file_to_start_from_is_not_deleted_however_it_is_spelled(
+    flag: str, spelled: str, coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    best = Path("outputs/checkpoint_best.pth")
+    path = {"absolute": best.resolve(), "dotted": Path("data/../outputs") / best.name}.get(spelled, Path("link.pth"))
+    if spelled == "symbolic link":
+        path.symlink_to(best.resolve())
+    elif spelled == "hard link":
+        path.hardlink_to(best)
+    held = {path.name: path.read_bytes() for path in Path("outputs").iterdir()}
+    capsys.readouterr()
+    start = ("--resume", "auto", flag, path) if flag == "--weights" else (flag, path)
+    assert run("main", *TINY, "--epochs", 1, *start, "--overwrite") == 2
+    assert f"{path} would be deleted with the run in outputs" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in Path("outputs").iterdir()} == held
+
+
+def test_a_run_is_resumed_or_overwritten_and_not_both(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    held = {path.name: path.read_bytes() for path in Path("outputs").iterdir()}
+    last = Path("outputs/checkpoint.pth").resolve()
+    assert run("main", *TINY, "--epochs", 2, "--resume", last, "--overwrite") == 2
+    error = capsys.readouterr().err
+    assert f"--resume {last} and --overwrite" in error and error.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in Path("outputs").iterdir()} == held
+
+
+@pytest.mark.parametrize(
+    ("ids", "flags", "accepted"),
+    [
+        ([1, 91], (), "accepted: 0 to 90; found 91 b. --num_classes 92 makes room"),
+        ([100, 5], (), "accepted: 0 to 90; found 100 a. --num_classes 101 makes room"),
+        ([7, 100], ("--num_classes", 100), "accepted: 0 to 99; found 100 b. --num_classes 101 makes room"),
+        ([1, 90], ("--num_classes", 90), "accepted: 0 to 89; found 90 b. --num_classes 91 makes room"),
+        ([1, 90], (), None),
+        ([1, 91], ("--num_classes", 92), None),
+        ([1, 2], ("--num_classes", 3), None),
+    ],
+)
+def test_category_ids_that_are_labels_leave_one_for_no_object(
+    ids: list[int], flags: tuple, accepted: str | None, coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    for split in ("train", "val"):
+        coco = json.loads((coco_folder / f"annotations/custom_{split}.json").read_text())
+        coco["categories"] = [{"id": i, "name": name} for i, name in zip(ids, "ab", strict=True)]
+        coco["annotations"] = [{**a, "category_id": ids[n % 2]} for n, a in enumerate(coco["annotations"])]
+        (coco_folder / f"annotations/instances_{split}2017.json").write_text(json.dumps(coco))
+    code = run("main", *SCRATCH, "--dataset_file", "coco", "--epochs", 1, *flags)
+    if accepted is None:
+        assert code == 0 and read_log()[0]["train_class_error"] > 0
+        assert run("main", "--eval", "--dataset_file", "coco", *TINY[-8:], *flags) == 0
+        assert {p["category_id"] for p in json.loads(Path("outputs/predictions.json").read_text())} <= set(ids)
+        return
+    error = capsys.readouterr().err
+    assert code == 2 and "instances_train2017.json: --dataset_file coco takes category ids as labels" in error
+    assert accepted in error and "--dataset_file custom takes any ids" in error
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x10\0\0\0\0\0\0\0{}              "])
+def test_a_safetensors_file_is_refused_in_one_sentence(
+    content: bytes, coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    Path("model.safetensors").write_bytes(content)
+    assert run("main", *TINY, "--resume", "model.safetensors") == 2
+    assert capsys.readouterr().err == (
+        "error: model.safetensors: safetensors files are not read; accepted: what torch.save writes (.pth)\n"
+    )
+
+
+def test_weights_from_an_address_are_named_after_its_path(
+    coco_folder: Path, server: ThreadingHTTPServer, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    address = f"http://127.0.0.1:{server.server_port}"
+    paths = (("/good/my%20weights.pth?download=true#x", "my weights.pth"), ("/good/..%2F..%2Fw.pth", "w.pth"))
+    for path, name in paths:
+        assert run("main", *TINY, "--resume", address + path) == 2  # what the server has is no checkpoint
+        assert f"error: {name}: refused, it is not a PyTorch file" in capsys.readouterr().err
+        assert Path(name).exists()
+    assert run("main", *TINY, "--resume", address + "/?file=w.pth") == 2
+    assert "names no file" in capsys.readouterr().err

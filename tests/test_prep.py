@@ -13,7 +13,7 @@ from PIL import Image, ImageColor
 import prep
 import utils
 from detr.model import Detr, DetrConfig
-from tests.conftest import RunScript
+from tests.conftest import TINY, RunScript
 
 SMALL = DetrConfig(91, backbone="resnet18", hidden_dim=32, nheads=8, enc_layers=1, dec_layers=2, num_queries=5)
 
@@ -163,3 +163,14 @@ def test_the_picture_shows_outlines(coco_folder: Path) -> None:
     with Image.open(coco_folder / "report.png") as picture:
         colours = {colour for _, colour in picture.crop((36, 96, 600, 400)).getcolors(1 << 24)}
         assert picture.width == 1920 and ImageColor.getrgb(utils.colour_of(1)) in colours
+
+
+def test_the_weights_of_a_run_are_those_of_its_detector(coco_folder: Path, run: RunScript) -> None:
+    """The EMA, where there is one, is what was evaluated."""
+    start = (*TINY, "--backbone_weights", "none", "--epochs", 1, "--lr", 1e-2)
+    assert run("main", *start, "--ema_decay", 0.9) == 0
+    assert run("prep", "--via", "discs", "--categories", "disc", "--weights", "outputs/checkpoint.pth") == 0
+    stripped = torch.load("outputs/checkpoint_no-class-head.pth", weights_only=True)["model"]
+    saved = torch.load("outputs/checkpoint.pth", weights_only=True)
+    name = "transformer.decoder.norm.weight"
+    assert torch.equal(stripped[name], saved["ema"][name]) and not torch.equal(saved["ema"][name], saved["model"][name])

@@ -335,3 +335,224 @@ def test_a_stop_request_is_noted_once_and_obeyed_at_once_the_second_time() -> No
         assert stop.signal == signal.SIGTERM
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_predictions_are_never_those_of_another_detector(
+    coco_folder: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A kill at any write of a better detector leaves its predictions, or none; the resumed run writes them."""
+    command = ("main", *SCRATCH, "--epochs", 3, "--resume", "auto")
+    aps = iter([0.1, 0.2, 0.3, 0.2, 0.3])  # every epoch is better
+    evaluate = main.evaluate_one_epoch
+
+    def better(*arguments: object) -> tuple[dict, list[dict]]:
+        log, detections = evaluate(*arguments)
+        ap = next(aps)
+        log["test_coco_eval_bbox"][0] = ap
+        return log, [{**detection, "score": ap} for detection in detections]
+
+    monkeypatch.setattr(main, "evaluate_one_epoch", better)
+    write_json = utils.write_json
+
+    def killed(path: Path, value: object, **options: object) -> bool:
+        if path.name == "predictions.json" and value and value[0]["score"] == 0.2:
+            raise utils.Stopped("killed", signal.SIGKILL)
+        return write_json(path, value, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(utils, "write_json", killed)
+        assert run(*command) == 128 + signal.SIGKILL
+    assert weights("outputs/checkpoint_best.pth")["best"]["AP"] == 0.2
+    assert not Path("outputs/predictions.json").exists()
+    capsys.readouterr()
+    assert run("results") == 0
+    assert "no metrics: outputs has no predictions.json (--checkpoint makes them)" in capsys.readouterr().out
+    next(aps)
+    assert run(*command) == 0
+    assert weights("outputs/checkpoint_best.pth")["best"]["AP"] == 0.3
+    assert {p["score"] for p in json.loads(Path("outputs/predictions.json").read_text())} == {0.3}
+
+
+def test_a_resumed_run_writes_the_predictions_that_a_kill_left_out(
+    coco_folder: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("main", *SCRATCH, "--epochs", 1, "--resume", "auto", "--save_every_steps", 1)
+
+    def killed(path: Path, value: object, **options: object) -> bool:
+        if path.name == "predictions.json":
+            raise utils.Stopped("killed", signal.SIGKILL)
+        return write_json(path, value, **options)
+
+    write_json = utils.write_json
+    with monkeypatch.context() as patch:
+        patch.setattr(utils, "write_json", killed)
+        assert run(*command) == 128 + signal.SIGKILL
+    assert Path("outputs/checkpoint_best.pth").exists() and not Path("outputs/predictions.json").exists()
+    assert run(*command) == 0 and Path("outputs/predictions.json").exists()
+
+
+def test_evaluating_other_weights_leaves_no_predictions_of_the_run(coco_folder: Path, run: RunScript) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1, "--output_dir", "first") == 0
+    shutil.copy("first/checkpoint_best.pth", "other.pth")
+    assert run("main", "--eval", "--resume", "other.pth", *TINY[-8:]) == 0
+    assert [path.name for path in Path("outputs").iterdir()] == ["predictions_other.json"]
+
+
+NO_OBJECTS = (*SCRATCH, "--epochs", 4, "--resume", "auto", "--patience", 2, "--lr", 1e-3)
+
+
+def test_without_objects_to_validate_on_the_lowest_loss_is_kept(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = coco_folder / "annotations/custom_val.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    losses = iter([3.0, 2.0, 2.5, 2.5])
+    evaluate = main.evaluate_one_epoch
+
+    def planned(*arguments: object) -> tuple[dict, list[dict]]:
+        log, detections = evaluate(*arguments)
+        return log | {"test_loss": next(losses)}, detections
+
+    monkeypatch.setattr(main, "evaluate_one_epoch", planned)
+    assert run("main", *NO_OBJECTS, "--epochs", 1) == 0
+    output = capsys.readouterr().out
+    assert output.count("AP is not defined, and the weights of the lowest validation loss are kept") == 1
+    assert "AP not defined (best so far)" in output and "-1" not in output
+    assert "checkpoint_best.pth has the lowest validation loss, 3.000" in output
+    assert run("main", *NO_OBJECTS) == 0
+    output = capsys.readouterr().out
+    assert "stopping: no better detector in 2 epochs" in output
+    assert "checkpoint_best.pth has the lowest validation loss, 2.000" in output
+    assert weights("outputs/checkpoint_best.pth")["best"] == {"AP": -1, "epoch": 1, "loss": 2.0}
+    assert run("results") == 0 and Path("outputs/figures/report.html").exists()
+
+
+def test_an_epoch_of_skipped_steps_leaves_a_log_that_is_json(
+    coco_folder: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from detr import data
+
+    apply = data.apply_to_image
+
+    def spoilt(image: object, view: object, size: tuple[int, int]) -> torch.Tensor:
+        pixels = apply(image, view, size)
+        return pixels * float("nan") if training else pixels
+
+    training = True
+    monkeypatch.setattr(data, "apply_to_image", spoilt)
+    evaluate = main.evaluate_one_epoch
+
+    def whole(*arguments: object) -> tuple[dict, list[dict]]:
+        nonlocal training
+        training = False
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(main, "evaluate_one_epoch", whole)
+    command = ("main", *SCRATCH, "--epochs", 1, "--skip_nonfinite", 100, "--ema_decay", 0, "--tensorboard")
+    assert run(*command) == 0
+
+    def no_json(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    (line,) = Path("outputs/log.txt").read_text().splitlines()
+    log = json.loads(line, parse_constant=no_json)
+    assert log["train_loss"] is None and log["test_loss"] > 0
+    assert run("results") == 0 and Path("outputs/figures/losses.png").exists()
+
+
+def hang(seconds: float) -> str:
+    """Code that runs main.py on a drive that does not answer."""
+    return (
+        "import sys, time, detr.data as data, main, utils\n"
+        "data.read_rgb = lambda *_: time.sleep(1000)\n"
+        f"utils.StopRequest.PATIENCE_S = {seconds}\n"
+        "utils.run_script(main.main)"
+    )
+
+
+def test_a_run_that_waits_for_ever_can_be_stopped(coco_folder: Path) -> None:
+    command = [sys.executable, "-c", hang(0.5), *map(str, SCRATCH), "--epochs", "1", "--num_workers", "1"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    wait_for(process, "parameters to train")
+    time.sleep(0.5)
+    process.terminate()
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in error, error
+    assert "outputs/checkpoint.pth is saved" in error and weights("outputs/checkpoint.pth")["epoch"] == -1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unable to allocate shared memory(shm)"), OSError(28, "No space left")])
+def test_a_batch_that_finds_no_shared_memory_is_named(
+    error: Exception, coco_folder: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(_: torch.Tensor) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)  # the loader's processes are forked from this one
+    assert run("main", *SCRATCH, "--epochs", 1, "--num_workers", 1) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: no shared memory for a batch of images (") and message.count("\n") == 1
+    assert "--num_workers 0" in message and "--shm-size" in message
+
+
+def test_a_small_shared_memory_is_named(coco_folder: Path) -> None:
+    """Docker's default is 64 MiB; here there is 1."""
+    mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not permitted")
+    large = ("--scales", 480, "--max_size", 640, "--num_workers", 1, "--batch_size", 4, "--epochs", 1)
+    script = f'{mount} && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", script, "sh", sys.executable, ROOT / "main.py", *SCRATCH, *large]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert "--num_workers 0" in done.stderr and "--shm-size" in done.stderr
+
+
+def test_the_stop_request_restores_what_it_replaced() -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM)
+    before = [signal.getsignal(number) for number in numbers]
+    with utils.StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM and signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+OWN = """
+import sys, time
+from pathlib import Path
+import utils
+from detr.errors import UserError
+try:
+    with utils.claimed(Path(sys.argv[1])):
+        print("owner", flush=True)
+        sys.stdin.readline()
+except UserError:
+    print("refused", flush=True)
+"""
+
+
+def test_a_folder_has_one_owner_also_where_its_lock_is_deleted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another owner deletes the lock file after it was opened here, and before it is locked."""
+    import fcntl
+
+    lockf, opened = fcntl.lockf, []
+
+    def late(file: object, flags: int) -> None:
+        if not opened:
+            opened.append(file)
+            (tmp_path / ".lock").unlink()
+        lockf(file, flags)
+
+    monkeypatch.setattr(fcntl, "lockf", late)
+    with utils.claimed(tmp_path):
+        command = [sys.executable, "-c", OWN, str(tmp_path)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, input="", env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
+        )
+        assert done.stdout == "refused\n"
+    assert not (tmp_path / ".lock").exists()

@@ -1,10 +1,8 @@
 """Downloads against a local server (good, wrong, truncated, slow and missing files), atomic files, drawing."""
 
 import hashlib
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -13,44 +11,9 @@ from PIL import Image
 
 import utils
 from detr.errors import UserError
+from tests.conftest import CONTENT
 
-CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-class Server(BaseHTTPRequestHandler):
-    """/good, /truncated (ends early), /stalled (goes silent), /unsized (no length), anything else 404."""
-
-    requests: list[str]
-
-    def do_GET(self) -> None:
-        self.server.requests.append(self.path)
-        if self.path not in ("/good", "/truncated", "/stalled", "/unsized"):
-            self.send_error(404)
-            return
-        self.send_response(200)
-        if self.path != "/unsized":
-            self.send_header("Content-Length", str(len(CONTENT)))
-        self.end_headers()
-        self.wfile.write(CONTENT if self.path in ("/good", "/unsized") else CONTENT[:1000])
-        if self.path == "/stalled":
-            self.server.released.wait(10)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    server.requests, server.released = [], threading.Event()
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.released.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def url(server: ThreadingHTTPServer, name: str) -> str:
