@@ -132,10 +132,14 @@ class Training:
         self.skipped += 1
         if self.skipped > self.recipe.skip_nonfinite:
             ids = [image["image_id"] for image in images]
-            what = "the loss" if not math.isfinite(named["loss"]) else "the gradient"
+            what = "the loss is not finite (NaN or infinity)"
+            if math.isfinite(named["loss"]):
+                what = "the gradient is not finite (NaN or infinity)"
+                if self.scaler.is_enabled():
+                    what = "float16 gradients overflow at any scale (--amp off computes in float32)"
             raise UserError(
-                f"{where}, images {ids}: {what} is not finite (NaN or infinity); the weights were left as they were. A "
-                "smaller --lr or --clip_max_norm usually helps; so does a look at these images"
+                f"{where}, images {ids}: {what}; the weights were left as they were. A smaller --lr or --clip_max_norm "
+                "usually helps; so does a look at these images"
             )
 
     def end_epoch(self, ap: float | None, loss: float = math.inf) -> bool:
