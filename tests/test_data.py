@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image, ImageOps
 
 from detr.annotations import check_images, read_coco
@@ -385,3 +386,13 @@ def test_many_images_that_do_not_fit_are_listed_up_to_50(tmp_path: Path) -> None
     ) as error:
         check_images({"images": images}, tmp_path)
     assert str(error.value).count("\n") == 51
+
+
+def test_pixels_are_normalised_as_the_backbones_were_trained() -> None:
+    """ImageNet's mean and standard deviation (red, green, blue), as torchvision's weights state them."""
+    image = Image.new("RGB", (4, 4), (255, 0, 51))
+    pixels = apply_to_image(image, evaluation_view((4, 4), None, 4, 4), (4, 4))
+    expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
+    torch.testing.assert_close(pixels[:, 0, 0], torch.tensor(expected))
+    stated = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms()
+    assert (stated.mean, stated.std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

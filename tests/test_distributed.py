@@ -221,3 +221,16 @@ def test_weights_are_downloaded_once_for_all_processes(
     code, _, error = torchrun(2, *command, "--output_dir", "other", script=script)
     assert code != 0 and time.monotonic() - began < 60 and len(server.requests) == 2
     assert "error: the ImageNet weights of resnet18 could not be downloaded" in error
+
+
+def test_all_processes_evaluate_the_same_statistics(coco: Path, run: RunScript) -> None:
+    """Live BatchNorm estimates on each process's own images; the file has the first process's, which all must use."""
+    command = (*TINY, "--backbone_weights", "none", "--ema_decay", 0, "--epochs", 1, "--batch_size", 2, "--amp", "off")
+    code, _, error = torchrun(2, *command)
+    assert code == 0, error
+    path = Path("outputs/predictions.json")
+    shared = [(p["image_id"], p["score"]) for p in json.loads(path.read_text())]
+    path.unlink()
+    assert run("main", "--eval", "--batch_size", 2, "--amp", "off", *TINY[-4:]) == 0
+    alone = [(p["image_id"], p["score"]) for p in json.loads(path.read_text())]
+    assert len(alone) == 24 and np.array(shared) == pytest.approx(np.array(alone), abs=1e-5)

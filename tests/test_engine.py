@@ -241,13 +241,15 @@ def test_accumulated_batches_equal_the_larger_batch(groups: int) -> None:
     assert (a - b).norm() < 1e-3 * a.norm()
 
 
-def test_the_average_of_the_weights_follows_its_formula_and_nothing_else_changes() -> None:
+@pytest.mark.parametrize("limit", [0.25, 0.999])
+def test_the_average_of_the_weights_follows_its_formula_and_nothing_else_changes(limit: float) -> None:
+    """A run's first steps keep less of the average than the decay says: 2/11, 3/12, 4/13, ..."""
     batches = [make_batch(3, seed=n) for n in range(4)]
-    plain, averaged = make_training(), make_training(ema_decay=0.25)
+    plain, averaged = make_training(), make_training(ema_decay=limit)
     expected = snapshot(plain.model)
     for number, batch in enumerate(batches, start=1):
         plain.train_epoch([batch])
-        decay = min(0.25, (1 + number) / (10 + number))
+        decay = min(limit, (1 + number) / (10 + number))
         for name, value in plain.model.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * value
     averaged.train_epoch(batches)
@@ -255,6 +257,25 @@ def test_the_average_of_the_weights_follows_its_formula_and_nothing_else_changes
         assert torch.equal(averaged.model.state_dict()[name], value), name
         torch.testing.assert_close(averaged.detector.state_dict()[name], expected[name])
     assert plain.detector is plain.model and not averaged.detector.training
+
+
+@pytest.mark.parametrize("norm", [0.0, 0.1, 3.0])
+def test_the_gradient_is_clipped_to_its_largest_norm(norm: float) -> None:
+    """After one step the moments are a tenth of the gradient and a thousandth of its square."""
+    training = make_training(clip_max_norm=norm, ema_decay=0.0)
+    batch = make_batch(3)
+    training.train_epoch([batch])
+    reference = make_training().model.train()
+    training.criterion(reference(batch.images, batch.padding_mask), batch.targets).total.backward()
+    gradients = {name: p.grad for name, p in reference.named_parameters() if p.grad is not None}
+    whole = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()
+    assert whole > 3
+    for name, parameter in training.model.named_parameters():
+        if name in gradients:
+            expected = gradients[name] * (norm / whole if norm else 1.0)
+            state = training.optimizer.state[parameter]
+            torch.testing.assert_close(state["exp_avg"], expected / 10, rtol=1e-3, atol=1e-6, msg=name)
+            torch.testing.assert_close(state["exp_avg_sq"], expected.square() / 1000, rtol=1e-3, atol=1e-9, msg=name)
 
 
 def test_query_groups_teach_more_queries_and_leave_a_plain_detr() -> None:

@@ -705,3 +705,10 @@ def test_weights_from_an_address_are_named_after_its_path(
         assert Path(name).exists()
     assert run("main", *TINY, "--resume", address + "/?file=w.pth") == 2
     assert "names no file" in capsys.readouterr().err
+
+
+def test_images_are_evaluated_at_the_largest_scale(coco_folder: Path, run: RunScript) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1, "--scales", 40, 56, 48, "--max_size", 200) == 0
+    assert weights("outputs/checkpoint_best.pth")["resolution"] == {"scale": 56, "max_size": 200}
+    data = main.load_data(main.parse_arguments(["--scales", "40", "56", "48", "--max_size", "200"]))
+    assert {min(data.val.view((0, index)).size_hw) for index in range(len(data.val))} == {56}

@@ -1,0 +1,308 @@
+"""Faults that were put into the code on purpose, and the test that turns red for each (`test_mutations.py`)."""
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """One replacement in one file; `before` occurs there once."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    test: str  # as pytest takes it
+
+
+FAKE_GPU = "tests/test_fake_gpu.py::"
+STEP = FAKE_GPU + "test_a_step_waits_for_the_gpu_once_a_batch_and_copies_without_waiting"
+PAGE = FAKE_GPU + "test_from_the_command_line_to_the_page"
+ON_CPU = FAKE_GPU + "test_what_is_written_out_for_a_cpu_stays_there"
+FORMAT = FAKE_GPU + "test_the_format_is_one_that_the_gpu_computes_in"
+FLOAT16 = "tests/test_float16.py::"
+ENGINE = "tests/test_engine.py::"
+SURVIVAL = "tests/test_survival.py::"
+
+# Lines that only a GPU reaches, seen from a CPU.
+ON_A_GPU = [
+    Mutation(
+        "a device without its index",
+        "detr/device.py",
+        'name = f"cuda:{processes.local_rank if processes.count > 1 else torch.cuda.current_device()}"',
+        "pass",
+        FAKE_GPU + "test_a_device_has_an_index_and_nothing_of_the_process_is_changed[cuda]",
+    ),
+    Mutation(
+        "every process on the same GPU",
+        "detr/device.py",
+        "processes.local_rank if processes.count > 1 else ",
+        "",
+        FAKE_GPU + "test_more_processes_than_gpus_are_named",
+    ),
+    Mutation(
+        "the current GPU is not chosen",
+        "main.py",
+        "torch.cuda.set_device(device)",
+        "pass",
+        FAKE_GPU + "test_two_gpus_are_one_run",
+    ),
+    Mutation(
+        "malloc is tuned in a run on a GPU",
+        "main.py",
+        'if device.type == "cpu":',
+        'if device.type == "cuda":',
+        PAGE + "[Pascal]",
+    ),
+    Mutation(
+        "malloc stays tuned in processes that load images",
+        "detr/data.py",
+        "    restore_malloc()\n",
+        "",
+        FAKE_GPU + "test_malloc_is_tuned_where_the_model_runs_on_the_cpu_and_not_in_its_loaders",
+    ),
+    Mutation(
+        "float16 on a GPU that is slow at it",
+        "detr/device.py",
+        "get_device_capability(device) >= (7, 0)",
+        "get_device_capability(device) >= (6, 0)",
+        FORMAT + "[capability1-float32]",
+    ),
+    Mutation(
+        "emulated bfloat16",
+        "detr/device.py",
+        "is_bf16_supported(including_emulation=False)",
+        "is_bf16_supported()",
+        FORMAT + "[capability0-float16]",
+    ),
+    Mutation(
+        "memory of the host in the log of a GPU",
+        "detr/device.py",
+        "return torch.cuda.max_memory_allocated(device) / 2**20",
+        "pass",
+        PAGE + "[Ampere]",
+    ),
+    Mutation(
+        "batches that are not pinned",
+        "main.py",
+        'pin_memory=parts.device.type == "cuda"',
+        'pin_memory=parts.device.type != "cuda"',
+        PAGE + "[T4]",
+    ),
+    Mutation(
+        "a copy of the mask that waits",
+        "detr/structures.py",
+        "self.padding_mask.to(device, non_blocking=True)",
+        "self.padding_mask.to(device)",
+        STEP + "[capability2-frozen]",
+    ),
+    Mutation(
+        "small copies that are not pinned",
+        "detr/structures.py",
+        "values.pin_memory() if is_cuda else values",
+        "values",
+        STEP + "[capability2-frozen]",
+    ),
+    Mutation(
+        "small copies that wait",
+        "detr/structures.py",
+        "non_blocking=is_cuda",
+        "non_blocking=False",
+        STEP + "[capability2-frozen]",
+    ),
+    Mutation(
+        "the host waits for each step",
+        "detr/engine.py",
+        'finite.to("cpu", non_blocking=self.device.type == "cuda")',
+        'finite.to("cpu")',
+        STEP + "[capability0-frozen]",
+    ),
+    Mutation(
+        "a copy is read before it has arrived",
+        "detr/engine.py",
+        "torch.cuda.synchronize(self.device)",
+        "pass",
+        STEP + "[capability1-frozen]",
+    ),
+    Mutation(
+        "the optimiser asks the host whether to step",
+        "detr/engine.py",
+        'self.device.type in ("cpu", "cuda")',
+        'self.device.type == "cpu"',
+        STEP + "[capability2-live]",
+    ),
+    Mutation(
+        "resumed sums on the host",
+        "detr/averaging.py",
+        'state["sums"].to(device)',
+        'state["sums"]',
+        STEP + "[capability1-live]",
+    ),
+    Mutation(
+        "attention that is written out for a CPU",
+        "detr/attend.py",
+        'if query.device.type != "cpu":',
+        "if False:",
+        ON_CPU,
+    ),
+    Mutation(
+        "dropout that is written out for a CPU", "detr/dropout.py", 'if x.device.type != "cpu":', "if False:", ON_CPU
+    ),
+    Mutation(
+        "weight gradients that are written out for a CPU",
+        "detr/weight_gradient.py",
+        'x.device.type != "cpu" or ',
+        "",
+        ON_CPU,
+    ),
+    Mutation(
+        "depthwise convolutions in float32",
+        "detr/backbone.py",
+        ' > 1 and x.device.type == "cpu" and ',
+        " > 1 and ",
+        ON_CPU,
+    ),
+    Mutation(
+        "heads in 16 bits",
+        "detr/model.py",
+        "torch.autocast(decoded.device.type, enabled=False)",
+        'torch.autocast("cpu" if decoded.device.type == "mps" else decoded.device.type, dtype=torch.bfloat16)',
+        FAKE_GPU + "test_heads_and_losses_are_in_float32",
+    ),
+    Mutation(
+        "random numbers of the GPU start again",
+        "detr/checkpoint.py",
+        "torch.cuda.set_rng_state_all",
+        "list",
+        PAGE + "[T4]",
+    ),
+    Mutation(
+        "no NCCL for tensors on a GPU",
+        "detr/distributed.py",
+        '"cpu:gloo,cuda:nccl" if has_nccl else "gloo"',
+        '"gloo"',
+        FAKE_GPU + "test_two_gpus_are_one_run",
+    ),
+    Mutation(
+        "targets that stay on the host",
+        "detr/structures.py",
+        "labels=self.targets.labels.to(device, non_blocking=True),",
+        "",
+        STEP + "[capability2-frozen]",
+    ),
+]
+
+# What the tests once did not see.
+ELSEWHERE = [
+    Mutation(
+        "no EMA warm-up",
+        "detr/averaging.py",
+        "min(self.decay, (1 + updates) / (10 + updates))",
+        "self.decay",
+        ENGINE + "test_the_average_of_the_weights_follows_its_formula_and_nothing_else_changes[0.999]",
+    ),
+    Mutation(
+        "no clipping",
+        "detr/engine.py",
+        "self.recipe.clip_max_norm or math.inf",
+        "math.inf",
+        ENGINE + "test_the_gradient_is_clipped_to_its_largest_norm[0.1]",
+    ),
+    Mutation(
+        "each process evaluates its own BatchNorm statistics",
+        "main.py",
+        "    share_statistics(training.detector)\n",
+        "",
+        "tests/test_distributed.py::test_all_processes_evaluate_the_same_statistics",
+    ),
+    Mutation(
+        "a collapsed float16 scale goes unseen",
+        "detr/engine.py",
+        "SMALLEST_SCALE = 1.0",
+        "SMALLEST_SCALE = 0.0",
+        FLOAT16 + "test_a_scale_that_collapses_is_named",
+    ),
+    Mutation(
+        "clipped before it is unscaled",
+        "detr/engine.py",
+        "        self.scaler.unscale_(self.optimizer)\n",
+        "",
+        FLOAT16 + "test_the_gradient_is_clipped_as_it_is_and_not_as_it_is_scaled[float16]",
+    ),
+    Mutation(
+        "another mean",
+        "detr/transforms.py",
+        "IMAGENET_MEAN = (0.485, 0.456, 0.406)",
+        "IMAGENET_MEAN = (0.5, 0.456, 0.406)",
+        "tests/test_data.py::test_pixels_are_normalised_as_the_backbones_were_trained",
+    ),
+    Mutation(
+        "another standard deviation",
+        "detr/transforms.py",
+        "IMAGENET_STD = (0.229, 0.224, 0.225)",
+        "IMAGENET_STD = (0.229, 0.224, 0.229)",
+        "tests/test_data.py::test_pixels_are_normalised_as_the_backbones_were_trained",
+    ),
+    Mutation(
+        "evaluated at the first scale",
+        "main.py",
+        '{"scale": max(args.scales), ',
+        '{"scale": args.scales[0], ',
+        "tests/test_main.py::test_images_are_evaluated_at_the_largest_scale",
+    ),
+    Mutation(
+        "predictions of the first best epoch only",
+        "main.py",
+        "        utils.write_json(args.output_dir / PREDICTIONS, found)\n",
+        "        if training.epochs_done == 1:\n            utils.write_json(args.output_dir / PREDICTIONS, found)\n",
+        SURVIVAL + "test_predictions_are_never_those_of_another_detector",
+    ),
+    Mutation(
+        "predictions of an older detector after a kill",
+        "main.py",
+        "        (args.output_dir / PREDICTIONS).unlink(missing_ok=True)  # a kill from here on leaves none\n",
+        "",
+        SURVIVAL + "test_predictions_are_never_those_of_another_detector",
+    ),
+    Mutation(
+        "batches are shared in a thread whose errors reach nobody",
+        "detr/data.py",
+        "if get_worker_info() is not None:",
+        "if False:",
+        SURVIVAL + "test_a_small_shared_memory_is_named",
+    ),
+    Mutation(
+        "a wait that no signal ends",
+        "utils.py",
+        "        if self._is_waiting:\n",
+        "        if False:\n",
+        SURVIVAL + "test_a_run_that_waits_for_ever_can_be_stopped",
+    ),
+    Mutation(
+        "paths compared by their spelling",
+        "utils.py",
+        "return Path(one).samefile(other)",
+        "return str(one) == str(other)",
+        "tests/test_main.py::test_the_file_to_start_from_is_not_deleted_however_it_is_spelled[--resume-absolute]",
+    ),
+    Mutation(
+        "the raw weights of a run, not its EMA",
+        "detr/checkpoint.py",
+        "in best_weights(checkpoint).items() if key not in CLASS_HEAD",
+        'in checkpoint["model"].items() if key not in CLASS_HEAD',
+        "tests/test_prep.py::test_the_weights_of_a_run_are_those_of_its_detector",
+    ),
+    Mutation(
+        "every process downloads",
+        "detr/distributed.py",
+        "result = call() if is_first else None",
+        "result = call()",
+        "tests/test_distributed.py::test_weights_are_downloaded_once_for_all_processes",
+    ),
+    Mutation(
+        "a lock on a file that is deleted",
+        "utils.py",
+        "if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):",
+        "if True:",
+        SURVIVAL + "test_a_folder_has_one_owner_also_where_its_lock_is_deleted_meanwhile",
+    ),
+]
+MUTATIONS = ON_A_GPU + ELSEWHERE
