@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test chromium proof clean
+.PHONY: demo test chromium gpu proof clean
 
 demo: .venv/installed  ## the whole pipeline on the built-in sample, with no network and no GPU: minutes
 	$(BIN)/python prep.py --sample
@@ -17,6 +17,10 @@ test: .venv/installed  ## lint and quick tests: what CI runs, after chromium
 
 chromium:  ## Debian's browser, in which the tests open the report; without one they skip that
 	command -v chromium || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends chromium; }
+
+GPU_PYTHON ?= $(BIN)/python
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed)  ## checks on the GPU of this machine, at most 6 minutes; GPU_PYTHON=python3 installs nothing
+	$(GPU_PYTHON) -m tests.gpu_check
 
 proof: .venv/installed  ## the slow proofs, minutes each; what they measured is printed at the end
 	$(BIN)/python -m pytest -m slow -rP

@@ -553,7 +553,8 @@ def train(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
             left = (now - began) / max(1, epoch + 1 - first) * (args.epochs - epoch - 1)
             print(summary_line(f"epoch {epoch + 1}/{args.epochs}", log, training.best, left), flush=True)
             if training.out_of_patience:
-                print(f"stopping: no better detector in {args.patience} epochs")
+                better = "better AP" if training.best["AP"] >= 0 else "lower validation loss"
+                print(f"stopping: no {better} in {args.patience} epochs")
                 break
     show = ["python", "results.py"] + (["--log", str(args.output_dir)] if args.output_dir != Path("outputs") else [])
     best = training.best

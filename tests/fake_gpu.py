@@ -13,6 +13,7 @@ import contextlib
 import functools
 import runpy
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ HOST = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[1]
 aten = torch.ops.aten
 MIXING = {aten.copy_.default, aten._foreach_copy_.default}  # operations whose inputs may be on several devices
+INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 WAITING = {  # operations that need a value, or the size of their result, on the host
     aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default,
     aten._unique2.default, aten.repeat_interleave.Tensor,
@@ -57,6 +59,7 @@ class FakeGpu(contextlib.AbstractContextManager):
         self.waits: list[str] = []
         self.made_on: torch.device | None = None
         self.rng_was_restored = False
+        self._warns = False
         self.was_set = False  # whether the process has chosen its current GPU
         self._stack = contextlib.ExitStack()
 
@@ -81,14 +84,20 @@ class FakeGpu(contextlib.AbstractContextManager):
         finally:
             self.made_on = before
 
-    def _engine_run_backward(self, run: Callable, *args: object, **kwargs: object) -> object:
+    def _engine_run_backward(self, run: Callable, roots: tuple[Tensor, ...], *args: object, **kwargs: object) -> object:
         """The backward pass, whose Python asks for devices too."""
-        with _Devices(self), self.inside(torch.device("cuda", self.current)):
-            return run(*args, **kwargs)
+        device = device_of(roots[0])
+        with _Devices(self), self.inside(None if device == HOST else device):
+            return run(roots, *args, **kwargs)
 
     def wait(self) -> None:
         """Record that the host waits until everything is computed."""
         self.waits.append(_line())
+        if self._warns:
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=2)
+
+    def _set_sync_debug_mode(self, mode: str) -> None:
+        self._warns = mode == "warn"
 
     def index_of(self, device: object) -> int:
         """The number of a GPU as `torch.cuda.set_device` takes it: strict about its index."""
@@ -137,6 +146,9 @@ class FakeGpu(contextlib.AbstractContextManager):
             "get_device_properties": self._properties,
             "is_bf16_supported": self._is_bf16_supported,
             "max_memory_allocated": lambda device=None: 123 * 2**20,
+            "reset_peak_memory_stats": lambda device=None: None,
+            "empty_cache": lambda: None,
+            "set_sync_debug_mode": self._set_sync_debug_mode,
             "synchronize": lambda device=None: self.wait(),
             "get_rng_state_all": lambda: [torch.zeros(16, dtype=torch.uint8)] * self.count,
             "set_rng_state_all": self._set_rng_state_all,
@@ -277,13 +289,14 @@ class _Storages(TorchDispatchMode):
     def __torch_dispatch__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> object:
         with torch._C.DisableTorchFunction():
             inputs = [x for x in _tensors((*args, *(kwargs or {}).values())) if not x.is_meta]
-            devices = {device_of(x) for x in inputs if x.dim() or device_of(x) != HOST}
+            # A GPU takes numbers from the host, and indices too, which it waits for.
+            indices = {id(x) for x in inputs[1:] if func in INDEXING and x.dtype in (torch.int64, torch.bool)}
+            apart = [x for x in inputs if device_of(x) != HOST or (x.dim() and id(x) not in indices)]
+            devices = {device_of(x) for x in apart}
             if len(devices) > 1 and func not in MIXING and func.namespace == "aten":
                 raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got {devices}")
-            is_masked = func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default) and any(
-                x.dtype in (torch.bool, torch.uint8) for x in inputs[1:]
-            )
-            if devices - {HOST} and (func in WAITING or is_masked):
+            waits = any(id(x) in indices and (x.dtype == torch.bool or device_of(x) == HOST) for x in inputs)
+            if devices - {HOST} and (func in WAITING or waits):
                 self.gpu.wait()
             known = {_storage(x)._cdata for x in inputs}
             out = func(*args, **(kwargs or {}))

@@ -13,7 +13,7 @@ from detr.backbone import FrozenBatchNorm2d, conv_norm
 from detr.checkpoint import plain_state, weights_state
 from detr.criterion import SetCriterion
 from detr.device import Precision, pick_device, pick_precision
-from detr.engine import Training
+from detr.engine import Training, goodness
 from detr.errors import UserError
 from detr.matcher import HungarianMatcher
 from detr.model import Detr, DetrConfig
@@ -203,7 +203,15 @@ def test_the_optimiser_follows_the_schedule_from_a_checkpoint_too() -> None:
 def test_the_best_score_is_kept() -> None:
     training = make_training()
     assert [training.end_epoch(ap) for ap in (0.2, None, 0.1, 0.3, 0.3)] == [True, False, False, True, False]
-    assert training.best == {"AP": 0.3, "epoch": 3}
+    assert (training.best["AP"], training.best["epoch"]) == (0.3, 3)
+
+
+def test_without_an_ap_the_lowest_loss_is_the_best() -> None:
+    training = make_training()
+    losses = (3.0, 2.0, 2.0, 2.5, 1.0)
+    assert [training.end_epoch(-1.0, loss) for loss in losses] == [True, True, False, False, True]
+    assert training.best == {"AP": -1.0, "epoch": 4, "loss": 1.0}
+    assert goodness({"AP": -1.0, "epoch": 0}) < goodness(training.best), "a file of before losses were kept"
 
 
 def single_images(batch: Batch) -> list[Batch]:

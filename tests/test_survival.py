@@ -421,7 +421,7 @@ def test_without_objects_to_validate_on_the_lowest_loss_is_kept(
     assert "checkpoint_best.pth has the lowest validation loss, 3.000" in output
     assert run("main", *NO_OBJECTS) == 0
     output = capsys.readouterr().out
-    assert "stopping: no better detector in 2 epochs" in output
+    assert "stopping: no lower validation loss in 2 epochs" in output
     assert "checkpoint_best.pth has the lowest validation loss, 2.000" in output
     assert weights("outputs/checkpoint_best.pth")["best"] == {"AP": -1, "epoch": 1, "loss": 2.0}
     assert run("results") == 0 and Path("outputs/figures/report.html").exists()

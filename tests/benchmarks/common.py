@@ -36,7 +36,7 @@ def make_batch(images: int = 2, height: int = 640, width: int = 864, objects: in
 
 
 def precision(dtype: torch.dtype | None, device: str = "cpu") -> Precision:
-    return Precision(device, dtype)
+    return Precision(torch.device(device).type, dtype)
 
 
 class Ours:
