@@ -90,6 +90,7 @@ class Parts(NamedTuple):
 def main() -> None:
     """Run alone, or as one of the processes that torchrun started: all of them compute, only the first one reports."""
     args = parse_arguments()
+    utils.bound_openmp_spin()
     from detr import distributed
 
     processes = distributed.join()

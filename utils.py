@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from detr.errors import UserError
 from detr.fonts import font
 
+OPENMP_SPINS = "10000"  # some 10 microseconds; libgomp's own is 300000
 DOWNLOAD_TIMEOUT_S = 30  # without a single byte; a slow connection may take as long as it needs
 _CHUNK_BYTES = 1 << 20
 # Distinct for colour-blind readers too (Okabe and Ito 2008), without yellow, which vanishes on white.
@@ -45,6 +46,16 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         sys.exit(130)
+
+
+def bound_openmp_spin() -> None:
+    """Let OpenMP's threads, which wait for one another actively, go to sleep soon; before torch is imported.
+
+    By default they spin for milliseconds, and where another process wants the same cores, most of the time is spent so.
+    A user's own setting of how they wait is left alone. (`python -m tests.benchmarks.busy` has the figures.)
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPINS)
 
 
 def command_line(words: Sequence[str]) -> str:

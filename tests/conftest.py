@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 
 import utils
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"  # real data beside a development checkout; never part of it
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"  # real data beside a development checkout; never part of it
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real balloon data is not beside this checkout")
 

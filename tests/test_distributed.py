@@ -21,10 +21,9 @@ from detr.data import CocoImages, LabelMap
 from detr.errors import UserError
 from detr.model import Detr, DetrConfig
 from detr.sampler import KeyBatches
-from tests.conftest import TINY, RunScript
+from tests.conftest import ROOT, TINY, RunScript
 from tests.test_main import read_log, weights
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = DetrConfig(
     2, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, dim_feedforward=64, num_queries=8
 )

@@ -21,9 +21,9 @@ from detr.matcher import HungarianMatcher
 from detr.model import Detr, DetrConfig
 from detr.schedule import Recipe
 from detr.weight_gradient import fast_weight_gradient
-from tests.conftest import TINY, RunScript
+from tests.conftest import ROOT, TINY, RunScript
 from tests.fake_gpu import FakeGpu, device_of
-from tests.test_distributed import ROOT, torchrun
+from tests.test_distributed import torchrun
 from tests.test_main import read_log, weights
 from tests.test_parity import make_batch
 

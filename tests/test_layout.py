@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.conftest import ROOT
+
 SCRIPTS = ("prep", "main", "results")
 
 # Room -> what it may import of the project; "structures", "errors" and "boxes" are open to all of detr/.

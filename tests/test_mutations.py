@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.mutations import MUTATIONS, ON_A_GPU, Mutation
-from tests.test_distributed import ROOT
 
 CODE = ("prep.py", "main.py", "results.py", "utils.py", "pyproject.toml", "detr", "tests")
 

@@ -19,10 +19,9 @@ import torch
 import main
 import utils
 from detr.engine import Training
-from tests.conftest import TINY, RunScript
+from tests.conftest import ROOT, TINY, RunScript
 from tests.test_main import SCRATCH, read_log, weights, without_accounts
 
-ROOT = Path(__file__).resolve().parents[1]
 # Everything that has a state: dropout, average, live BatchNorm, query groups, a rate that changes with every step.
 EVENTFUL = (
     *SCRATCH, "--batch_size", 1, "--save_every_steps", 1, "--resume", "auto", "--ema_decay", 0.9,

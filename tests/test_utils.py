@@ -1,6 +1,9 @@
 """Downloads against a local server (good, wrong, truncated, slow and missing files), atomic files, drawing."""
 
 import hashlib
+import os
+import subprocess
+import sys
 import time
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -11,7 +14,7 @@ from PIL import Image
 
 import utils
 from detr.errors import UserError
-from tests.conftest import CONTENT
+from tests.conftest import CONTENT, ROOT
 
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -126,3 +129,27 @@ def test_boxes_are_drawn_where_they_are() -> None:
     assert painted[100, 38:43].any() and painted[138:143, 100].any()
     assert not painted[80:130, 50:150].any() and not painted[150:, :].any()
     assert not np.asarray(image).any(), "the picture itself stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [({}, utils.OPENMP_SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+@pytest.mark.parametrize("command", [("main", "--resume", "gone.pth"), ("results", "--log", "gone")])
+def test_threads_wait_briefly_unless_the_user_says_how(command: tuple, own: dict, expected: str | None) -> None:
+    """Before torch is loaded, whose OpenMP reads its variables then."""
+    code = (
+        "import os, sys, utils\n"
+        "bound = utils.bound_openmp_spin\n"
+        "def told():\n"
+        "    bound()\n"
+        "    print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))\n"
+        "utils.bound_openmp_spin = told\n"
+        f"sys.argv = {list(command)}\n"
+        f"utils.run_script(__import__({command[0]!r}).main)"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment | own, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"False {expected}\n" and done.returncode == 2, done.stderr
