@@ -154,7 +154,7 @@ def find_start(args: argparse.Namespace) -> Start:
     try:
         checkpoint = read_checkpoint(path)
     except UserError as error:
-        if path != args.output_dir / LAST or not best.exists():
+        if not utils.is_same_file(path, args.output_dir / LAST) or not best.exists():
             raise
         raise UserError(
             f"{error}. The best weights so far can start a new run: --resume {best} --output_dir NEW"
@@ -163,7 +163,8 @@ def find_start(args: argparse.Namespace) -> Start:
         raise UserError(f"--backbone_weights and {path}: that file holds a backbone already")
     if "optimizer" in checkpoint and "rng" not in checkpoint and not args.eval:
         print(f"{path}: from the reference code; its weights are a start, its optimiser's state is of no use here")
-    return Start(path, checkpoint, "rng" in checkpoint and path != args.weights and not args.eval)
+    # Not by their spelling: with --resume auto, --weights may be what the run itself has left.
+    return Start(path, checkpoint, "rng" in checkpoint and path is not args.weights and not args.eval)
 
 
 def _fetched(url: str) -> Path:

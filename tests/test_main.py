@@ -712,3 +712,19 @@ def test_images_are_evaluated_at_the_largest_scale(coco_folder: Path, run: RunSc
     assert weights("outputs/checkpoint_best.pth")["resolution"] == {"scale": 56, "max_size": 200}
     data = main.load_data(main.parse_arguments(["--scales", "40", "56", "48", "--max_size", "200"]))
     assert {min(data.val.view((0, index)).size_hw) for index in range(len(data.val))} == {56}
+
+
+def test_a_run_is_resumed_whatever_its_weights_were(coco_folder: Path, run: RunScript) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    again = ("main", *TINY, "--resume", "auto", "--weights", "outputs/checkpoint.pth", "--epochs", 2)
+    assert run(*again) == 0 and [line["epoch"] for line in read_log()] == [0, 1]
+
+
+def test_a_damaged_checkpoint_has_a_way_on_however_it_is_spelled(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
+    last = Path("outputs/checkpoint.pth").resolve()
+    last.write_bytes(last.read_bytes()[:-1000])
+    assert run("main", *TINY, "--epochs", 2, "--resume", last) == 2
+    assert "--resume outputs/checkpoint_best.pth --output_dir NEW" in capsys.readouterr().err
