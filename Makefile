@@ -13,7 +13,7 @@ demo: .venv/installed  ## the whole pipeline on the built-in sample, with no net
 test: .venv/installed  ## lint and quick tests: what CI runs, after chromium
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 chromium:  ## Debian's browser, in which the tests open the report; without one they skip that
 	command -v chromium || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends chromium; }

@@ -26,6 +26,7 @@ from detr.annotations import fingerprint
 from detr.errors import UserError
 from detr.flags import MAX_SIZE, SCALES, make_parser
 from detr.public_weights import PUBLIC_CLASSES, PUBLIC_WEIGHTS
+from detr.report.runs import read_json
 from detr.schedule import Recipe
 
 if TYPE_CHECKING:  # torch takes seconds to import: functions that need it do so, after the command line is parsed
@@ -164,7 +165,13 @@ def find_start(args: argparse.Namespace) -> Start:
     if "optimizer" in checkpoint and "rng" not in checkpoint and not args.eval:
         print(f"{path}: from the reference code; its weights are a start, its optimiser's state is of no use here")
     # Not by their spelling: with --resume auto, --weights may be what the run itself has left.
-    return Start(path, checkpoint, "rng" in checkpoint and path is not args.weights and not args.eval)
+    start = Start(path, checkpoint, "rng" in checkpoint and path is not args.weights and not args.eval)
+    if args.overwrite and goes_on_there(args, start):
+        raise UserError(
+            f"--resume {args.resume} and --overwrite: the run in {args.output_dir} is resumed, or deleted; leave one "
+            "of them out"
+        )
+    return start
 
 
 def _fetched(url: str) -> Path:
@@ -172,7 +179,8 @@ def _fetched(url: str) -> Path:
     if not path.name:
         raise UserError(f"--resume {url}: names no file; accepted: the address of a weights file")
     prefixes = {weights.file_name: weights.sha256_prefix for weights in PUBLIC_WEIGHTS.values()}
-    utils.download(url, path, prefixes.get(path.name, ""))
+    if not utils.download(url, path, prefixes.get(path.name, "")):
+        print(f"{path} is there already: {url} is not downloaded again")
     return path
 
 
@@ -229,18 +237,11 @@ def check_output_folder(args: argparse.Namespace, start: Start) -> None:
     if args.output_dir.exists() and not args.output_dir.is_dir():
         raise UserError(f"{args.output_dir}: is a file; --output_dir names a folder")
     used = [path.name for path in files_of_run(args) if path.name != CONFIG]
-    if args.eval or not used:
+    if args.eval or goes_on_there(args, start) or not used:
         return
-    if goes_on_there(args, start):
-        if args.overwrite:
-            raise UserError(
-                f"--resume {args.resume} and --overwrite: the run in {args.output_dir} is resumed, or deleted; leave "
-                "one of them out"
-            )
-        return
-    backbone = args.backbone_weights if args.backbone_weights not in (None, "imagenet", "none") else None
-    for path in (start.path, backbone):
-        if path and any(utils.is_same_file(path, other) for other in files_of_run(args)):
+    for path in filter(None, (start.path, args.backbone_weights)):
+        above = (path, *Path(path).resolve().parents)  # TensorBoard's part of a run is a folder
+        if any(utils.is_same_file(one, own) for one in above for own in files_of_run(args)):
             raise UserError(f"{path} would be deleted with the run in {args.output_dir}: take another --output_dir")
     # Interrupted before its first checkpoint: there is nothing to go on with, and nothing to lose.
     only_begun = args.resume == "auto" and not {LAST, BEST} & set(used)
@@ -492,8 +493,7 @@ def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Tra
         training.restore(start.checkpoint, start.path)
         if not goes_on_there(args, start):
             training.best = dict(NONE_YET)  # that detector stays where it is
-        elif all((args.output_dir / name).exists() for name in (BEST, PREDICTIONS)):
-            # Saved when it was found, which may be after the last checkpoint.
+        elif (args.output_dir / BEST).exists():  # saved when it was found, which may be after the last checkpoint
             saved = read_checkpoint(args.output_dir / BEST).get("best", training.best)
             training.best = max(training.best, saved, key=goodness)
         if start.checkpoint["step"]["updates_done"] > training.updates_done:
@@ -659,11 +659,21 @@ def evaluate_only(args: argparse.Namespace, start: Start, parts: Parts) -> None:
     for name, value in zip(COCO_NUMBERS, metrics, strict=True):
         print(f"{name:10} {value:.4f}")
     path = args.output_dir / PREDICTIONS
-    if path.exists() or not utils.is_same_file(start.path, args.output_dir / BEST):
+    if path.exists() or not repeats_the_run(args, start, parts):
         path = args.output_dir / f"predictions_{start.path.stem}.json"
     if parts.processes.is_main:
         utils.write_json(path, predictions)
     print(f"detections: {path}")
+
+
+def repeats_the_run(args: argparse.Namespace, start: Start, parts: Parts) -> bool:
+    """Whether an evaluation is that of the run's best detector: its weights, on its images, at its resolution."""
+    config = read_json(args.output_dir / CONFIG) or {}
+    return (
+        utils.is_same_file(start.path, args.output_dir / BEST)
+        and config.get("validation_images") == fingerprint(parts.data.val_coco)
+        and start.checkpoint.get("resolution") == resolution(args)
+    )
 
 
 def training_keys(args: argparse.Namespace, parts: Parts) -> "KeyBatches":

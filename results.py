@@ -111,7 +111,9 @@ def show_curves(runs: list[Run], figures: Path) -> None:
             known = "" if ap50 is None else f" (AP50 {ap50:.3f})"
             print(f"{run.name}: best AP {ap[best]:.3f}{known}, last AP {ap[-1]:.3f}, {len(run.log)} epochs")
         else:
-            print(f"{run.name}: {len(run.log)} epochs, none evaluated")
+            evaluated = any(entry.get(COCO_KEY) for entry in run.log)
+            why = "AP not defined: no objects to validate on" if evaluated else "none evaluated"
+            print(f"{run.name}: {len(run.log)} epochs, {why}")
     for name in (*FIGURES, EVERYTHING):
         with utils.atomic_path(figures / f"{name}.png") as temporary:
             draw_curves(runs, name, temporary, utils.COLOURS)

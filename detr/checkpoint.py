@@ -44,7 +44,7 @@ def read_checkpoint(path: Path) -> dict:
 
 def _read_tensors(path: Path) -> object:
     """`torch.load` with tensors and plain values only, plus the Namespace of the reference's own checkpoints."""
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and path.exists():
         raise UserError(f"{path}: safetensors files are not read; accepted: what torch.save writes (.pth)")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):

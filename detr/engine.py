@@ -149,6 +149,8 @@ class Training:
         """
         candidate = {"AP": ap, "epoch": self.epochs_done, "loss": loss}
         is_best = ap is not None and goodness(candidate) > goodness(self.best)
+        if ap is not None and candidate["epoch"] == self.best["epoch"]:  # again, after a kill while it was saved
+            is_best = goodness(candidate) >= goodness(self.best)
         if is_best:
             self.best = candidate
         self.epochs_done += 1

@@ -1,6 +1,7 @@
 """The flags of main.py: the reference code's names, meanings and defaults, and ours. No torch."""
 
 import argparse
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -34,8 +35,8 @@ def _positive(text: str) -> int:
 
 def _not_negative(kind: Callable[[str], float], text: str) -> float:
     value = kind(text)
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{value} is negative")
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is negative" if value < 0 else f"{value} is not finite")
     return value
 
 

@@ -48,6 +48,14 @@ def wait_for(process: subprocess.Popen, text: str) -> None:
         assert line, process.stderr.read()
 
 
+def wait_for_save(process: subprocess.Popen, path: Path) -> None:
+    """Wait until the process has replaced the file once more."""
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    while (path.stat().st_mtime_ns if path.exists() else 0) == before:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.002)
+
+
 def kill(process: subprocess.Popen) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -55,24 +63,18 @@ def kill(process: subprocess.Popen) -> None:
 
 def kill_and_resume(kills: int) -> None:
     """Compare a run that was killed so many times with one that was not, bit for bit."""
-    command = (*EVENTFUL, "--epochs", kills)
+    command = (*EVENTFUL, "--epochs", kills + 2)
     undisturbed = start(*command, "--output_dir", "whole")
-    wait_for(undisturbed, "parameters to train")
-    began = time.monotonic()
-    assert undisturbed.wait() == 0, undisturbed.stderr.read()
-    duration = time.monotonic() - began
     moments = random.Random(0)
-    hits = 0
-    for _ in range(kills):
+    for _ in range(kills):  # each comes less than an epoch further
         process = start(*command, "--output_dir", "killed")
-        if any("parameters to train" in line for line in process.stdout):  # a run that is whole does not get there
-            time.sleep(moments.uniform(0, duration / kills))
-        if process.poll() is not None:  # whole: the machine has become faster since
-            assert process.returncode == 0, process.stderr.read()
-            break
+        wait_for(process, "parameters to train")
+        for _ in range(moments.randrange(5)):
+            wait_for_save(process, Path("killed/checkpoint.pth"))
+        time.sleep(moments.uniform(0, 0.05))
         kill(process)
-        hits += 1
-    assert hits > kills / 2
+    _, error = undisturbed.communicate()
+    assert undisturbed.returncode == 0, error
     last = start(*command, "--output_dir", "killed")
     output, error = last.communicate()
     assert last.returncode == 0, output + error
@@ -395,6 +397,16 @@ def test_evaluating_other_weights_leaves_no_predictions_of_the_run(coco_folder: 
     shutil.copy("first/checkpoint_best.pth", "other.pth")
     assert run("main", "--eval", "--resume", "other.pth", *TINY[-8:]) == 0
     assert [path.name for path in Path("outputs").iterdir()] == ["predictions_other.json"]
+    Path("first/predictions.json").unlink()
+    again = ("main", "--eval", "--output_dir", "first", "--num_workers", 0, "--device", "cpu")
+    shutil.copytree(coco_folder, "other")
+    shutil.copy("other/val2017/disc00.png", "other/val2017/disc02.png")
+    annotations = Path("other/annotations/custom_val.json")
+    coco = json.loads(annotations.read_text())
+    annotations.write_text(json.dumps(coco | {"images": coco["images"][:2], "annotations": []}))
+    assert run(*again, "--scales", 48) == 0 and not Path("first/predictions.json").exists()
+    assert run(*again, "--coco_path", "other") == 0 and not Path("first/predictions.json").exists()
+    assert run(*again) == 0 and Path("first/predictions.json").exists()
 
 
 NO_OBJECTS = (*SCRATCH, "--epochs", 4, "--resume", "auto", "--patience", 2, "--lr", 1e-3)
@@ -424,6 +436,7 @@ def test_without_objects_to_validate_on_the_lowest_loss_is_kept(
     assert "checkpoint_best.pth has the lowest validation loss, 2.000" in output
     assert weights("outputs/checkpoint_best.pth")["best"] == {"AP": -1, "epoch": 1, "loss": 2.0}
     assert run("results") == 0 and Path("outputs/figures/report.html").exists()
+    assert "outputs: 4 epochs, AP not defined" in capsys.readouterr().out
 
 
 def test_an_epoch_of_skipped_steps_leaves_a_log_that_is_json(
