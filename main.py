@@ -91,17 +91,17 @@ class Parts(NamedTuple):
 def main() -> None:
     """Run alone, or as one of the processes that torchrun started: all of them compute, only the first one reports."""
     args = parse_arguments()
-    utils.bound_openmp_spin()
+    load = utils.CpuLoad()  # measured while torch is imported, which takes seconds
     from detr import distributed
 
     processes = distributed.join()
     with Path(os.devnull).open("w") as nowhere:
         output = sys.stdout if processes.is_main else nowhere  # not None: libraries print too
         with contextlib.redirect_stdout(output), distributed.together(processes):
-            run(args, processes)
+            run(args, processes, load)
 
 
-def run(args: argparse.Namespace, processes: "Processes") -> None:
+def run(args: argparse.Namespace, processes: "Processes", load: utils.CpuLoad) -> None:
     """Find where to start, build, then train and evaluate epoch by epoch."""
     start = find_start(args)
     check_same_start(start)
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace, processes: "Processes") -> None:
     if processes.is_main:
         check_output_folder(args, start)
     choose_sizes(args, start)
-    parts = build_parts(args, start, processes)
+    parts = build_parts(args, start, processes, load)
     if args.eval:
         evaluate_only(args, start, parts)
         return
@@ -446,7 +446,7 @@ def choose_class_rows(args: argparse.Namespace, start: Start, data: "Data") -> "
     return match_classes(file_names, data.label_map.names, args.class_map or [], start.path)
 
 
-def build_parts(args: argparse.Namespace, start: Start, processes: "Processes") -> Parts:
+def build_parts(args: argparse.Namespace, start: Start, processes: "Processes", load: utils.CpuLoad) -> Parts:
     """Device, data, network and loss, as the command line and the file to start from say."""
     import torch
 
@@ -460,6 +460,7 @@ def build_parts(args: argparse.Namespace, start: Start, processes: "Processes") 
         torch.cuda.set_device(device)  # what NCCL and the thread that pins batches take
     if device.type == "cpu":
         tune_malloc()
+        choose_threads(start, load)
     torch.manual_seed(args.seed)
     data = load_data(args)
     model = build_model(args, start, data)
@@ -470,6 +471,25 @@ def build_parts(args: argparse.Namespace, start: Start, processes: "Processes") 
     torch.manual_seed(args.seed + processes.rank)  # the processes began with the same weights, and drop others
     precision = pick_precision(args.amp, device)
     return Parts(processes, device, precision, data, model.to(device), criterion.to(device))
+
+
+def choose_threads(start: Start, load: utils.CpuLoad) -> None:
+    """Leave the cores to other processes that these keep busy: OpenMP's threads wait for one another actively, and
+    where one of them has to wait for its core, a run of two becomes ten times slower. A user's OMP_NUM_THREADS wins.
+
+    A resumed run keeps its number, on which the last bits of its results depend.
+    """
+    import torch
+
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    most = torch.get_num_threads()
+    threads = max(1, min(most, utils.count_cpus() - round(load.cores())))
+    if start.continues:
+        threads = min(most, start.checkpoint.get("threads", most))
+    if threads < most:
+        print(f"{threads} of {most} threads: other processes keep the CPU busy (OMP_NUM_THREADS sets another number)")
+    torch.set_num_threads(threads)
 
 
 def build_training(args: argparse.Namespace, start: Start, parts: Parts) -> "Training":
@@ -832,9 +852,12 @@ def save_best(args: argparse.Namespace, parts: Parts, training: "Training", foun
 
 def save_last(args: argparse.Namespace, parts: Parts, training: "Training") -> None:
     """Everything that going on needs."""
+    import torch
+
     from detr.distributed import wait
 
-    state = training.state() | {"args": plain(args)}  # every process has a part in it
+    # Every process has a part in it.
+    state = training.state() | {"args": plain(args), "threads": torch.get_num_threads()}
     if parts.processes.is_main:
         utils.save_tensors(args.output_dir / LAST, detector_state(args, parts, training, parts.model) | state)
     wait()  # nobody says that it is saved before it is

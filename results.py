@@ -81,7 +81,6 @@ class Measured(NamedTuple):
 def main() -> None:
     """Photographs if asked for, otherwise curves, metrics and validation images of the runs."""
     args = parse_arguments()
-    utils.bound_openmp_spin()
     figures = args.log[0] / "figures"
     if args.images:
         show_photographs(args, figures)

@@ -21,7 +21,6 @@ from PIL import Image, ImageDraw
 from detr.errors import UserError
 from detr.fonts import font
 
-OPENMP_SPINS = "10000"  # some 10 microseconds; libgomp's own is 300000
 DOWNLOAD_TIMEOUT_S = 30  # without a single byte; a slow connection may take as long as it needs
 _CHUNK_BYTES = 1 << 20
 # Distinct for colour-blind readers too (Okabe and Ito 2008), without yellow, which vanishes on white.
@@ -48,14 +47,33 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def bound_openmp_spin() -> None:
-    """Let OpenMP's threads, which wait for one another actively, go to sleep soon; before torch is imported.
+class CpuLoad:
+    """How busy other processes keep this process's CPUs, from the making of the object on (Linux; elsewhere 0)."""
 
-    By default they spin for milliseconds, and where another process wants the same cores, most of the time is spent so.
-    A user's own setting of how they wait is left alone. (`python -m tests.benchmarks.busy` has the figures.)
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPINS)
+    def __init__(self) -> None:
+        self._began, self._others = time.monotonic(), _seconds_of_others()
+
+    def cores(self) -> float:
+        """The mean number of cores that are busy with other processes."""
+        return (_seconds_of_others() - self._others) / (time.monotonic() - self._began)
+
+
+def count_cpus() -> int:
+    """The number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _seconds_of_others() -> float:
+    """CPU time so far that other processes took of the CPUs that this one may use, in seconds."""
+    try:
+        lines = Path("/proc/stat").read_text(encoding="utf-8").splitlines()
+        mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    except (OSError, AttributeError):
+        return 0.0
+    columns = [line.split() for line in lines]
+    # user, nice, system, then idle and waiting for drives, which are not busy, then interrupts (proc_stat(5))
+    ticks = sum(sum(map(int, (*line[1:4], *line[6:8]))) for line in columns if line and line[0] in mine)
+    return ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:2])
 
 
 def command_line(words: Sequence[str]) -> str:

@@ -2,11 +2,14 @@
 
 import json
 import math
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # main.py chooses by the load of the machine otherwise
 
 import pytest
 from PIL import Image, ImageDraw

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import main
+import utils
 from detr.data import CocoImages
 from detr.flags import make_parser
 from detr.model import Detr, DetrConfig
@@ -732,3 +733,33 @@ def test_a_damaged_checkpoint_has_a_way_on_however_it_is_spelled(
     last.write_bytes(last.read_bytes()[:-1000])
     assert run("main", *TINY, "--epochs", 2, "--resume", last) == 2
     assert "--resume outputs/checkpoint_best.pth --output_dir NEW" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("busy", "threads"), [(0.2, 2), (1.0, 1), (7.0, 1)])
+def test_cores_that_others_keep_busy_are_left_to_them(
+    busy: float,
+    threads: int,
+    coco_folder: Path,
+    run: RunScript,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(utils, "count_cpus", lambda: 2)
+    monkeypatch.setattr(utils.CpuLoad, "cores", lambda self: busy)
+    try:
+        torch.set_num_threads(2)
+        assert run("main", *SCRATCH, "--epochs", 1) == 0
+        assert torch.get_num_threads() == threads == weights("outputs/checkpoint.pth")["threads"]
+        assert ("1 of 2 threads" in capsys.readouterr().out) is (threads == 1)
+        monkeypatch.setattr(utils.CpuLoad, "cores", lambda self: 1.0 - busy)
+        torch.set_num_threads(2)
+        assert run("main", *SCRATCH, "--epochs", 2, "--resume", "auto") == 0
+        assert torch.get_num_threads() == threads, "a resumed run keeps its number"
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        torch.set_num_threads(2)
+        monkeypatch.setattr(utils.CpuLoad, "cores", lambda self: 2.0)
+        assert run("main", *SCRATCH, "--epochs", 3, "--resume", "auto") == 0 and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -1,7 +1,6 @@
 """Downloads against a local server (good, wrong, truncated, slow and missing files), atomic files, drawing."""
 
 import hashlib
-import os
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from PIL import Image
 
 import utils
 from detr.errors import UserError
-from tests.conftest import CONTENT, ROOT
+from tests.conftest import CONTENT
 
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -131,25 +130,11 @@ def test_boxes_are_drawn_where_they_are() -> None:
     assert not np.asarray(image).any(), "the picture itself stays as it is"
 
 
-@pytest.mark.parametrize(
-    ("own", "expected"),
-    [({}, utils.OPENMP_SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
-)
-@pytest.mark.parametrize("command", [("main", "--resume", "gone.pth"), ("results", "--log", "gone")])
-def test_threads_wait_briefly_unless_the_user_says_how(command: tuple, own: dict, expected: str | None) -> None:
-    """Before torch is loaded, whose OpenMP reads its variables then."""
-    code = (
-        "import os, sys, utils\n"
-        "bound = utils.bound_openmp_spin\n"
-        "def told():\n"
-        "    bound()\n"
-        "    print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))\n"
-        "utils.bound_openmp_spin = told\n"
-        f"sys.argv = {list(command)}\n"
-        f"utils.run_script(__import__({command[0]!r}).main)"
-    )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP"))}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment | own, capture_output=True, text=True, check=False
-    )
-    assert done.stdout == f"False {expected}\n" and done.returncode == 2, done.stderr
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux tells how busy its CPUs are")
+def test_the_load_is_that_of_other_processes() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        load = utils.CpuLoad()
+        while time.process_time() < 0.1 or load.cores() == 0:  # own work does not count
+            time.sleep(0.3)
+        assert 0.3 < load.cores() <= utils.count_cpus() + 0.2
+        other.kill()

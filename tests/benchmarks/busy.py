@@ -1,6 +1,6 @@
-"""Training beside other busy processes: images per second of the drawn sample, by how OpenMP's threads wait.
+"""Training beside other busy processes: images per second of the drawn sample, by the number of threads.
 
-.venv/bin/python -m tests.benchmarks.busy [--rounds 3] [--spins default 0 10000]      after prep.py --sample
+.venv/bin/python -m tests.benchmarks.busy [--rounds 3]      after prep.py --sample; 4 minutes and more
 """
 
 import argparse
@@ -22,8 +22,7 @@ COMPANIONS = {
     "beside a busy loop": "while True: pass",
     "beside another PyTorch process": "import torch\nx = torch.randn(1500, 1500)\nwhile True: x @ x",
 }
-# What libgomp does by itself: GOMP_SPINCOUNT is not set, which main.py leaves alone where OMP_WAIT_POLICY is.
-POLICIES = {"default": {"GOMP_SPINCOUNT": "300000"}, "passive": {"OMP_WAIT_POLICY": "PASSIVE"}, "ours": {}}
+WAYS = {"one thread": {"OMP_NUM_THREADS": "1"}, "chosen by main.py": {}}
 
 
 @contextlib.contextmanager
@@ -59,24 +58,23 @@ def images_per_second(environment: dict[str, str], coco_path: Path) -> float:
 
 
 def main() -> None:
-    """Every way to wait beside every companion, in turn; the medians."""
+    """Every number of threads beside every companion, in turn; the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--spins", nargs="+", default=["default", "passive", "ours"])
     parser.add_argument("--coco_path", type=Path, default=Path("data/custom"))
     args = parser.parse_args()
-    ways = {spin: POLICIES.get(spin, {"GOMP_SPINCOUNT": spin}) for spin in args.spins}
+    ways = {f"{os.cpu_count()} threads": {"OMP_NUM_THREADS": str(os.cpu_count())}} | WAYS
     rates: dict[tuple[str, str], list[float]] = {}
     for _ in range(args.rounds):
         for beside, code in COMPANIONS.items():
             with companion(code):
-                for spin, environment in ways.items():
+                for way, environment in ways.items():
                     rate = images_per_second(environment, args.coco_path)
-                    rates.setdefault((beside, spin), []).append(rate)
-                    print(f"{beside}, {spin}: {rate:.1f} images/s", flush=True)
+                    rates.setdefault((beside, way), []).append(rate)
+                    print(f"{beside}, {way}: {rate:.1f} images/s", flush=True)
     print(f"\n| images/s | {' | '.join(ways)} |\n|---{'|---' * len(ways)}|")
     for beside in COMPANIONS:
-        print(f"| {beside} | {' | '.join(f'{statistics.median(rates[beside, spin]):.1f}' for spin in ways)} |")
+        print(f"| {beside} | {' | '.join(f'{statistics.median(rates[beside, way]):.1f}' for way in ways)} |")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,14 @@
 """What the benchmarks share: a batch, our model and the peer's with the same weights, steps, and timing in turn."""
 
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from unittest.mock import patch
 
 import torch
 
-import utils
 from detr.criterion import SetCriterion
 from detr.device import Precision
 from detr.engine import Training
@@ -100,10 +97,6 @@ class OwnProcess(AbstractContextManager):
 
     def __init__(self, side: str, **config: object) -> None:
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _build, (side, config))
-        with patch.dict(os.environ):
-            if side == "ours":
-                utils.bound_openmp_spin()  # as main.py does
-            self._pool.submit(int).result()  # starts the process
 
     def __call__(self, method: str, dtype: torch.dtype | None) -> None:
         self._pool.submit(_call, method, dtype).result()
