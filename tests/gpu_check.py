@@ -34,7 +34,7 @@ from detr.model import DetrConfig
 from detr.public_weights import SHIPPED_WEIGHTS
 from detr.structures import Batch
 from tests.benchmarks.common import CLASSES, Ours, Peer, in_turn, make_batch, ratio
-from tests.test_parity import make_model
+from tests.peer import make_model
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMATS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from detr.model import Detr
+from detr.backbone import FrozenBatchNorm2d
+from detr.model import Detr, DetrConfig
 from detr.structures import Batch, DetrOutput, Targets
 
 _ATTENTION = {"self_attn": "self_attn", "multihead_attn": "encoder_attn"}
@@ -21,6 +22,22 @@ _PREFIXES = (
     ("class_embed", "class_labels_classifier"),
     ("bbox_embed", "bbox_predictor"),
 )
+
+
+def make_model(config: DetrConfig) -> Detr:
+    """A model whose BatchNorm statistics, norms and biases are random too: at their defaults they prove little."""
+    torch.manual_seed(0)
+    detr = Detr(config)
+    for module in detr.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.weight.uniform_(0.3, 0.9)
+            module.bias.normal_(std=0.1)
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    for name, parameter in detr.named_parameters():
+        if parameter.dim() == 1 and not name.startswith("backbone"):
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    return detr
 
 
 def to_peer_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -55,10 +72,10 @@ def make_peer(detr: Detr) -> torch.nn.Module:
 
     Raises KeyError or RuntimeError when any of our weights has no place in it.
     """
-    from transformers import DetrConfig, DetrForObjectDetection  # seconds to import; only parity needs it
+    import transformers  # seconds to import; only parity needs it
 
     ours = detr.config
-    config = DetrConfig(
+    config = transformers.DetrConfig(
         use_pretrained_backbone=False,
         backbone=ours.backbone,
         dilation=ours.dilation,
@@ -74,7 +91,7 @@ def make_peer(detr: Detr) -> torch.nn.Module:
         num_queries=ours.num_queries,
         num_labels=ours.num_classes,
     )
-    peer = DetrForObjectDetection(config)
+    peer = transformers.DetrForObjectDetection(config)
     peer.load_state_dict(to_peer_state(detr.state_dict()), strict=True)
     # Three flags each, so that packed projections split in three like their weights.
     trained = to_peer_state({name: torch.full((3,), p.requires_grad) for name, p in detr.named_parameters()})

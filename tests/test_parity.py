@@ -7,12 +7,11 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from detr.backbone import FrozenBatchNorm2d
 from detr.criterion import SetCriterion
 from detr.matcher import HungarianMatcher
 from detr.model import Detr, DetrConfig
 from detr.structures import Batch, DetrOutput, Targets
-from tests.peer import make_peer, peer_labels, run_peer, to_peer_state
+from tests.peer import make_model, make_peer, peer_labels, run_peer, to_peer_state
 
 CONFIGS = {
     "tiny": DetrConfig(3, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=2, dec_layers=3, num_queries=7,
@@ -32,22 +31,6 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(torch.float32)
-
-
-def make_model(config: DetrConfig) -> Detr:
-    """A model whose BatchNorm statistics, norms and biases are random too: at their defaults they prove little."""
-    torch.manual_seed(0)
-    detr = Detr(config)
-    for module in detr.modules():
-        if isinstance(module, FrozenBatchNorm2d):
-            module.weight.uniform_(0.3, 0.9)
-            module.bias.normal_(std=0.1)
-            module.running_mean.normal_(std=0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    for name, parameter in detr.named_parameters():
-        if parameter.dim() == 1 and not name.startswith("backbone"):
-            parameter.data += 0.05 * torch.randn_like(parameter)
-    return detr
 
 
 def make_batch(num_classes: int, padded: bool = True, seed: int = 1) -> Batch:
