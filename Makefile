@@ -19,7 +19,7 @@ chromium:  ## Debian's browser, in which the tests open the report; without one 
 	command -v chromium || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends chromium; }
 
 GPU_PYTHON ?= $(BIN)/python
-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed)  ## checks on the GPU of this machine, at most 6 minutes; GPU_PYTHON=python3 installs nothing
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed)  ## checks on the GPU of this machine, sized for 6 minutes; GPU_PYTHON=python3 installs nothing
 	$(GPU_PYTHON) -m tests.gpu_check
 
 proof: .venv/installed  ## the slow proofs, minutes each; what they measured is printed at the end

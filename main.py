@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import utils
 from detr.annotations import fingerprint
+from detr.cpu_load import CpuLoad, count_cpus
 from detr.errors import UserError
 from detr.flags import MAX_SIZE, SCALES, make_parser
 from detr.public_weights import PUBLIC_CLASSES, PUBLIC_WEIGHTS
@@ -91,7 +92,7 @@ class Parts(NamedTuple):
 def main() -> None:
     """Run alone, or as one of the processes that torchrun started: all of them compute, only the first one reports."""
     args = parse_arguments()
-    load = utils.CpuLoad()  # measured while torch is imported, which takes seconds
+    load = CpuLoad()  # measured while torch is imported, which takes seconds
     from detr import distributed
 
     processes = distributed.join()
@@ -101,7 +102,7 @@ def main() -> None:
             run(args, processes, load)
 
 
-def run(args: argparse.Namespace, processes: "Processes", load: utils.CpuLoad) -> None:
+def run(args: argparse.Namespace, processes: "Processes", load: CpuLoad) -> None:
     """Find where to start, build, then train and evaluate epoch by epoch."""
     start = find_start(args)
     check_same_start(start)
@@ -446,7 +447,7 @@ def choose_class_rows(args: argparse.Namespace, start: Start, data: "Data") -> "
     return match_classes(file_names, data.label_map.names, args.class_map or [], start.path)
 
 
-def build_parts(args: argparse.Namespace, start: Start, processes: "Processes", load: utils.CpuLoad) -> Parts:
+def build_parts(args: argparse.Namespace, start: Start, processes: "Processes", load: CpuLoad) -> Parts:
     """Device, data, network and loss, as the command line and the file to start from say."""
     import torch
 
@@ -473,7 +474,7 @@ def build_parts(args: argparse.Namespace, start: Start, processes: "Processes", 
     return Parts(processes, device, precision, data, model.to(device), criterion.to(device))
 
 
-def choose_threads(start: Start, load: utils.CpuLoad) -> None:
+def choose_threads(start: Start, load: CpuLoad) -> None:
     """Leave the cores to other processes that these keep busy: OpenMP's threads wait for one another actively, and
     where one of them has to wait for its core, a run of two becomes ten times slower. A user's OMP_NUM_THREADS wins.
 
@@ -484,11 +485,13 @@ def choose_threads(start: Start, load: utils.CpuLoad) -> None:
     if "OMP_NUM_THREADS" in os.environ:
         return
     most = torch.get_num_threads()
-    threads = max(1, min(most, utils.count_cpus() - round(load.cores())))
     if start.continues:
-        threads = min(most, start.checkpoint.get("threads", most))
+        threads, why = min(most, start.checkpoint.get("threads", most)), "as when this run began"
+    else:
+        threads = max(1, min(most, count_cpus() - round(load.cores())))
+        why = "other processes keep the CPU busy"
     if threads < most:
-        print(f"{threads} of {most} threads: other processes keep the CPU busy (OMP_NUM_THREADS sets another number)")
+        print(f"{threads} of {most} threads: {why} (OMP_NUM_THREADS sets another number)")
     torch.set_num_threads(threads)
 
 

@@ -142,7 +142,6 @@ class FakeGpu(contextlib.AbstractContextManager):
             "current_device": lambda: self.current,
             "set_device": self._set_device,
             "get_device_capability": lambda device=None: self.capability,
-            "get_device_name": lambda device=None: "Fake GPU",
             "get_device_properties": self._properties,
             "is_bf16_supported": self._is_bf16_supported,
             "max_memory_allocated": lambda device=None: 123 * 2**20,

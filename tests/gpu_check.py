@@ -1,4 +1,4 @@
-"""What the GPU of this machine makes of the project, in one table; at most 6 minutes, and no network.
+"""What the GPU of this machine makes of the project, in one table; sized for 6 minutes, and without a network.
 
 make gpu                                                     with .venv
 make gpu GPU_PYTHON=python3                                  with an interpreter that has everything already

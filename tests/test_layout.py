@@ -18,6 +18,7 @@ NETWORK = TENSORS | {"backbone", "position", "transformer"}
 ALLOWED = {
     "errors": set(),
     "malloc": set(),
+    "cpu_load": set(),
     "images": OPEN,
     "public_weights": set(),
     "class_rows": OPEN,
@@ -61,6 +62,7 @@ TORCH_FREE = (
     "annotations",
     "class_rows",
     "coco_input",
+    "cpu_load",
     "errors",
     "flags",
     "fonts",

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import main
-import utils
 from detr.data import CocoImages
 from detr.flags import make_parser
 from detr.model import Detr, DetrConfig
@@ -746,20 +745,22 @@ def test_cores_that_others_keep_busy_are_left_to_them(
 ) -> None:
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(utils, "count_cpus", lambda: 2)
-    monkeypatch.setattr(utils.CpuLoad, "cores", lambda self: busy)
+    monkeypatch.setattr(main, "count_cpus", lambda: 2)
+    monkeypatch.setattr(main.CpuLoad, "cores", lambda self: busy)
     try:
         torch.set_num_threads(2)
         assert run("main", *SCRATCH, "--epochs", 1) == 0
         assert torch.get_num_threads() == threads == weights("outputs/checkpoint.pth")["threads"]
-        assert ("1 of 2 threads" in capsys.readouterr().out) is (threads == 1)
-        monkeypatch.setattr(utils.CpuLoad, "cores", lambda self: 1.0 - busy)
+        said = "1 of 2 threads: other processes keep the CPU busy"
+        assert (said in capsys.readouterr().out) is (threads == 1)
+        monkeypatch.setattr(main.CpuLoad, "cores", lambda self: 1.0 - busy)
         torch.set_num_threads(2)
         assert run("main", *SCRATCH, "--epochs", 2, "--resume", "auto") == 0
         assert torch.get_num_threads() == threads, "a resumed run keeps its number"
+        assert ("1 of 2 threads: as when this run began" in capsys.readouterr().out) is (threads == 1)
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
         torch.set_num_threads(2)
-        monkeypatch.setattr(utils.CpuLoad, "cores", lambda self: 2.0)
+        monkeypatch.setattr(main.CpuLoad, "cores", lambda self: 2.0)
         assert run("main", *SCRATCH, "--epochs", 3, "--resume", "auto") == 0 and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

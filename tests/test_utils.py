@@ -1,8 +1,6 @@
 """Downloads against a local server (good, wrong, truncated, slow and missing files), atomic files, drawing."""
 
 import hashlib
-import subprocess
-import sys
 import time
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -128,13 +126,3 @@ def test_boxes_are_drawn_where_they_are() -> None:
     assert painted[100, 38:43].any() and painted[138:143, 100].any()
     assert not painted[80:130, 50:150].any() and not painted[150:, :].any()
     assert not np.asarray(image).any(), "the picture itself stays as it is"
-
-
-@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux tells how busy its CPUs are")
-def test_the_load_is_that_of_other_processes() -> None:
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
-        load = utils.CpuLoad()
-        while time.process_time() < 0.1 or load.cores() == 0:  # own work does not count
-            time.sleep(0.3)
-        assert 0.3 < load.cores() <= utils.count_cpus() + 0.2
-        other.kill()
