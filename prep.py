@@ -13,17 +13,16 @@ import zipfile
 from pathlib import Path
 
 import utils
-from detr.coco_input import read_coco_folder
-from detr.errors import UserError
-from detr.flags import MAX_SIZE, NUM_QUERIES, SCALES
-from detr.imported import Split
-from detr.public_weights import PUBLIC_URL, PUBLIC_WEIGHTS, SHIPPED_WEIGHTS
-from detr.report.dataset import Training, describe
-from detr.report.dataset_picture import draw_dataset
-from detr.report.dataset_text import lines_of, title_of
+from detr.importers.coco import read_coco_folder
+from detr.importers.dataset_report import TrainingSizes, describe
+from detr.importers.dataset_text import lines_of, title_of
+from detr.importers.splits import Split
+from detr.importers.via.classes import CHECKED, ClassFlags
+from detr.importers.via.importer import import_via
+from detr.models.model_zoo import PUBLIC_URL, PUBLIC_WEIGHTS, SHIPPED_WEIGHTS
 from detr.sample.draw import draw_set
-from detr.via.classes import CHECKED, ClassFlags
-from detr.via.importer import import_via
+from detr.training.flags import MAX_SIZE, NUM_QUERIES, SCALES
+from utils import UserError
 
 BALLOON_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/balloon_dataset.zip"
 DOWNLOADS = Path("data")
@@ -139,12 +138,12 @@ def main() -> None:
     print(f"\nNext:\n  {command}")
 
 
-def training_of(weights: str) -> Training:
+def training_of(weights: str) -> TrainingSizes:
     """The image sizes and the number of queries that main.py trains with from these weights, unless told otherwise."""
     if weights in SHIPPED_WEIGHTS:
         shipped = SHIPPED_WEIGHTS[weights]
-        return Training((shipped.scale,), shipped.max_size, shipped.num_queries)
-    return Training(SCALES, MAX_SIZE, NUM_QUERIES)
+        return TrainingSizes((shipped.scale,), shipped.max_size, shipped.num_queries)
+    return TrainingSizes(SCALES, MAX_SIZE, NUM_QUERIES)
 
 
 def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
@@ -244,7 +243,10 @@ def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> Non
     changed |= utils.write_json(coco_path / "report.json", report, indent=1)
     picture = coco_path / "report.png"
     if changed or not picture.exists():
-        utils.save_image(draw_dataset(splits, title_of(report), utils.COLOURS, utils.draw_objects), picture)
+        from detr.importers.dataset_figure import draw_dataset  # matplotlib takes a second to import
+
+        with utils.figure_fonts():
+            draw_dataset(splits, title_of(report), picture)
     print(f"\nreport: {picture}, {coco_path / 'report.json'}")
 
 
@@ -304,10 +306,10 @@ def prepare_weights(weights: str) -> None:
 
 def strip(original: Path, stripped: Path) -> None:
     """Write the weights of a DETR file without their class head."""
-    from detr.checkpoint import read_checkpoint, read_config, strip_class_head  # seconds to import
+    from detr.models.weights import read_checkpoint, read_config, save_tensors, strip_class_head  # seconds to import
 
     checkpoint = read_checkpoint(original)
-    utils.save_tensors(stripped, strip_class_head(checkpoint, read_config(original, checkpoint)))
+    save_tensors(stripped, strip_class_head(checkpoint, read_config(original, checkpoint)))
 
 
 if __name__ == "__main__":

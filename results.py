@@ -1,8 +1,8 @@
-"""Show how good a run is and what it finds: metrics, curves, and predicted boxes beside the annotated ones.
+"""Show how good a run is and what it detects: metrics, curves, and predicted boxes beside the annotated ones.
 
 python results.py                                     the run in outputs/
 python results.py --log outputs other_run             several runs side by side
-python results.py --images photo.jpg holiday/         what the detector finds in any photograph
+python results.py --images one.jpg holiday/           what the detector finds in any image
 """
 
 import argparse
@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import utils
-from detr.annotations import fingerprint, read_coco
-from detr.errors import UserError
-from detr.images import find_photographs, read_rgb, read_size_hw
-from detr.report.matching import check_results
-from detr.report.metrics import FALLBACK_THRESHOLD, measure
-from detr.report.runs import COCO_KEY, Run, read_json, read_runs
-from detr.report.shown import MOST_IMAGES, Judged, Look, judge, spread
+from detr.data.coco_json import find_val_json, fingerprint, read_coco
+from detr.data.images import find_images, read_rgb, read_size_hw
+from detr.evaluation.coco_matching import check_results
+from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
+from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evaluate_images, evenly_spaced
+from detr.report.runs import COCO_KEY, Run, read_runs
+from detr.training.flags import positive_int
+from detr.training.run_files import BEST, PREDICTIONS
+from utils import UserError
 
 if TYPE_CHECKING:
-    from detr.detector import Detection
+    from detr.detector import Detection, Detector
 
 METRICS = "metrics.json"
-PREDICTIONS = "predictions.json"
-BEST = "checkpoint_best.pth"
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add(
@@ -40,8 +40,8 @@ def parse_arguments() -> argparse.Namespace:
         metavar="DIR",
         help="run folders; pictures are saved in the first one's figures/ (outputs)",
     )
-    add("--images", nargs="+", metavar="PATH", help="photographs, folders of them, or globs, to find objects in")
-    add("--batch_size", type=positive, default=4, metavar="N", help="photographs of --images at once (%(default)s)")
+    add("--images", nargs="+", metavar="PATH", help="images, folders of them, or globs, to detect objects in")
+    add("--batch_size", type=positive_int, default=4, metavar="N", help="images of --images at once (%(default)s)")
     add(
         "--threshold",
         type=threshold,
@@ -56,46 +56,51 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def threshold(text: str) -> float | None:
-    """A score; None for `auto`. Raises ArgumentTypeError for what no score can be."""
+    """Parse a score; None for `auto`. Raises ArgumentTypeError for what no score can be."""
     if text != "auto" and not 0 <= float(text) <= 1:
         raise argparse.ArgumentTypeError(f"accepted: 0 to 1, or auto; got {text}")
     return None if text == "auto" else float(text)
 
 
-def positive(text: str) -> int:
-    """A number of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
-
-
 class Measured(NamedTuple):
-    """A run whose detections were held against the annotations."""
+    """A run whose detections were compared with the ground truth."""
 
-    truth: dict  # COCO
+    gt: dict  # COCO
     image_folder: Path
     predictions: list[dict]  # COCO's results format
-    metrics: dict  # of `detr.report.metrics.measure`
+    metrics: dict  # of `detr.evaluation.metrics.measure`
 
 
 def main() -> None:
-    """Photographs if asked for, otherwise curves, metrics and validation images of the runs."""
+    """Detect objects in images if asked to, otherwise show curves, metrics and validation images of the runs."""
     args = parse_arguments()
     figures = args.log[0] / "figures"
     if args.images:
-        show_photographs(args, figures)
+        detect_in_images(args, figures)
         return
     runs = read_runs(args.log)
-    show_curves(runs, figures)
-    measured = {run.name: measure_run(args, run, folder) for run, folder in zip(runs, args.log, strict=True)}
-    if any(measured.values()):
-        show_metrics(measured, figures)
-    first = measured[runs[0].name]
-    judged = judge(first.truth, first.predictions, first.image_folder) if first and first.truth["images"] else None
-    looks = look_at_images(args, judged, first.truth["categories"]) if judged else {}
-    if judged:
-        show_images(judged, looks, first.metrics["threshold"], figures)
-    write_report(runs, measured, judged, looks, figures)
+    with utils.figure_fonts():
+        show_curves(runs, figures)
+        measured = {run.name: measure_run(args, run, folder) for run, folder in zip(runs, args.log, strict=True)}
+        if any(measured.values()):
+            show_metrics(measured, figures)
+        first = measured[runs[0].name]
+        evaluated, attention = None, {}
+        if first and first.gt["images"]:
+            evaluated = evaluate_images(first.gt, first.predictions, first.image_folder)
+            attention = compute_attention(args, evaluated, first.gt["categories"])
+            show_images(evaluated, attention, first.metrics["threshold"], figures)
+        write_report(runs, measured, evaluated, attention, figures)
+
+
+def load_detector(args: argparse.Namespace, categories: list[dict] | None) -> "Detector":
+    """Load the detector that the command line names, or the best of the first run."""
+    from detr.detector import Detector  # torch takes seconds to import: only what needs a detector pays for it
+
+    return Detector(args.checkpoint or args.log[0] / BEST, args.device, categories=categories)
+
+
+# ------------------------------------------------------------------------------------------------------ figures of runs
 
 
 def show_curves(runs: list[Run], figures: Path) -> None:
@@ -114,62 +119,8 @@ def show_curves(runs: list[Run], figures: Path) -> None:
             why = "AP not defined: no objects to validate on" if evaluated else "none evaluated"
             print(f"{run.name}: {len(run.log)} epochs, {why}")
     for name in (*FIGURES, EVERYTHING):
-        with utils.atomic_path(figures / f"{name}.png") as temporary:
-            draw_curves(runs, name, temporary, utils.COLOURS)
+        draw_curves(runs, name, figures / f"{name}.png")
         print(f"saved {figures / name}.png")
-
-
-def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | None:
-    """All metrics of a run; None, after saying why, where its detections or its annotations are not known."""
-    truth, image_folder = find_truth(args, run.config)
-    detects = args.checkpoint and folder == args.log[0]
-    path = folder / "figures" / PREDICTIONS if detects else folder / PREDICTIONS
-    missing = ["does not say where its images are (--coco_path tells)"] if truth is None else []
-    if not (detects or path.exists()):
-        missing.append(f"has no {PREDICTIONS} (--checkpoint makes them)")
-    if missing:
-        print(f"no metrics: {folder} {' and '.join(missing)}")
-        return None
-    if detects:
-        utils.write_json(path, detect_all(args, truth, image_folder))
-        print(f"saved {path}")
-    elif run.config.get("validation_images", now := fingerprint(truth)) != now:
-        print(
-            f"no metrics: {folder} was evaluated on other validation images than there are now (--checkpoint "
-            f"{folder / BEST} measures on these)"
-        )
-        return None
-    predictions = check_results(read_json(path), truth, path)
-    return Measured(truth, image_folder, predictions, measure(truth, predictions, args.threshold))
-
-
-def find_truth(args: argparse.Namespace, config: dict) -> tuple[dict | None, Path]:
-    """The validation annotations that a run was evaluated on, and their images; None where they are not known."""
-    recorded = config.get("args", {})
-    coco_path = args.coco_path or (Path(recorded["coco_path"]) if "coco_path" in recorded else None)
-    if coco_path is None:
-        return None, Path()
-    names = ["custom_val.json", "instances_val2017.json"]
-    for name in reversed(names) if recorded.get("dataset_file") == "coco" else names:
-        if (coco_path / "annotations" / name).exists():
-            return read_coco(coco_path / "annotations" / name), coco_path / "val2017"
-    raise UserError(
-        f"{coco_path / 'annotations'}: no {' or '.join(names)}; --coco_path says where the COCO folder is now"
-    )
-
-
-def detect_all(args: argparse.Namespace, truth: dict, image_folder: Path) -> list[dict]:
-    """What --checkpoint finds in the annotated images, in COCO's results format."""
-    from detr.detector import Detector
-
-    detector = Detector(args.checkpoint, args.device, categories=truth["categories"])
-    predictions = []
-    with utils.Progress(len(truth["images"]), "detect") as bar:
-        for image in truth["images"]:
-            found = detector(image_folder / image["file_name"], threshold=0)
-            predictions += [to_result(image["id"], detection) for detection in found]
-            bar.update()
-    return predictions
 
 
 def show_metrics(measured: dict[str, Measured | None], figures: Path) -> None:
@@ -181,99 +132,148 @@ def show_metrics(measured: dict[str, Measured | None], figures: Path) -> None:
     utils.write_json(figures / METRICS, {"runs": report})
     runs = [(name, run.metrics) for name, run in measured.items() if run]
     print(f"\n{headline_table(runs)}\n\n{class_table(runs)}\n\nsaved {figures / METRICS}")
-    with utils.atomic_path(figures / "metrics.png") as temporary:
-        draw_metrics(runs, temporary, utils.COLOURS)
-    with utils.atomic_path(figures / "confusion.png") as temporary:
-        draw_confusion(runs, temporary)
+    draw_metrics(runs, figures / "metrics.png")
+    draw_confusion(runs, figures / "confusion.png")
     print(f"saved {figures / 'metrics.png'}\nsaved {figures / 'confusion.png'}")
 
 
-def look_at_images(args: argparse.Namespace, judged: Judged, categories: list[dict]) -> dict[int, Look]:
-    """What the first run's detector looks at in the images that the report shows, by their numbers."""
-    checkpoint = args.checkpoint or args.log[0] / BEST
-    if not checkpoint.exists():
-        print(f"no attention maps: there is no {checkpoint}")
-        return {}
-    from detr.detector import Detector
-
-    try:
-        detector = Detector(checkpoint, args.device, categories=categories)
-    except UserError as error:  # everything else needs no detector
-        print(f"no attention maps: {error}")
-        return {}
-    numbers = spread(len(judged.images), MOST_IMAGES)
-    looks = {}
-    with utils.Progress(len(numbers), "attention") as bar:
-        for number in numbers:
-            look = detector.look(judged.folder / judged.images[number]["file_name"])
-            looks[number] = Look(*(None if field is None else field.cpu().numpy() for field in look))
-            bar.update()
-    return looks
-
-
-def show_images(judged: Judged, looks: dict[int, Look], threshold: float, figures: Path) -> None:
-    """Save validation images with what is right and wrong in them, and what the detector looks at."""
+def show_images(
+    evaluated: EvaluatedImages, attention: dict[int, AttentionMaps], threshold: float, figures: Path
+) -> None:
+    """Save validation images with their true positives and errors, and what the detector attends to."""
     from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
 
-    pictures = {"gallery": lambda path: draw_gallery(judged, threshold, path)}
-    if looks:
-        pictures["attention"] = lambda path: draw_attention(judged, looks, threshold, path)
-        pictures["queries"] = lambda path: draw_queries(list(looks.values()), path)
+    pictures = {"gallery": lambda path: draw_gallery(evaluated, threshold, path)}
+    if attention:
+        pictures["attention"] = lambda path: draw_attention(evaluated, attention, threshold, path)
+        pictures["queries"] = lambda path: draw_queries(list(attention.values()), path)
     for name, draw in pictures.items():
-        with utils.atomic_path(figures / f"{name}.png") as temporary:
-            draw(temporary)
+        draw(figures / f"{name}.png")
         print(f"saved {figures / name}.png")
 
 
 def write_report(
-    runs: list[Run], measured: dict[str, Measured | None], judged: Judged | None, looks: dict[int, Look], figures: Path
+    runs: list[Run],
+    measured: dict[str, Measured | None],
+    evaluated: EvaluatedImages | None,
+    attention: dict[int, AttentionMaps],
+    figures: Path,
 ) -> None:
     """Save everything as one page, which needs nothing beside it."""
     from detr.report.page import build_page
 
     metrics = {name: run and run.metrics for name, run in measured.items()}
-    images = len(spread(len(judged.images), MOST_IMAGES)) if judged else 0
+    images = len(evenly_spaced(len(evaluated.images), MOST_IMAGES)) if evaluated else 0
     with utils.Progress(images, "report") as bar:
-        page = build_page(runs, metrics, judged, looks, shown=bar.update)
+        page = build_page(runs, metrics, evaluated, attention, on_image=bar.update)
     with utils.atomic_path(figures / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"saved {figures / 'report.html'}: open it in a browser")
 
 
-def show_photographs(args: argparse.Namespace, figures: Path) -> None:
-    """Find objects in any photographs; save each with its boxes drawn, and all detections as JSON and as CSV."""
-    from detr.detector import Detector
+# ------------------------------------------------------------------------------------------------------------- metrics
 
-    paths = find_photographs(args.images)
-    categories = find_truth(args, {})[0]["categories"] if args.coco_path else None
+
+def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | None:
+    """Return all metrics of a run; None, after saying why, where its detections or its annotations are not known."""
+    gt, image_folder = find_gt(args, run.config)
+    detects = args.checkpoint and folder == args.log[0]
+    path = folder / "figures" / PREDICTIONS if detects else folder / PREDICTIONS
+    missing = ["does not say where its images are (--coco_path tells)"] if gt is None else []
+    if not (detects or path.exists()):
+        missing.append(f"has no {PREDICTIONS} (--checkpoint makes them)")
+    if missing:
+        print(f"no metrics: {folder} {' and '.join(missing)}")
+        return None
+    if detects:
+        utils.write_json(path, detect_all(args, gt, image_folder))
+        print(f"saved {path}")
+    elif run.config.get("validation_images", now := fingerprint(gt)) != now:
+        print(
+            f"no metrics: {folder} was evaluated on other validation images than there are now (--checkpoint "
+            f"{folder / BEST} measures on these)"
+        )
+        return None
+    predictions = check_results(utils.read_json(path), gt, path)
+    return Measured(gt, image_folder, predictions, measure(gt, predictions, args.threshold))
+
+
+def find_gt(args: argparse.Namespace, config: dict) -> tuple[dict | None, Path]:
+    """Return the validation annotations that a run was evaluated on and their images; None where they are not known."""
+    recorded = config.get("args", {})
+    coco_path = args.coco_path or (Path(recorded["coco_path"]) if "coco_path" in recorded else None)
+    if coco_path is None:
+        return None, Path()
+    path = find_val_json(coco_path, recorded.get("dataset_file", "custom"))
+    return read_coco(path), coco_path / "val2017"
+
+
+def detect_all(args: argparse.Namespace, gt: dict, image_folder: Path) -> list[dict]:
+    """Return the detections of --checkpoint in the annotated images, in COCO's results format."""
+    detector = load_detector(args, gt["categories"])
+    predictions = []
+    with utils.Progress(len(gt["images"]), "detect") as bar:
+        for image in gt["images"]:
+            detections = detector(image_folder / image["file_name"], threshold=0)
+            predictions += [to_result(image["id"], detection) for detection in detections]
+            bar.update()
+    return predictions
+
+
+def compute_attention(
+    args: argparse.Namespace, evaluated: EvaluatedImages, categories: list[dict]
+) -> dict[int, AttentionMaps]:
+    """Return the attention maps of the first run's detector in the images that the report shows, by their numbers."""
     checkpoint = args.checkpoint or args.log[0] / BEST
-    detector = Detector(checkpoint, args.device, categories=categories)
+    if not checkpoint.exists():
+        print(f"no attention maps: there is no {checkpoint}")
+        return {}
+    try:
+        detector = load_detector(args, categories)
+    except UserError as error:  # everything else needs no detector
+        print(f"no attention maps: {error}")
+        return {}
+    numbers = evenly_spaced(len(evaluated.images), MOST_IMAGES)
+    attention = {}
+    with utils.Progress(len(numbers), "attention") as bar:
+        for number in numbers:
+            attention[number] = detector.attention(evaluated.folder / evaluated.images[number]["file_name"])
+            bar.update()
+    return attention
+
+
+# ------------------------------------------------------------------------------------------------------------ any image
+
+
+def detect_in_images(args: argparse.Namespace, figures: Path) -> None:
+    """Detect objects in any images; save each with its boxes drawn, and all detections as JSON and as CSV."""
+    paths = find_images(args.images)
+    detector = load_detector(args, find_gt(args, {})[0]["categories"] if args.coco_path else None)
     lowest, why = args.threshold, "--threshold"
     if lowest is None:
-        lowest, why = best_known_threshold(figures, checkpoint)
-    drawings, found = drawing_names(paths), {}
+        lowest, why = best_known_threshold(figures, args.checkpoint or args.log[0] / BEST)
+    folder, names, results = figures / "images", picture_names(paths), {}
     with utils.Progress(len(paths), "detect") as bar:
-        for batch in alike(paths, args.batch_size):
-            photographs = [read_rgb(path) for path in batch]
-            for path, photograph, detections in zip(
-                batch, photographs, detector.detect(photographs, lowest), strict=True
-            ):
-                found[path] = [{"category": d.category, **to_result(str(path), d)} for d in detections]
-                names = {d.category_id: d.category for d in detections}
-                drawn = utils.draw_objects(photograph, [to_drawing(result, names) for result in found[path]])
-                utils.save_image(drawn, figures / "images" / f"{drawings[path]}.png")
+        for batch in batches_by_aspect_ratio(paths, args.batch_size):
+            images = [read_rgb(path) for path in batch]
+            for path, image, detections in zip(batch, images, detector.detect(images, lowest), strict=True):
+                results[path] = [{"category": d.category, **to_result(str(path), d)} for d in detections]
+                drawn = [
+                    r | {"text": f"{r['category']} {r['score']:.2f}", "color": utils.color_of(r["category_id"])}
+                    for r in results[path]
+                ]
+                utils.save_image(utils.draw_objects(image, drawn), folder / f"{names[path]}.png")
                 bar.update()
-    results = [result for path in paths for result in found[path]]
-    utils.write_json(figures / "images" / PREDICTIONS, results, indent=1)
-    write_table(figures / "images" / "predictions.csv", results)
-    where = figures / "images"
-    print(f"{len(results)} objects in {len(paths)} photographs, score from {lowest:.3g} ({why}); saved in {where}")
+    in_order = [result for path in paths for result in results[path]]
+    utils.write_json(folder / PREDICTIONS, in_order, indent=1)
+    write_csv(folder / "predictions.csv", in_order)
+    print(f"{len(in_order)} objects in {len(paths)} images, score from {lowest:.3g} ({why}); saved in {folder}")
 
 
 def best_known_threshold(figures: Path, checkpoint: Path) -> tuple[float, str]:
-    """The threshold of the best F1 of the first run as it was last measured, and where it is from."""
+    """Return the threshold of the best F1 of the first run as it was last measured, and where it is from."""
     path = figures / METRICS
-    measured = read_json(path) or {"runs": [{"metrics": None}]}
+    measured = utils.read_json(path) or {"runs": [{"metrics": None}]}
     metrics = measured["runs"][0]["metrics"]
     best = metrics["overall"]["best"]["threshold"] if metrics else None
     if best is None:
@@ -282,54 +282,39 @@ def best_known_threshold(figures: Path, checkpoint: Path) -> tuple[float, str]:
     return best, f"best F1 in {path}" + (f", which is older than {checkpoint}" if is_older else "")
 
 
-def alike(paths: list[Path], batch_size: int) -> list[list[Path]]:
-    """Batches of photographs of similar shape: little of a batch is padding then."""
-    heights_and_widths = {path: read_size_hw(path) for path in paths}
-    ordered = sorted(paths, key=lambda path: heights_and_widths[path][0] / heights_and_widths[path][1])
+def batches_by_aspect_ratio(paths: list[Path], batch_size: int) -> list[list[Path]]:
+    """Return batches of images of similar aspect ratio: little of a batch is padding then."""
+    sizes_hw = {path: read_size_hw(path) for path in paths}
+    ordered = sorted(paths, key=lambda path: sizes_hw[path][0] / sizes_hw[path][1])
     return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
-def drawing_names(paths: list[Path]) -> dict[Path, str]:
-    """What the drawn photographs are called; a.jpg here and a.png there are two of them."""
+def picture_names(paths: list[Path]) -> dict[Path, str]:
+    """Return what the drawn images are called; a.jpg here and a.png there are two of them."""
     names: dict[Path, str] = {}
-    taken = set()
     for path in paths:
         candidates = (f"{path.stem}{suffix}" for suffix in itertools.chain([""], (f"_{n}" for n in itertools.count(2))))
-        names[path] = next(name for name in candidates if name not in taken)
-        taken.add(names[path])
+        names[path] = next(name for name in candidates if name not in names.values())
     return names
 
 
-def write_table(path: Path, results: list[dict]) -> None:
-    """Detections as CSV: the corner of each box, its width and its height in pixels."""
+def write_csv(path: Path, results: list[dict]) -> None:
+    """Write detections as CSV: the corner of each box, its width and its height in pixels."""
     with utils.atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(("file", "category_id", "category", "score", "left", "top", "width", "height"))
-        for result in results:
-            rows.writerow(
-                (result["image_id"], result["category_id"], result["category"], result["score"], *result["bbox"])
-            )
+        for r in results:
+            rows.writerow((r["image_id"], r["category_id"], r["category"], r["score"], *r["bbox"]))
 
 
 def to_result(image_id: int | str, detection: "Detection") -> dict:
-    """A detection as an entry of COCO's results format."""
+    """Return a detection as an entry of COCO's results format."""
     left, top, right, bottom = detection.box_xyxy
     return {
         "image_id": image_id,
         "category_id": detection.category_id,
         "bbox": [left, top, right - left, bottom - top],
         "score": detection.score,
-    }
-
-
-def to_drawing(entry: dict, names: dict[int, str]) -> dict:
-    """An annotation or a result in COCO's format as something to draw; results show their score."""
-    left, top, width, height = entry["bbox"]
-    score = f" {entry['score']:.2f}" if "score" in entry else ""
-    return {
-        "box_xyxy": (left, top, left + width, top + height),
-        "text": names[entry["category_id"]] + score,
-        "colour": utils.colour_of(entry["category_id"]),
     }
 
 

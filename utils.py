@@ -1,30 +1,51 @@
-"""What the scripts share and that has no domain: running a script, atomic files, downloads, progress, drawing."""
+"""The floor that everything stands on: errors, files, text, downloads, progress and drawing, of no domain.
+
+Imports nothing of ours, and neither torch nor matplotlib.
+"""
 
 import contextlib
+import functools
 import hashlib
 import http.client
+import importlib.util
 import json
+import logging
 import os
+import reprlib
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import unicodedata
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from detr.errors import UserError
-from detr.fonts import font
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DOWNLOAD_TIMEOUT_S = 30  # without a single byte; a slow connection may take as long as it needs
 _CHUNK_BYTES = 1 << 20
-# Distinct for colour-blind readers too (Okabe and Ito 2008), without yellow, which vanishes on white.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Distinct for color-blind readers too (Okabe and Ito 2008), without yellow, which vanishes on white.
+COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+
+class UserError(ValueError):
+    """One clear sentence for the user: which file, image or flag; what was found; what is accepted.
+
+    The scripts print it without a traceback and exit with code 2 (`utils.run_script`).
+    """
 
 
 # ---------------------------------------------------------------------------------------------------- running a script
@@ -32,6 +53,8 @@ COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's `main`: mistakes of the user and of the machine end in one sentence and exit code 2."""
+    # Pillow warns of large images, which phones take, and of every odd tag. What matters ends in an error anyway.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         main()
     except UserError as error:
@@ -59,20 +82,21 @@ def _fail(message: str) -> int:
 
 
 class Stopped(Exception):
-    """The user or the system asked the script to stop, and it did so in good order; says how to go on."""
+    """The user or the system asked the script to stop.
 
-    def __init__(self, message: str, signal_number: int) -> None:
+    Args: how to resume, in a sentence; the signal; and whether it happened in the middle of something.
+    """
+
+    def __init__(self, message: str, signal_number: int, is_abrupt: bool = False) -> None:
         super().__init__(message)
-        self.signal = signal_number
-
-
-class BrokenOff(Stopped):
-    """The script was asked to stop while it waited for something that did not come."""
+        self.signal, self.is_abrupt = signal_number, is_abrupt
 
 
 class StopRequest(contextlib.AbstractContextManager):
-    """Inside it, Ctrl-C and SIGTERM only set `signal`, to be looked at where stopping is safe; a second Ctrl-C stops at
-    once, and so does a wait that takes longer than `PATIENCE_S` from then on (`while_waiting`).
+    """Inside it, Ctrl-C and SIGTERM only set `requested`, for `check` to raise Stopped where stopping is safe.
+
+    A second Ctrl-C stops at once. A wait that takes longer than `PATIENCE_S` from the request on, or that ends in an
+    error then, raises Stopped too (`while_waiting`).
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -80,50 +104,63 @@ class StopRequest(contextlib.AbstractContextManager):
 
     def __init__(self) -> None:
         self.signal: int = 0
-        self._before: dict[int, object] = {}
+        self._previous: dict[int, object] = {}
         self._is_waiting = False
+
+    @property
+    def requested(self) -> bool:
+        """Whether this process was asked to stop."""
+        return bool(self.signal)
+
+    def check(self, requested: bool) -> None:
+        """Raise Stopped where a stop was requested, here or in another process."""
+        if requested:
+            raise Stopped("", self.signal or signal.SIGTERM)
 
     @contextlib.contextmanager
     def while_waiting(self) -> Iterator[None]:
-        """Wrap what may wait for ever, such as for images from a drive that does not answer, and may be broken off.
-
-        Raises BrokenOff where it still waits `PATIENCE_S` after the request.
-        """
+        """Wrap what may wait for ever, such as for images from a drive that does not answer."""
         self._is_waiting = True
         try:
             yield
+        except RuntimeError as error:
+            if not self.requested:
+                raise
+            # Some schedulers stop the processes that load images too.
+            raise Stopped(f"stopped ({str(error).splitlines()[0]})", self.signal, is_abrupt=True) from error
         finally:
             self._is_waiting = False
 
     def __enter__(self) -> "StopRequest":
-        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self._previous = {number: signal.signal(number, self._request) for number in self.SIGNALS}
         if hasattr(signal, "SIGALRM"):  # not on Windows
-            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._break_off)
+            self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._end_wait)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         if hasattr(signal, "SIGALRM"):
             signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: object) -> None:
+    def _request(self, number: int, frame: object) -> None:
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.signal and hasattr(signal, "SIGALRM"):
-            # Some schedulers stop the processes that load images too: from here on that is no error to break off for.
+            # PyTorch's handler would raise wherever the main process is when a worker ends, which is no error any more.
             # A function, as Python complains of a signal that came before it was told to ignore it.
-            self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+            self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
             signal.setitimer(signal.ITIMER_REAL, self.PATIENCE_S, 1.0)
         self.signal = self.signal or number
         os.write(2, b"\nstopping after this step; Ctrl-C now stops at once\n")  # print is not safe in here
 
-    def _break_off(self, number: int, frame: object) -> None:
+    def _end_wait(self, number: int, frame: object) -> None:
         if self._is_waiting:
-            raise BrokenOff(
+            raise Stopped(
                 f"stopped: no images came in {self.PATIENCE_S:.0f} s. The last checkpoint is whole: run the same "
                 "command with --resume auto",
                 self.signal,
+                is_abrupt=True,
             )
 
 
@@ -142,25 +179,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def save_tensors(path: Path, value: object) -> None:
-    """Write what `torch.load` reads, atomically. Raises UserError where that fails: most often the disk is full."""
-    import torch
-
-    try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            torch.save(value, file)
-    except (OSError, RuntimeError) as error:
-        # PyTorch's writer raises an error of its own about the one that it was stopped by.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError):
-            raise
-        free = shutil.disk_usage(path.parent).free / 2**20
-        raise UserError(
-            f"{path} could not be written ({cause.strerror}; {free:.0f} MiB are free there); what was saved before is "
-            "as it was"
-        ) from error
 
 
 def check_free_space(folder: Path, needed: int, what: str) -> None:
@@ -187,7 +205,7 @@ def clear_unfinished(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def locked_dir(folder: Path) -> Iterator[None]:
     """Inside it, a folder, made where it is missing, is this process's own, however the process ends.
 
     Raises UserError where another process has it. Where system or drive knows no locks, nothing is kept from anybody.
@@ -229,6 +247,71 @@ def write_json(path: Path, value: object, indent: int | None = None) -> bool:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return True
+
+
+# -------------------------------------------------------------------------------------------------------- text and JSON
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
+
+
+def quote(value: object) -> str:
+    """Any value as a message may show it: on one line, printable, cut short."""
+    return _short.repr(value)
+
+
+def printable(text: str) -> str:
+    """A name as a message may show it: as it is where it is short and printable."""
+    return text if text.isprintable() and len(text) <= 100 else quote(text)
+
+
+def join_names(names: Iterable[str], limit: int = 10) -> str:
+    """Names after each other, and how many more there are than `limit`."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(printable, names[:limit])) + more
+
+
+def is_line(text: str) -> bool:
+    """Whether a text is one line that can be printed; joiners of letters and odd spaces belong to some languages."""
+    return bool(text.strip()) and not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
+
+
+def pluralize(count: int, what: str) -> str:
+    """A number of things: 1 region, 2 regions."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def parse_json(text: str, where: str) -> object:
+    """JSON as Python values. Raises UserError that begins with `where`, also for what would exhaust the parser."""
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else "a number has thousands of digits"
+        raise UserError(f"{where}: not JSON that can be read ({what})") from error
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):  # files joined by hand; the parser alone would keep the last without a word
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise UserError(f"the key {quote(repeated)} is there twice; each may be there once")
+    return found
+
+
+def read_json(path: Path) -> dict | list | None:
+    """Read a JSON file; None where there is no such file. Raises UserError when it is not JSON."""
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
 
 
 # ------------------------------------------------------------------------------------------------------------ progress
@@ -355,9 +438,63 @@ def _file_sha256(path: Path) -> str:
 # ------------------------------------------------------------------------------------------------------------- drawing
 
 
-def colour_of(index: int) -> str:
-    """A colour for class number `index`."""
-    return COLOURS[index % len(COLOURS)]
+# Fonts with East Asian letters, as Linux distributions, Windows and macOS have them.
+EAST_ASIAN = (
+    *("NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "wqy-microhei.ttc"),
+    *("msyh.ttc", "malgun.ttf", "Arial Unicode.ttf"),
+)
+_FIRST_EAST_ASIAN = "\u2e80"  # of Unicode's characters
+
+
+def load_font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
+    """Return a font for Pillow, of a size in pixels, that has the letters of the text if this machine has one."""
+    return _load_font(size, max(text, default="") >= _FIRST_EAST_ASIAN)
+
+
+@functools.cache
+def _load_font(size: int, is_east_asian: bool) -> ImageFont.FreeTypeFont:
+    for name in EAST_ASIAN if is_east_asian else ():
+        with contextlib.suppress(OSError):  # not on this machine
+            return ImageFont.truetype(name, size)
+    matplotlib = Path(importlib.util.find_spec("matplotlib").origin).parent  # importing it would take a while
+    return ImageFont.truetype(str(matplotlib / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
+@contextlib.contextmanager
+def figure_fonts() -> Iterator[None]:
+    """Let matplotlib, inside it, take letters that its own font lacks from where Pillow does, and warn of none."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    path = load_font(10, _FIRST_EAST_ASIAN).path
+    font_manager.fontManager.addfont(path)  # it may be newer than the list that matplotlib keeps
+    families = ["DejaVu Sans", font_manager.FontProperties(fname=path).get_name()]
+    logger = logging.getLogger("matplotlib.font_manager")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # the other font may have no "normal" weight
+    try:
+        with matplotlib.rc_context({"font.family": families}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Save a matplotlib figure as PNG, atomically."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def figure_text(name: str) -> str:
+    """Return a name from outside with nothing in it that matplotlib takes for a formula or hides."""
+    name = name.replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
+
+
+def color_of(index: int) -> str:
+    """A color for class number `index`."""
+    return COLORS[index % len(COLORS)]
 
 
 def draw_objects(image: Image.Image, objects: Sequence[dict], scale: float = 1.0) -> Image.Image:
@@ -365,30 +502,33 @@ def draw_objects(image: Image.Image, objects: Sequence[dict], scale: float = 1.0
 
     Args:
         image: the picture.
-        objects: each a dict with `box_xyxy`, `text` (empty for none), `colour`, and optionally `outlines`, lists of
-            (x, y) points.
+        objects: each a dict with COCO's `bbox` (xywh), `text` (empty for none), `color`, and optionally COCO's
+            `segmentation`, of which polygons are drawn.
         scale: pixels of the picture per unit of the objects' coordinates.
     """
     drawn = image.copy()
-    pen = ImageDraw.Draw(drawn)
+    draw = ImageDraw.Draw(drawn)
     width = max(2, round(max(image.size) / 400))
-    letters_height = max(11, round(max(image.size) / 60))
-    for thing in objects:
-        left, top, right, bottom = (value * scale for value in thing["box_xyxy"])
-        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-        for outline in [corners, *([(x * scale, y * scale) for x, y in o] for o in thing.get("outlines", ()))]:
-            closed = [*outline, outline[0], outline[1]]
-            pen.line(closed, "white", width + 2, joint="curve")  # a halo: visible on any photograph
-            pen.line(closed, thing["colour"], width, joint="curve")
-    for thing in (thing for thing in objects if thing["text"]):  # texts last, over every line
-        left, top = (value * scale for value in thing["box_xyxy"][:2])
-        letters = font(letters_height, thing["text"])
-        *_, text_width, text_height = pen.textbbox((0, 0), thing["text"], letters)
+    font_size = max(11, round(max(image.size) / 60))
+    for entry in objects:
+        left, top, box_width, box_height = entry["bbox"]
+        right, bottom = left + box_width, top + box_height
+        segmentation = entry.get("segmentation")  # a mask (RLE) is a dict, and not drawn
+        polygons = segmentation if isinstance(segmentation, list) else []
+        for flat in [(left, top, right, top, right, bottom, left, bottom), *polygons]:
+            points = [(x * scale, y * scale) for x, y in zip(flat[::2], flat[1::2], strict=True)]
+            closed = [*points, *points[:2]]
+            draw.line(closed, "white", width + 2, joint="curve")  # a halo: visible on any image
+            draw.line(closed, entry["color"], width, joint="curve")
+    for entry in (entry for entry in objects if entry["text"]):  # texts last, over every line
+        left, top = (value * scale for value in entry["bbox"][:2])
+        font = load_font(font_size, entry["text"])
+        *_, text_width, text_height = draw.textbbox((0, 0), entry["text"], font)
         box_width, box_height = text_width + 6, text_height + 4
         x = min(max(0, left), max(0, image.width - box_width))
         y = top - box_height if top >= box_height else top
-        pen.rectangle((x, y, x + box_width, y + box_height), thing["colour"])
-        pen.text((x + 3, y + 1), thing["text"], "white", letters)
+        draw.rectangle((x, y, x + box_width, y + box_height), entry["color"])
+        draw.text((x + 3, y + 1), entry["text"], "white", font)
     return drawn
 
 

@@ -1,4 +1,4 @@
-"""A fine-tuned detector for any photograph, from its file alone."""
+"""A fine-tuned detector for any image, from its file alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,36 +8,28 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detr.attention import attention_maps
-from detr.checkpoint import load_detector
-from detr.data import LabelMap, pad_images
-from detr.device import pick_device, pick_precision
-from detr.images import read_rgb
-from detr.postprocess import postprocess
-from detr.transforms import apply_to_image, evaluation_view
+from detr.data.dataset import LabelMap
+from detr.data.images import read_rgb
+from detr.data.loader import pad_images
+from detr.data.transforms import apply_to_image, evaluation_params
+from detr.models.attention_maps import attention_maps
+from detr.models.postprocess import postprocess
+from detr.models.weights import load_detector
+from detr.report.gallery import AttentionMaps
+from detr.training.device import pick_device, pick_precision
 
 
 class Detection(NamedTuple):
-    """One object that was found."""
+    """One detected object."""
 
     category: str
     category_id: int  # as in the training annotations
     score: float  # in [0, 1]
-    box_xyxy: tuple[float, float, float, float]  # in pixels of the photograph, upright
-
-
-class Look(NamedTuple):
-    """What a detector looks at in a photograph: Q queries, whatever their score, and maps that sum to 1."""
-
-    scores: Tensor  # (Q,) in [0, 1]
-    boxes_xyxy: Tensor  # (Q, 4) in pixels of the photograph, upright
-    boxes_cxcywh: Tensor  # (Q, 4) in [0, 1]
-    cross: Tensor  # (Q, h, w) where each query looks in the last decoder layer
-    encoder: Tensor | None  # (h, w, h, w) where each point looks in the last encoder layer, if there is any
+    box_xyxy: tuple[float, float, float, float]  # in pixels of the image, upright
 
 
 class Detector:
-    """Finds objects in photographs: `Detector("outputs/checkpoint_best.pth")("photo.jpg")`.
+    """Detects objects in images: `Detector("outputs/checkpoint_best.pth")("one.jpg")`.
 
     Args:
         checkpoint: a file that main.py wrote; it says what the classes are and at which size it was evaluated.
@@ -59,40 +51,43 @@ class Detector:
         self.label_map = LabelMap(saved.categories, saved.raw_ids)
         self._names = {category["id"]: category["name"] for category in saved.categories}
 
-    def __call__(self, photograph: str | Path | Image.Image, threshold: float = 0.5) -> list[Detection]:
-        """Objects with at least this score, best first. Raises UserError when the photograph cannot be read."""
-        return self.detect([photograph], threshold)[0]
+    def __call__(self, image: str | Path | Image.Image, threshold: float = 0.5) -> list[Detection]:
+        """Return the detections from this score on, best first. Raises UserError when the image cannot be read."""
+        return self.detect([image], threshold)[0]
 
     @torch.inference_mode()
-    def detect(self, photographs: Sequence[str | Path | Image.Image], threshold: float = 0.5) -> list[list[Detection]]:
-        """The same for several photographs at once; they are padded to the largest, so let them be of similar shape."""
-        pixels, padding_mask, sizes_hw = self._prepare(photographs)
+    def detect(self, images: Sequence[str | Path | Image.Image], threshold: float = 0.5) -> list[list[Detection]]:
+        """Return the same for several images at once; they are padded to the largest: let them be of similar shape."""
+        pixels, padding_mask, sizes_hw = self._prepare(images)
         with self.precision.autocast():
             outputs = self.model(pixels, padding_mask)
-        found = postprocess(outputs, sizes_hw)
-        return [self._kept(*fields, threshold) for fields in zip(*(field.tolist() for field in found), strict=True)]
+        fields = [field.tolist() for field in postprocess(outputs, sizes_hw)]
+        return [self._filter(*of_image, threshold) for of_image in zip(*fields, strict=True)]
 
     @torch.inference_mode()
-    def look(self, photograph: str | Path | Image.Image) -> Look:
-        """What the detector looks at in a photograph. Raises UserError when it cannot be read."""
-        pixels, padding_mask, sizes_hw = self._prepare([photograph])
+    def attention(self, image: str | Path | Image.Image) -> AttentionMaps:
+        """Return what all queries predict and attend to in an image. Raises UserError when it cannot be read."""
+        pixels, padding_mask, sizes_hw = self._prepare([image])
         outputs, cross, encoder = attention_maps(self.model, pixels, padding_mask)
-        found = postprocess(outputs, sizes_hw)
-        return Look(found.scores[0], found.boxes_xyxy[0], outputs.boxes_cxcywh[-1, 0], cross, encoder)
+        detections = postprocess(outputs, sizes_hw)
+        tensors = detections.scores[0], detections.boxes_xyxy[0], outputs.boxes_cxcywh[-1, 0], cross
+        return AttentionMaps(
+            *(tensor.cpu().numpy() for tensor in tensors), None if encoder is None else encoder.cpu().numpy()
+        )
 
-    def _prepare(self, photographs: Sequence[str | Path | Image.Image]) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
-        """The padded batch (B, 3, H, W), its mask (B, H, W) and the sizes of the photographs in pixels."""
-        images = [p.convert("RGB") if isinstance(p, Image.Image) else read_rgb(Path(p)) for p in photographs]
-        sizes_hw = [(image.height, image.width) for image in images]
+    def _prepare(self, images: Sequence[str | Path | Image.Image]) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+        """Return the padded batch (B, 3, H, W), its mask (B, H, W) and the sizes of the images in pixels."""
+        rgb = [image.convert("RGB") if isinstance(image, Image.Image) else read_rgb(Path(image)) for image in images]
+        sizes_hw = [(image.height, image.width) for image in rgb]
         pixels, padding_mask = pad_images(
             [
-                apply_to_image(image, evaluation_view(size_hw, None, **self.resolution), size_hw)
-                for image, size_hw in zip(images, sizes_hw, strict=True)
+                apply_to_image(image, evaluation_params(size_hw, None, **self.resolution), size_hw)
+                for image, size_hw in zip(rgb, sizes_hw, strict=True)
             ]
         )
         return pixels.to(self.device), padding_mask.to(self.device), sizes_hw
 
-    def _kept(
+    def _filter(
         self, scores: list[float], labels: list[int], boxes_xyxy: list[list[float]], threshold: float
     ) -> list[Detection]:
         detections = []

@@ -38,7 +38,7 @@ class Targets(NamedTuple):
 class Batch(NamedTuple):
     """Images padded to a common size, their padding, and their objects."""
 
-    images: Tensor  # (B, 3, H, W) float32, ImageNet-normalised, 0 on padding
+    images: Tensor  # (B, 3, H, W) float32, ImageNet-normalized, 0 on padding
     padding_mask: Tensor  # (B, H, W) bool, True on padding
     targets: Targets
 

@@ -27,12 +27,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from detr.criterion import SetCriterion
-from detr.device import Precision, pick_device, pick_precision
-from detr.matcher import HungarianMatcher
-from detr.model import DetrConfig
-from detr.public_weights import SHIPPED_WEIGHTS
+from detr.models.criterion import SetCriterion
+from detr.models.detr import DetrConfig
+from detr.models.matcher import HungarianMatcher
+from detr.models.model_zoo import SHIPPED_WEIGHTS
 from detr.structures import Batch
+from detr.training.device import Precision, pick_device, pick_precision
 from tests.benchmarks.common import CLASSES, Ours, Peer, in_turn, make_batch, ratio
 from tests.peer import make_model
 
@@ -51,7 +51,7 @@ SAMPLE_EPOCHS, SAMPLE_AP = 12, (0.544, 0.682)  # 0.594 to 0.632 on a CPU over fi
 KINDS = {  # kind of operation -> what its name in the profile holds; the first that fits
     "convolutions": "conv",
     "attention": "attention",
-    "optimiser": "adam|foreach|amp_",
+    "optimizer": "adam|foreach|amp_",
     "matrix products": "mm|linear|matmul",
 }
 
@@ -259,16 +259,16 @@ def prepare(check: Check) -> None:
 
 def data(check: Check) -> None:
     """Images per second of the loader alone, with the two processes of a Colab machine and balloon-sized images."""
-    from detr.data import load_folder, make_loader
-    from detr.sampler import KeyBatches
-    from detr.transforms import augmented_view, evaluation_view
+    from detr.data.dataset import load_folder, make_loader
+    from detr.data.sampler import AspectRatioBatchSampler
+    from detr.data.transforms import augment_params, evaluation_params
 
     prepare(check)
-    view = partial(augmented_view, scales=list(range(480, 801, 32)), max_size=1333)
+    view = partial(augment_params, scales=list(range(480, 801, 32)), max_size=1333)
     images = load_folder(
-        check.folder / "data/custom", "custom", view, partial(evaluation_view, scale=800, max_size=1333), 0
+        check.folder / "data/custom", "custom", view, partial(evaluation_params, scale=800, max_size=1333), 0
     ).train
-    loader = make_loader(images, KeyBatches(images, 2, seed=0), 2, pin_memory=check.on_gpu)
+    loader = make_loader(images, AspectRatioBatchSampler(images, 2, seed=0), 2, pin_memory=check.on_gpu)
     for _ in range(1 if check.quick else 2):  # the first pass starts the processes
         began = time.perf_counter()
         count = sum(len(batch.images) for batch in loader)

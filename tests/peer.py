@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from detr.backbone import FrozenBatchNorm2d
-from detr.model import Detr, DetrConfig
+from detr.models.backbone import FrozenBatchNorm2d
+from detr.models.detr import Detr, DetrConfig
 from detr.structures import Batch, DetrOutput, Targets
 
 _ATTENTION = {"self_attn": "self_attn", "multihead_attn": "encoder_attn"}
@@ -111,7 +111,7 @@ def peer_labels(targets: Targets) -> list[dict]:
 def run_peer(peer: torch.nn.Module, batch: Batch) -> tuple[DetrOutput, Tensor, dict[str, Tensor]]:
     """The peer's outputs of every decoder layer, its total loss with auxiliary terms, and the unweighted terms.
 
-    With its own `auxiliary_loss` switch the peer hands the *normalised* output of a decoder layer to the next layer,
+    With its own `auxiliary_loss` switch the peer hands the *normalized* output of a decoder layer to the next layer,
     which the paper and the reference code do not. So the layers are collected here, and its own heads and loss follow.
     """
     layers: list[Tensor] = []

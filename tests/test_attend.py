@@ -5,10 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detr import attend as attend_module
-from detr import dropout as dropout_module
-from detr.attend import attend, may_attend
-from detr.dropout import Dropout, drop, random_mask
+from detr.models import cpu_kernels as attend_module
+from detr.models import cpu_kernels as dropout_module
+from detr.models.cpu_kernels import Dropout, attend, drop, may_attend, random_mask
 
 PADDED = may_attend(torch.tensor([[False] * 7, [False] * 4 + [True] * 3]))
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from detr.attention import MOST_CELLS, attention_maps
-from detr.model import Detr, DetrConfig
-from detr.transformer import Attention
+from detr.models.attention_maps import MOST_CELLS, attention_maps
+from detr.models.detr import Detr, DetrConfig
+from detr.models.transformer import Attention
 
 TINY = {
     "num_classes": 2, "backbone": "resnet18", "batch_norm": "live", "hidden_dim": 16, "nheads": 4, "enc_layers": 2,

@@ -7,9 +7,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from detr.backbone import BACKBONES, BATCH_NORMS, STRIDES, Backbone, FrozenBatchNorm2d, conv_norm
-from detr.errors import UserError
-from detr.model import Detr, DetrConfig
+from detr.models.backbone import BACKBONES, BATCH_NORMS, STRIDES, Backbone, FrozenBatchNorm2d, conv_norm
+from detr.models.detr import Detr, DetrConfig
+from utils import UserError
 
 # Torchvision's modules in the order in which it runs them, counted by hand: name, stride -> how many, channels.
 RESNET_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -145,7 +145,7 @@ def test_what_is_frozen(name: str, kept: tuple[str, ...]) -> None:
         assert all(p.requires_grad for p in Backbone(name, stride=stride, batch_norm="live").parameters())
     detr = Detr(DetrConfig(1, backbone=name, hidden_dim=32, dec_layers=1))
     detr.freeze_backbone()
-    assert not any(p.requires_grad for p in detr.backbone.parameters())
+    assert not any(p.requires_grad for p in detr.models.backbone.parameters())
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import box_convert, box_iou, generalized_box_iou
 
-from detr import boxes
+from detr import box_ops as boxes
 
 FORMATS = {"cxcywh": boxes.cxcywh_to_xyxy, "xywh": boxes.xywh_to_xyxy}
 BACK = {"cxcywh": boxes.xyxy_to_cxcywh, "xywh": boxes.xyxy_to_xywh}
@@ -24,8 +24,8 @@ def test_conversions_equal_torchvision_and_come_back(name: str, count: int) -> N
     torch.testing.assert_close(FORMATS[name](other), boxes_xyxy)
 
 
-def test_normalise_divides_by_width_and_height() -> None:
-    got = boxes.normalise_cxcywh(torch.tensor([[10.0, 20.0, 30.0, 60.0]]), (100, 200))
+def test_normalize_divides_by_width_and_height() -> None:
+    got = boxes.normalize_cxcywh(torch.tensor([[10.0, 20.0, 30.0, 60.0]]), (100, 200))
     torch.testing.assert_close(got, torch.tensor([[0.1, 0.4, 0.1, 0.4]]))
 
 
@@ -33,19 +33,19 @@ def test_normalise_divides_by_width_and_height() -> None:
 def test_pairwise_overlaps_equal_torchvision(count1: int, count2: int) -> None:
     a, b = random_xyxy(count1, 1), random_xyxy(count2, 2)
     torch.testing.assert_close(boxes.iou(a[:, None], b[None]), box_iou(a, b))
-    torch.testing.assert_close(boxes.generalized_iou(a[:, None], b[None]), generalized_box_iou(a, b))
+    torch.testing.assert_close(boxes.generalized_box_iou(a[:, None], b[None]), generalized_box_iou(a, b))
 
 
 def test_overlaps_of_known_boxes() -> None:
     a = torch.tensor([0.0, 0.0, 2.0, 2.0])
     apart = torch.tensor([4.0, 0.0, 6.0, 2.0])  # encloses 12, covers 8: GIoU = -4/12
-    assert boxes.iou(a, a) == 1 and boxes.generalized_iou(a, a) == 1
+    assert boxes.iou(a, a) == 1 and boxes.generalized_box_iou(a, a) == 1
     assert boxes.iou(a, apart) == 0
-    torch.testing.assert_close(boxes.generalized_iou(a, apart), torch.tensor(-1 / 3))
+    torch.testing.assert_close(boxes.generalized_box_iou(a, apart), torch.tensor(-1 / 3))
 
 
 def test_empty_boxes_give_numbers_not_nan() -> None:
     point = torch.tensor([1.0, 1.0, 1.0, 1.0], requires_grad=True)
-    value = boxes.generalized_iou(point, torch.ones(4))
+    value = boxes.generalized_box_iou(point, torch.ones(4))
     value.backward()
     assert value == 0 and torch.isfinite(point.grad).all()

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr.checkpoint import (
+from detr.models.class_transfer import ClassRows, match_classes
+from detr.models.detr import Detr, DetrConfig
+from detr.models.model_zoo import PUBLIC_CLASSES
+from detr.models.weights import (
     load_backbone_weights,
     load_detector,
     load_weights,
@@ -17,11 +20,8 @@ from detr.checkpoint import (
     strip_class_head,
     weights_state,
 )
-from detr.class_rows import ClassRows, match_classes
-from detr.errors import UserError
-from detr.model import Detr, DetrConfig
-from detr.public_weights import PUBLIC_CLASSES
-from detr.shrink import shrink
+from detr.training.shrink import shrink
+from utils import UserError
 
 SMALL = DetrConfig(5, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, num_queries=5)
 MOBILE = dataclasses.replace(SMALL, backbone="mobilenet_v3_small", stride=16)
@@ -249,7 +249,7 @@ def test_backbone_starts_from_a_classifiers_file(tmp_path: Path) -> None:
     torch.save(resnet.state_dict(), path)
     detr = Detr(SMALL)
     load_backbone_weights(detr, str(path))
-    assert torch.equal(detr.backbone[0].body.layer4[1].conv2.weight, resnet.layer4[1].conv2.weight)
+    assert torch.equal(detr.models.backbone[0].body.layer4[1].conv2.weight, resnet.layer4[1].conv2.weight)
     with pytest.raises(UserError, match=r"r18.pth: these are not the weights of a torchvision resnet34"):
         load_backbone_weights(Detr(dataclasses.replace(SMALL, backbone="resnet34")), str(path))
 
@@ -276,7 +276,7 @@ def test_a_classifiers_file_fits_a_backbone_that_is_cut(
         torch.save(state, path)
         detr = Detr(fresh)
         load_backbone_weights(detr, str(path))
-        return detr.backbone[0].body.state_dict()
+        return detr.models.backbone[0].body.state_dict()
 
     assert head in whole and last in whole
     whole[last] = torch.rand_like(whole[last])
@@ -318,7 +318,7 @@ def test_imagenet_weights_start_a_backbone_that_is_cut(config: DetrConfig, monke
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **kwargs: whole)
     detr = Detr(config)
     assert load_backbone_weights(detr, "imagenet") == "backbone started from imagenet"
-    assert all(torch.equal(value, whole[key]) for key, value in detr.backbone[0].body.state_dict().items())
+    assert all(torch.equal(value, whole[key]) for key, value in detr.models.backbone[0].body.state_dict().items())
 
 
 def test_a_shrunk_detector_finds_the_same(tmp_path: Path) -> None:

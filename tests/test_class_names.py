@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from detr.report.class_names import similar_classes
+from detr.importers.class_names import similar_classes
 
 
 def test_no_names_and_one() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from torchvision.models._meta import _COCO_CATEGORIES
 
-from detr.class_rows import match_classes
-from detr.errors import UserError
-from detr.public_weights import PUBLIC_CLASSES
+from detr.models.class_transfer import match_classes
+from detr.models.model_zoo import PUBLIC_CLASSES
+from utils import UserError
 
 PATH = Path("w.pth")
 

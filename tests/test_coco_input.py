@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from detr.annotations import read_coco
-from detr.coco_input import read_coco_folder, safe_name
-from detr.errors import UserError
-from detr.imported import Note
-from detr.report.dataset import Training, describe
-from detr.report.dataset_text import lines_of
+from detr.data.coco_json import read_coco
+from detr.importers.coco import read_coco_folder, safe_name
+from detr.importers.dataset_report import Training, describe
+from detr.importers.dataset_text import lines_of
+from detr.importers.notes import Note
 from tests.conftest import RunScript
+from utils import UserError
 
 OURS = {"train": "annotations/custom_train.json", "val": "annotations/custom_val.json"}
 
@@ -104,8 +104,8 @@ def test_every_layout_gives_the_same_folder(layout: str, tmp_path: Path, run: Ru
 def test_what_was_prepared_can_be_prepared_again_in_place(
     tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture
 ) -> None:
-    from detr.data import load_folder
-    from tests.test_data import evaluation_view
+    from detr.data.dataset import load_folder
+    from tests.test_data import evaluation_params
 
     write_layout(tmp_path / "in")
     assert run("prep", "--coco", tmp_path / "in", "--weights", "none") == 0
@@ -113,7 +113,7 @@ def test_what_was_prepared_can_be_prepared_again_in_place(
     assert run("prep", "--coco", "data/custom", "--weights", "none") == 0
     assert {path: path.stat().st_mtime_ns for path in Path("data").rglob("*")} == made
     assert "--num_classes 2" in capsys.readouterr().out
-    assert load_folder(Path("data/custom"), "custom", evaluation_view, evaluation_view, 0).num_classes == 2
+    assert load_folder(Path("data/custom"), "custom", evaluation_params, evaluation_params, 0).num_classes == 2
 
 
 def test_roboflow_s_category_0_is_dropped_where_it_is_not_used(tmp_path: Path) -> None:
@@ -324,9 +324,9 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path: Path) -> None:
 
 
 def test_crowds_count_in_evaluation_and_are_skipped_in_training(tmp_path: Path, run: RunScript) -> None:
-    from detr.data import load_folder
-    from detr.evaluate import coco_metrics
-    from tests.test_data import evaluation_view
+    from detr.data.dataset import load_folder
+    from detr.training.evaluate import coco_metrics
+    from tests.test_data import evaluation_params
 
     def add_crowd(coco: dict) -> None:
         counts = [0, 10 * 40, 60 * 40 - 10 * 40]  # columns: the left ten
@@ -340,7 +340,7 @@ def test_crowds_count_in_evaluation_and_are_skipped_in_training(tmp_path: Path, 
     assert run("prep", "--coco", write_layout(tmp_path / "in", **both(add_crowd)), "--weights", "none") == 0
     report = json.loads(Path("data/custom/report.json").read_text())
     assert report["splits"]["val"]["objects"] == 3 and report["splits"]["val"]["crowd_regions"] == 2
-    data = load_folder(Path("data/custom"), "custom", evaluation_view, evaluation_view, 0)
+    data = load_folder(Path("data/custom"), "custom", evaluation_params, evaluation_params, 0)
     for images in (data.train, data.val):
         assert [len(images.objects(index)[0]) for index in range(3)] == [2, 0, 1]
     assert data.val_coco["annotations"][3]["segmentation"]["counts"] == [0, 400, 2000]

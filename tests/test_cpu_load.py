@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detr.cpu_load import CpuLoad, count_cpus
+from detr.training.cpu_load import CpuLoad, count_cpus
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux tells how busy its CPUs are")

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import box_convert, generalized_box_iou
 
-from detr.criterion import SetCriterion
-from detr.matcher import HungarianMatcher, matching_cost
-from detr.postprocess import postprocess
+from detr.models.criterion import SetCriterion
+from detr.models.matcher import HungarianMatcher, matching_cost
+from detr.models.postprocess import postprocess
 from detr.structures import DetrOutput, Targets
 
 
@@ -122,12 +122,12 @@ def test_what_is_not_finite_reaches_the_loss_and_not_scipy(field: str, value: fl
 def test_the_parts_of_a_batch_add_up_to_the_whole() -> None:
     output, targets = make_output(2, 3, 6, 3), make_targets([4, 0, 7], 3)  # one image has more objects than queries
     criterion = SetCriterion(3, HungarianMatcher())
-    normalisers = criterion.normalisers(targets, 6)
-    assert normalisers == (3, 11, 10, pytest.approx(10 + 0.1 * 8))
+    normalizers = criterion.normalizers(targets, 6)
+    assert normalizers == (3, 11, 10, pytest.approx(10 + 0.1 * 8))
     parts = []
     for n in range(3):
         mine = Targets(*(field[n : n + 1] for field in targets))
-        parts.append(criterion(DetrOutput(*(field[:, n : n + 1] for field in output)), mine, normalisers))
+        parts.append(criterion(DetrOutput(*(field[:, n : n + 1] for field in output)), mine, normalizers))
     whole, added = criterion(output, targets), parts[0] + parts[1] + parts[2]
     for name, value in {"total": whole.total, **whole.terms}.items():
         torch.testing.assert_close({"total": added.total, **added.terms}[name], value)

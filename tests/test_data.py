@@ -11,30 +11,30 @@ import torch
 import torchvision
 from PIL import Image, ImageOps
 
-from detr.annotations import check_images, read_coco
-from detr.boxes import cxcywh_to_xyxy
-from detr.data import (
-    CocoImages,
+from detr.box_ops import cxcywh_to_xyxy
+from detr.data.coco_json import check_images, read_coco
+from detr.data.dataset import (
+    CocoDetection,
     ImageCache,
     LabelMap,
     collate,
     load_folder,
     make_loader,
 )
-from detr.errors import UserError
-from detr.images import read_rgb, read_size_hw
-from detr.sampler import KeyBatches
-from detr.transforms import (
+from detr.data.images import read_rgb, read_size_hw
+from detr.data.sampler import AspectRatioBatchSampler
+from detr.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    View,
+    AugmentParams,
     apply_to_boxes,
     apply_to_image,
-    augmented_view,
-    evaluation_view,
+    augment_params,
+    evaluation_params,
     fitted_size_hw,
-    plain_training_view,
+    resize_params,
 )
+from utils import UserError
 
 # ------------------------------------------------------------------------------------------------------------- images
 
@@ -118,12 +118,12 @@ def test_fitted_sizes(size_hw: tuple, shorter: int, longest: int | None, expecte
 
 def test_views_stay_inside_the_image_and_its_limits() -> None:
     rng = np.random.default_rng(0)
-    seen = [augmented_view((300, 500), rng, [480, 800], 1333) for _ in range(300)]
+    seen = [augment_params((300, 500), rng, [480, 800], 1333) for _ in range(300)]
     for view in seen:
         left, top, right, bottom = view.region_xyxy
         assert 0 <= left < right <= 500 + 1e-6 and 0 <= top < bottom <= 300 + 1e-6
         assert max(view.size_hw) <= 1333 and min(view.size_hw) > 0
-    assert 100 < sum(view.mirrored for view in seen) < 200
+    assert 100 < sum(view.hflip for view in seen) < 200
     assert 100 < sum(view.region_xyxy == (0, 0, 500, 300) for view in seen) < 200
     assert {min(view.size_hw) for view in seen} == {480, 800}
 
@@ -136,7 +136,7 @@ def test_boxes_follow_the_pixels() -> None:
     rng = np.random.default_rng(1)
     shown = 0
     for _ in range(60):
-        view = augmented_view((150, 200), rng, [120, 160], 400)
+        view = augment_params((150, 200), rng, [120, 160], 400)
         boxes, remains = apply_to_boxes(box, view)
         pixels = apply_to_image(image, view, (150, 200)) * torch.tensor(IMAGENET_STD)[:, None, None]
         white = (pixels + torch.tensor(IMAGENET_MEAN)[:, None, None]).mean(0) > 0.5
@@ -152,7 +152,7 @@ def test_boxes_follow_the_pixels() -> None:
 
 
 def test_boxes_are_clipped_and_dropped() -> None:
-    view = View((0, 0, 100, 100), (50, 50), mirrored=True)
+    view = AugmentParams((0, 0, 100, 100), (50, 50), hflip=True)
     boxes, remains = apply_to_boxes(torch.tensor([[-10.0, 0, 20, 100], [120, 0, 140, 10], [5, 5, 5, 9]]), view)
     assert remains.tolist() == [True, False, False]
     assert boxes[0].tolist() == [40, 0, 50, 50]
@@ -170,10 +170,10 @@ def test_labels_are_positions_of_sorted_ids_and_come_back() -> None:
     assert raw.num_classes == 91 and raw.to_labels([90]) == [90] and raw.to_category_id(89) is None
 
 
-def load(folder: Path, **changes: object) -> CocoImages:
-    view = partial(augmented_view, scales=[48, 64], max_size=96)
+def load(folder: Path, **changes: object) -> CocoDetection:
+    view = partial(augment_params, scales=[48, 64], max_size=96)
     return load_folder(
-        folder, "custom", view, partial(evaluation_view, scale=64, max_size=96), **({"seed": 3} | changes)
+        folder, "custom", view, partial(evaluation_params, scale=64, max_size=96), **({"seed": 3} | changes)
     )
 
 
@@ -192,7 +192,7 @@ def test_workers_change_nothing(workers: int, coco_folder: Path) -> None:
     images = load(coco_folder).train
 
     def batches(num_workers: int) -> list:
-        keys = KeyBatches(images, 2, seed=0)
+        keys = AspectRatioBatchSampler(images, 2, seed=0)
         loader = make_loader(images, keys, num_workers, pin_memory=False)
         found = []
         for keys.epoch in (0, 1):
@@ -207,7 +207,7 @@ def test_workers_change_nothing(workers: int, coco_folder: Path) -> None:
 
 def test_starting_a_loader_leaves_the_models_random_numbers_alone(coco_folder: Path) -> None:
     images = load(coco_folder).val
-    loader = make_loader(images, KeyBatches(images, 2), 0, pin_memory=False)
+    loader = make_loader(images, AspectRatioBatchSampler(images, 2), 0, pin_memory=False)
     before = torch.get_rng_state()
     list(loader)
     assert torch.equal(before, torch.get_rng_state())
@@ -215,9 +215,9 @@ def test_starting_a_loader_leaves_the_models_random_numbers_alone(coco_folder: P
 
 def test_batches_hold_every_image_once(coco_folder: Path) -> None:
     data = load(coco_folder)
-    assert sorted(key for batch in KeyBatches(data.val, 2) for key in batch) == [(0, 0), (0, 1), (0, 2)]
+    assert sorted(key for batch in AspectRatioBatchSampler(data.val, 2) for key in batch) == [(0, 0), (0, 1), (0, 2)]
     for grouped in (False, True):
-        shuffled = KeyBatches(data.train, 4, seed=1, grouped=grouped)
+        shuffled = AspectRatioBatchSampler(data.train, 4, seed=1, grouped=grouped)
         drawn = []
         for shuffled.epoch in range(20):
             batches = list(shuffled)
@@ -226,10 +226,10 @@ def test_batches_hold_every_image_once(coco_folder: Path) -> None:
             drawn.append(tuple(sorted({index for _, index in batches[0]})))
             assert len(drawn[-1]) == 4 and batches == list(shuffled)
         assert len(set(drawn)) > 5 and {index for indices in drawn for index in indices} == set(range(6))
-        assert [len(batch) for batch in KeyBatches(data.train, 8, seed=1, grouped=grouped)] == [6]
+        assert [len(batch) for batch in AspectRatioBatchSampler(data.train, 8, seed=1, grouped=grouped)] == [6]
 
 
-def padded_share(images: CocoImages, batches: KeyBatches) -> float:
+def padded_share(images: CocoDetection, batches: AspectRatioBatchSampler) -> float:
     inside = padded = 0
     for batch in batches:
         sizes = np.array([images.view(key).size_hw for key in batch])
@@ -243,11 +243,15 @@ def test_grouping_saves_padding(coco_folder: Path) -> None:
     random = np.random.default_rng(0)
     images._sizes_hw = random.integers(100, 900, (200, 2))
     images.image_ids = np.arange(200)
-    alone, grouped = (padded_share(images, KeyBatches(images, 4, seed=0, grouped=g)) for g in (False, True))
+    alone, grouped = (
+        padded_share(images, AspectRatioBatchSampler(images, 4, seed=0, grouped=g)) for g in (False, True)
+    )
     assert grouped < 0.5 * alone
     val = load(coco_folder).val
     val._sizes_hw, val.image_ids = images._sizes_hw, images.image_ids
-    assert padded_share(val, KeyBatches(val, 4)) < 0.5 * padded_share(val, KeyBatches(val, 4, grouped=False))
+    assert padded_share(val, AspectRatioBatchSampler(val, 4)) < 0.5 * padded_share(
+        val, AspectRatioBatchSampler(val, 4, grouped=False)
+    )
 
 
 def test_decoding_a_jpeg_small_shows_the_same(tmp_path: Path) -> None:
@@ -257,7 +261,7 @@ def test_decoding_a_jpeg_small_shows_the_same(tmp_path: Path) -> None:
     noise.save(tmp_path / "a.jpg", quality=95, exif=exif)
     whole, small = read_rgb(tmp_path / "a.jpg"), read_rgb(tmp_path / "a.jpg", scale=0.3)
     assert whole.size == (480, 640) and small.size == (240, 320)
-    view = View((60, 90, 460, 600), (128, 100), mirrored=True)
+    view = AugmentParams((60, 90, 460, 600), (128, 100), hflip=True)
     assert view.scale == pytest.approx(128 / 510)
     a, b = (apply_to_image(image, view, (640, 480)) for image in (whole, small))
     assert (a - b).abs().mean() < 0.05 * a.std()
@@ -268,13 +272,13 @@ def test_the_cache_decodes_once_and_shows_the_same(
     workers: int, coco_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = load(coco_folder).val
-    plain = [batch.images for batch in make_loader(images, KeyBatches(images, 2), 0, pin_memory=False)]
+    plain = [batch.images for batch in make_loader(images, AspectRatioBatchSampler(images, 2), 0, pin_memory=False)]
     images.cache = ImageCache(images, scale=64, max_size=96)
-    loader = make_loader(images, KeyBatches(images, 2), workers, pin_memory=False)
+    loader = make_loader(images, AspectRatioBatchSampler(images, 2), workers, pin_memory=False)
     for _ in range(2):
         for a, batch in zip(plain, loader, strict=True):
             assert (a - batch.images).abs().mean() < 0.1
-        monkeypatch.setattr("detr.data.read_rgb", lambda *_: pytest.fail("decoded twice"))
+        monkeypatch.setattr("detr.data.dataset.read_rgb", lambda *_: pytest.fail("decoded twice"))
     assert images.cache._filled.all()
 
 
@@ -307,8 +311,8 @@ def test_crowds_are_skipped_and_plain_views_are_whole(coco_folder: Path) -> None
     coco["annotations"][0]["iscrowd"] = 1
     path.write_text(json.dumps(coco))
     assert len(load(coco_folder).train.objects(0)[0]) == 0
-    view = plain_training_view((50, 80), np.random.default_rng(0), [40], 100)
-    assert view == View((0, 0, 80, 50), (40, 64), mirrored=False)
+    view = resize_params((50, 80), np.random.default_rng(0), [40], 100)
+    assert view == AugmentParams((0, 0, 80, 50), (40, 64), hflip=False)
 
 
 BROKEN = {
@@ -388,10 +392,10 @@ def test_many_images_that_do_not_fit_are_listed_up_to_50(tmp_path: Path) -> None
     assert str(error.value).count("\n") == 51
 
 
-def test_pixels_are_normalised_as_the_backbones_were_trained() -> None:
+def test_pixels_are_normalized_as_the_backbones_were_trained() -> None:
     """ImageNet's mean and standard deviation (red, green, blue), as torchvision's weights state them."""
     image = Image.new("RGB", (4, 4), (255, 0, 51))
-    pixels = apply_to_image(image, evaluation_view((4, 4), None, 4, 4), (4, 4))
+    pixels = apply_to_image(image, evaluation_params((4, 4), None, 4, 4), (4, 4))
     expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
     torch.testing.assert_close(pixels[:, 0, 0], torch.tensor(expected))
     stated = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms()

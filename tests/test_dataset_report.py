@@ -9,13 +9,14 @@ import pytest
 from PIL import Image, ImageEnhance
 
 import utils
-from detr.flags import MAX_SIZE, NUM_QUERIES, SCALES
-from detr.imported import Notes, Split
-from detr.report.dataset import Training, describe, training_scale
-from detr.report.dataset_picture import choose_samples, draw_dataset
-from detr.report.dataset_text import lines_of, title_of
-from detr.report.duplicates import candidates, find_alikes, repeated_boxes
-from detr.thumbnails import look_at, stacked
+from detr.importers.dataset_figure import choose_samples, draw_dataset
+from detr.importers.dataset_report import Training, describe, training_scale
+from detr.importers.dataset_text import lines_of, title_of
+from detr.importers.duplicates import candidates, find_alikes, repeated_boxes
+from detr.importers.notes import Notes
+from detr.importers.splits import Split
+from detr.importers.thumbnails import look_at, stacked
+from detr.training.flags import MAX_SIZE, NUM_QUERIES, SCALES
 from tests.conftest import SHARED, RunScript, needs_shared
 
 TRAINING = Training((480, 800), 1333, 5)
@@ -104,12 +105,12 @@ def test_numbers_equal_a_plain_loop() -> None:
 
 
 def test_the_sizes_reported_are_those_of_training() -> None:
-    from detr.model import DetrConfig
-    from detr.transforms import evaluation_view
+    from detr.data.transforms import evaluation_params
+    from detr.models.detr import DetrConfig
 
     assert DetrConfig(1).num_queries == NUM_QUERIES
     for size_hw in ((480, 640), (3000, 400), (333, 1000)):
-        height = evaluation_view(size_hw, None, max(SCALES), MAX_SIZE).size_hw[0]
+        height = evaluation_params(size_hw, None, max(SCALES), MAX_SIZE).size_hw[0]
         assert training_scale(np.array([size_hw]), max(SCALES), MAX_SIZE)[0] == pytest.approx(height / size_hw[0], 0.01)
 
 
@@ -183,7 +184,7 @@ def test_candidates_hold_all_near_pairs(seed: int) -> None:
 
 
 def photograph(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
-    """Smooth colours, different for each seed."""
+    """Smooth colors, different for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
@@ -336,7 +337,7 @@ def test_pictures_of_unusual_data_are_drawn(images: int, per_image: int, classes
     for image, path in zip(coco["images"], paths, strict=True):
         Image.new("RGB", (image["width"], image["height"]), "gray").save(path)
     splits = {"train": split._replace(origins=paths), "val": split._replace(origins=paths)}
-    picture = draw_dataset(splits, "title", utils.COLOURS, utils.draw_objects)
+    picture = draw_dataset(splits, "title", utils.COLORS, utils.draw_objects)
     assert picture.width == 1920 and 700 < picture.height < 3000
 
 

@@ -17,12 +17,12 @@ import torch
 import torchvision
 from PIL import Image
 
-from detr.data import CocoImages, LabelMap
-from detr.errors import UserError
-from detr.model import Detr, DetrConfig
-from detr.sampler import KeyBatches
+from detr.data.dataset import CocoDetection, LabelMap
+from detr.data.sampler import AspectRatioBatchSampler
+from detr.models.detr import Detr, DetrConfig
 from tests.conftest import ROOT, TINY, RunScript
 from tests.test_main import read_log, weights
+from utils import UserError
 
 SMALL = DetrConfig(
     2, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, dim_feedforward=64, num_queries=8
@@ -45,7 +45,7 @@ def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for number in range(1, count + 1):
             Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / f"{number}.png")
             coco["images"].append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
-            for _ in range(number):  # the classes' and boxes' normalisers differ from image to image
+            for _ in range(number):  # the classes' and boxes' normalizers differ from image to image
                 box = [*rng.integers(0, 30, 2).tolist(), *rng.integers(5, 30, 2).tolist()]
                 entry = {"id": len(coco["annotations"]) + 1, "image_id": number, "category_id": number % 2 + 1}
                 coco["annotations"].append(entry | {"bbox": box, "area": box[2] * box[3], "iscrowd": 0})
@@ -119,10 +119,10 @@ def test_two_processes_go_on_after_a_stop(coco: Path) -> None:
 def test_a_process_that_dies_ends_the_run_with_a_message(coco: Path) -> None:
     script = coco / "dies.py"
     script.write_text(
-        "import os, main, utils, detr.engine as engine\n"
+        "import os, main, utils, detr.training.trainer as engine\n"
         "step = engine.Training._step\n"
         "def die(training, losses):\n"
-        "    if os.environ['RANK'] == '1' and training.updates_done == 1:\n"
+        "    if os.environ['RANK'] == '1' and training.steps_done == 1:\n"
         "        os.kill(os.getpid(), 9)\n"
         "    return step(training, losses)\n"
         "engine.Training._step = die\n"
@@ -134,7 +134,7 @@ def test_a_process_that_dies_ends_the_run_with_a_message(coco: Path) -> None:
     assert "error: another process of this run has ended or cannot be reached" in error
 
 
-def images_of(count: int) -> CocoImages:
+def images_of(count: int) -> CocoDetection:
     coco = {
         "images": [{"id": n, "file_name": f"{n}", "width": 8 + n % 7, "height": 9} for n in range(1, count + 1)],
         "annotations": [],
@@ -142,11 +142,11 @@ def images_of(count: int) -> CocoImages:
     }
 
     def view(size_hw: tuple[int, int], _: np.random.Generator) -> object:
-        from detr.transforms import View
+        from detr.data.transforms import AugmentParams
 
-        return View((0, 0, *size_hw[::-1]), size_hw, False)
+        return AugmentParams((0, 0, *size_hw[::-1]), size_hw, False)
 
-    return CocoImages(coco, Path("images"), LabelMap(coco["categories"]), view, 0)
+    return CocoDetection(coco, Path("images"), LabelMap(coco["categories"]), view, 0)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,10 @@ def images_of(count: int) -> CocoImages:
 )
 def test_the_processes_share_out_the_same_updates(count: int, batch_size: int, accumulate: int, processes: int) -> None:
     images = images_of(count)
-    alone = KeyBatches(images, batch_size * accumulate * processes, seed=1)
-    shares = [KeyBatches(images, batch_size, 1, True, accumulate, rank, processes) for rank in range(processes)]
+    alone = AspectRatioBatchSampler(images, batch_size * accumulate * processes, seed=1)
+    shares = [
+        AspectRatioBatchSampler(images, batch_size, 1, True, accumulate, rank, processes) for rank in range(processes)
+    ]
     for alone.epoch in range(3):
         for share in shares:
             share.epoch = alone.epoch
@@ -167,18 +169,21 @@ def test_the_processes_share_out_the_same_updates(count: int, batch_size: int, a
             assert sorted(split) == sorted(whole) and all(own[mine] for own in batches)
         assert all(len(batch) <= batch_size for own in batches for batch in own)
         for share in shares:
-            share.first_update = 1
+            share.first_step = 1
             assert list(share) == batches[share.process][accumulate:]
-            share.first_update = 0
+            share.first_step = 0
     evaluated = [
-        key for rank in range(processes) for b in KeyBatches(images, 2, None, True, 1, rank, processes) for key in b
+        key
+        for rank in range(processes)
+        for b in AspectRatioBatchSampler(images, 2, None, True, 1, rank, processes)
+        for key in b
     ]
     assert sorted(evaluated) == [(0, index) for index in range(count)]
 
 
 def test_too_few_images_for_the_processes() -> None:
     with pytest.raises(UserError, match="images: 2 images are too few to share among 3 processes"):
-        KeyBatches(images_of(2), 1, 0, processes=3)
+        AspectRatioBatchSampler(images_of(2), 1, 0, processes=3)
 
 
 def test_processes_without_a_local_rank_are_told_of_torchrun(

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr import device as device_room
-from detr.backbone import FrozenBatchNorm2d, conv_norm
-from detr.checkpoint import plain_state, weights_state
-from detr.criterion import SetCriterion
-from detr.device import Precision, pick_device, pick_precision
-from detr.engine import Training, goodness
-from detr.errors import UserError
-from detr.matcher import HungarianMatcher
-from detr.model import Detr, DetrConfig
-from detr.schedule import Recipe
+from detr.models.backbone import FrozenBatchNorm2d, conv_norm
+from detr.models.criterion import SetCriterion
+from detr.models.detr import Detr, DetrConfig
+from detr.models.matcher import HungarianMatcher
+from detr.models.weights import plain_state, weights_state
 from detr.structures import Batch, DetrOutput, Targets
+from detr.training import device as device_room
+from detr.training.device import Precision, pick_device, pick_precision
+from detr.training.schedule import OptimConfig
+from detr.training.trainer import Training, goodness
 from tests.conftest import RunScript, needs_shared
 from tests.test_learning import SMALL, write_eight_photographs
 from tests.test_parity import make_batch
+from utils import UserError
 
 FLOAT32 = Precision("cpu", None)
 BFLOAT16 = Precision("cpu", torch.bfloat16)
@@ -30,7 +30,7 @@ BFLOAT16 = Precision("cpu", torch.bfloat16)
 SMALL_DETR = DetrConfig(
     3, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, num_queries=6, dropout=0.0
 )
-RECIPE = Recipe(lr=1e-3, lr_backbone=1e-3, epochs=10)
+RECIPE = OptimConfig(lr=1e-3, lr_backbone=1e-3, epochs=10)
 
 
 def make_training(precision: Precision = FLOAT32, groups: int = 1, **recipe: object) -> Training:
@@ -122,9 +122,9 @@ def test_a_frozen_backbone_has_no_backward_pass() -> None:
     detr, criterion = training.model, training.criterion
     detr.freeze_backbone()
     batch = make_batch(3)
-    assert not detr.backbone[0](batch.images).requires_grad
+    assert not detr.models.backbone[0](batch.images).requires_grad
     criterion(detr(batch.images, batch.padding_mask), batch.targets).total.backward()
-    assert all(p.grad is None for p in detr.backbone.parameters()) and detr.input_proj.weight.grad is not None
+    assert all(p.grad is None for p in detr.models.backbone.parameters()) and detr.input_proj.weight.grad is not None
 
 
 def test_the_fold_keeps_no_scaled_weights() -> None:
@@ -150,8 +150,8 @@ def test_bfloat16_gives_nearly_the_same_losses_and_float32_weights() -> None:
     assert {p.dtype for p in half.model.parameters()} == {torch.float32}
 
 
-def rates(recipe: Recipe, updates: int, per_epoch: int) -> list[float]:
-    return [recipe.rate_factor(update, per_epoch) for update in range(updates)]
+def rates(recipe: OptimConfig, updates: int, per_epoch: int) -> list[float]:
+    return [recipe.lr_factor(update, per_epoch) for update in range(updates)]
 
 
 def test_in_bfloat16_with_dropout_a_run_that_goes_on_is_one_that_never_stopped() -> None:
@@ -177,16 +177,16 @@ def test_in_bfloat16_with_dropout_a_run_that_goes_on_is_one_that_never_stopped()
 
 
 def test_learning_rate_schedules() -> None:
-    assert rates(Recipe(lr_drop=2), 9, 2) == pytest.approx([1] * 4 + [0.1] * 4 + [0.01])
-    warm = rates(Recipe(lr_drop=2, warmup_steps=3), 5, 2)
+    assert rates(OptimConfig(lr_drop=2), 9, 2) == pytest.approx([1] * 4 + [0.1] * 4 + [0.01])
+    warm = rates(OptimConfig(lr_drop=2, warmup_steps=3), 5, 2)
     assert warm == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1, 0.1])
-    cosine = rates(Recipe(epochs=4, lr_schedule="cosine"), 9, 2)
+    cosine = rates(OptimConfig(epochs=4, lr_schedule="cosine"), 9, 2)
     assert cosine == pytest.approx([(1 + math.cos(math.pi * n / 8)) / 2 for n in range(9)]) and cosine[-1] == 0
     with pytest.raises(UserError, match="lr_schedule must be one of step, cosine"):
-        Recipe(lr_schedule="linear")
+        OptimConfig(lr_schedule="linear")
 
 
-def test_the_optimiser_follows_the_schedule_from_a_checkpoint_too() -> None:
+def test_the_optimizer_follows_the_schedule_from_a_checkpoint_too() -> None:
     training = make_training(lr_drop=1, warmup_steps=1, lr_backbone=1e-4)
     log = training.train_epoch([make_batch(3)] * 4)
     assert log["lr"] == pytest.approx((0.5 + 3) / 4 * 1e-3)
@@ -196,7 +196,7 @@ def test_the_optimiser_follows_the_schedule_from_a_checkpoint_too() -> None:
     again = make_training(lr_drop=1, warmup_steps=1, lr_backbone=1e-4)
     again.restore({**training.state(), "model": training.model.state_dict()}, Path("c.pth"))
     again.train_epoch([make_batch(3)])
-    assert again.updates_done == 2 and again.epochs_done == 1
+    assert again.steps_done == 2 and again.epochs_done == 1
     assert [group["lr"] for group in again.optimizer.param_groups] == pytest.approx([1e-4, 1e-5])
 
 
@@ -239,7 +239,7 @@ def test_accumulated_batches_equal_the_larger_batch(groups: int) -> None:
     for accumulate, batches in ((1, [whole]), (2, single_images(whole))):
         training = make_training(groups=groups, accumulate=accumulate, lr=0.0, lr_backbone=0.0, clip_max_norm=0)
         log = training.train_epoch(batches)
-        assert training.updates_done == 1 and training.images == 2
+        assert training.steps_done == 1 and training.images == 2
         found.append((log, {name: p.grad for name, p in training.model.named_parameters() if p.grad is not None}))
     (log, gradients), (parts_log, parts_gradients) = found
     assert log.keys() == parts_log.keys() and gradients.keys() == parts_gradients.keys()
@@ -350,7 +350,7 @@ def test_number_formats(amp: str, native: bool, expected: str, monkeypatch: pyte
     assert str(pick_precision(amp, pick_device("cpu"))) == expected
 
 
-def test_float16_is_refused_where_the_optimiser_would_take_infinite_gradients() -> None:
+def test_float16_is_refused_where_the_optimizer_would_take_infinite_gradients() -> None:
     assert pick_precision("auto", torch.device("mps")).dtype is None
     with pytest.raises(UserError, match="--amp fp16: not on mps"):
         pick_precision("fp16", torch.device("mps"))

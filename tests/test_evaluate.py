@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from detr.data import LabelMap
-from detr.errors import UserError
-from detr.evaluate import coco_metrics, evaluate, to_coco_results
-from detr.postprocess import Detections
-from detr.via.importer import import_via
+from detr.data.dataset import LabelMap
+from detr.importers.via.importer import import_via
+from detr.models.postprocess import Detections
+from detr.training.evaluate import coco_metrics, evaluate, to_coco_results
 from tests.conftest import SHARED, needs_shared
 from tests.test_engine import FLOAT32, make_training
 from tests.test_parity import make_batch
+from utils import UserError
 
 
 def small_coco() -> dict:

@@ -9,23 +9,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import detr.data
-import detr.malloc
-from detr.backbone import BACKBONES
-from detr.criterion import SetCriterion
+import detr.data.dataset
+import detr.models.cpu_kernels
 from detr.detector import Detector
-from detr.device import pick_device, pick_precision
-from detr.engine import Training
-from detr.errors import UserError
-from detr.matcher import HungarianMatcher
-from detr.model import Detr, DetrConfig
-from detr.schedule import Recipe
-from detr.weight_gradient import fast_weight_gradient
+from detr.models.backbone import BACKBONES
+from detr.models.cpu_kernels import fast_weight_gradient
+from detr.models.criterion import SetCriterion
+from detr.models.detr import Detr, DetrConfig
+from detr.models.matcher import HungarianMatcher
+from detr.training.device import pick_device, pick_precision
+from detr.training.schedule import OptimConfig
+from detr.training.trainer import Training
 from tests.conftest import ROOT, TINY, RunScript
 from tests.fake_gpu import FakeGpu, device_of
 from tests.test_distributed import torchrun
 from tests.test_main import read_log, weights
 from tests.test_parity import make_batch
+from utils import UserError
 
 GPU = torch.device("cuda", 0)
 T4, PASCAL, AMPERE = (7, 5), (6, 1), (8, 0)
@@ -112,7 +112,7 @@ def make_training(backbone: str = "resnet18", batch_norm: str = "frozen", **reci
     model = Detr(config).to(GPU)
     model.add_query_groups(2, spread=1.0)
     criterion = SetCriterion(3, HungarianMatcher()).to(GPU)
-    recipe = Recipe(**{"lr": 1e-3, "lr_backbone": 1e-3, "epochs": 10, "ema_decay": 0.9, **recipe})
+    recipe = OptimConfig(**{"lr": 1e-3, "lr_backbone": 1e-3, "epochs": 10, "ema_decay": 0.9, **recipe})
     return Training(model, criterion, recipe, 4, pick_precision("auto", GPU))
 
 
@@ -131,7 +131,7 @@ def test_a_step_waits_for_the_gpu_once_a_batch_and_copies_without_waiting(
         waits: list[int] = []
         log = training.train_epoch([pinned_batch() for _ in range(6)], lambda: waits.append(len(gpu.waits)))
         assert waits == [2, 4, 6], "two batches a step, each matched once"
-        assert all(line.startswith("detr/matcher.py") for line in gpu.waits[:6])
+        assert all(line.startswith("detr/models/matcher.py") for line in gpu.waits[:6])
         assert gpu.copies and all(copy.is_pinned and copy.non_blocking for copy in gpu.copies), gpu.copies
         moments = [value for state in training.optimizer.state.values() for value in state.values()]
         assert moments and {device_of(value) for value in moments} == {GPU}
@@ -215,7 +215,7 @@ QUICK = ("resnet50", "resnext50_32x4d", "mobilenet_v3_small", "mobilenet_v3_larg
     "backbone", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in BACKBONES]
 )
 def test_every_backbone_takes_a_step_on_one_device(backbone: str) -> None:
-    """In float16 where the scaler, and in bfloat16 where the fused optimiser leaves steps out."""
+    """In float16 where the scaler, and in bfloat16 where the fused optimizer leaves steps out."""
     for capability in (T4, AMPERE):
         with FakeGpu(capability):
             assert make_training(backbone).train_epoch([pinned_batch()])["loss"] > 0
@@ -250,7 +250,7 @@ def test_from_the_command_line_to_the_page(
 ) -> None:
     capability, flags, shape = MACHINES[machine]
     tuned: list[str] = []
-    monkeypatch.setattr(detr.malloc, "tune_malloc", lambda: tuned.append("tuned"))
+    monkeypatch.setattr(detr.models.cpu_kernels, "tune_malloc", lambda: tuned.append("tuned"))
     command = ("main", *shape, *flags, "--resume", "auto", "--ema_decay", 0.9, "--num_workers", 1)
     with FakeGpu(capability) as gpu:
         assert run(*command, "--epochs", 1) == 0
@@ -279,8 +279,8 @@ def test_malloc_is_tuned_where_the_model_runs_on_the_cpu_and_not_in_its_loaders(
     coco_folder: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned: list[str] = []
-    monkeypatch.setattr(detr.malloc, "tune_malloc", lambda: tuned.append("main"))
-    monkeypatch.setattr(detr.data, "restore_malloc", lambda: Path("restored").touch())
+    monkeypatch.setattr(detr.models.cpu_kernels, "tune_malloc", lambda: tuned.append("main"))
+    monkeypatch.setattr(detr.data.dataset, "restore_malloc", lambda: Path("restored").touch())
     assert run("main", *ON_GPU, "--backbone_weights", "none", "--epochs", 1, "--num_workers", 1) == 0
     assert tuned == ["main"] and Path("restored").exists()
 
@@ -289,7 +289,7 @@ KEEPS_OR_RETURNS = """
 import os
 from pathlib import Path
 import numpy as np
-from detr.malloc import restore_malloc, tune_malloc
+from detr.models.cpu_kernels import restore_malloc, tune_malloc
 
 def resident_mib():
     blocks = [np.ones(2**17) for _ in range(64)]  # 1 MiB each

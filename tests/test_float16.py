@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr.criterion import SetCriterion
-from detr.device import Precision
-from detr.engine import Training
-from detr.errors import UserError
-from detr.matcher import HungarianMatcher
-from detr.model import Detr
+from detr.models.criterion import SetCriterion
+from detr.models.detr import Detr
+from detr.models.matcher import HungarianMatcher
 from detr.structures import Batch
+from detr.training.device import Precision
+from detr.training.trainer import Training
 from tests.conftest import TINY, RunScript
 from tests.test_engine import FLOAT32, RECIPE, SMALL_DETR, snapshot
 from tests.test_main import read_log, weights
 from tests.test_parity import make_batch
+from utils import UserError
 
 FLOAT16 = Precision("cpu", torch.float16)
 SCALE = 32.0  # at which the gradients of these random weights do not overflow
@@ -75,7 +75,7 @@ def test_a_scale_that_collapses_is_named() -> None:
     break_gradients(training, range(100))
     done: list[int] = []
     with pytest.raises(UserError, match=r"epoch 1/10, step 4, images \[1, 2\]: .*float16.* overflow") as error:
-        training.train_epoch([small_batch()] * 6, lambda: done.append(training.updates_done))
+        training.train_epoch([small_batch()] * 6, lambda: done.append(training.steps_done))
     assert "--amp off" in str(error.value)
     assert done[-1] == 4, "2 and 1 are scales that may be; the next is not, and the step after it is told so"
 

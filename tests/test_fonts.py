@@ -3,8 +3,6 @@
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from detr import fonts
-
 
 def drawn(letters: ImageFont.FreeTypeFont, text: str) -> bytes:
     image = Image.new("L", (40, 40))

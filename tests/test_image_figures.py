@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from detr.report import image_figures
+from detr.report.gallery import EvaluatedImages, AttentionMaps, evaluate_images, worst_first
 from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
-from detr.report.shown import Judged, Look, judge, worst_first
 
 OBJECTS = [(1, 10, 10, 30, 30), (2, 10, 10, 30, 30), (2, 60, 20, 20, 40)]
 FOUND = [(1, 10, 10, 30, 28, 0.9), (1, 70, 40, 20, 20, 0.8), (3, 0, 0, 10, 10, 0.3)]
 
 
-def judged_in(folder: Path, results: list[tuple]) -> Judged:
+def judged_in(folder: Path, results: list[tuple]) -> EvaluatedImages:
     names = ["_a$b$.png", "b.png", "c.png"]
     for name in names:
         Image.new("RGB", (96, 72), "teal").save(folder / name)
@@ -23,29 +23,31 @@ def judged_in(folder: Path, results: list[tuple]) -> Judged:
         "categories": [{"id": 1, "name": "_$x$"}],
         "annotations": [{"id": n, "image_id": i, "category_id": 1, "bbox": b} for n, (i, *b) in enumerate(OBJECTS, 1)],
     }
-    return judge(truth, [{"image_id": i, "category_id": 1, "bbox": b, "score": s} for i, *b, s in results], folder)
+    return evaluate_images(
+        truth, [{"image_id": i, "category_id": 1, "bbox": b, "score": s} for i, *b, s in results], folder
+    )
 
 
-def look_with(encoder: np.ndarray | None) -> Look:
+def look_with(encoder: np.ndarray | None) -> AttentionMaps:
     boxes_xyxy = np.array([[10, 10, 40, 38], [0, 0, 5, 5]], dtype=float)
-    return Look(np.array([0.9, 0.0]), boxes_xyxy, np.ones((2, 4)), np.full((2, 2, 3), 1 / 6), encoder)
+    return AttentionMaps(np.array([0.9, 0.0]), boxes_xyxy, np.ones((2, 4)), np.full((2, 2, 3), 1 / 6), encoder)
 
 
 def test_how_wrong_images_are(tmp_path: Path) -> None:
-    judged = judged_in(tmp_path, FOUND)
-    assert judged.wrong(0.5).tolist() == [1, 2, 0]
-    assert judged.wrong(0.1).tolist() == [1, 2, 1]
-    assert judged.wrong(0.95).tolist() == [1, 2, 0]  # all are missed, and nothing is found
-    assert worst_first(judged, 0.85).tolist() == [1, 0, 2]
-    assert judged.of_image(0)[1].tolist() == [0, 1] and judged.of_image(2, 0.5)[1].tolist() == []
+    evaluated = judged_in(tmp_path, FOUND)
+    assert evaluated.wrong(0.5).tolist() == [1, 2, 0]
+    assert evaluated.wrong(0.1).tolist() == [1, 2, 1]
+    assert evaluated.wrong(0.95).tolist() == [1, 2, 0]  # all are missed, and nothing is found
+    assert worst_first(evaluated, 0.85).tolist() == [1, 0, 2]
+    assert evaluated.of_image(0)[1].tolist() == [0, 1] and evaluated.of_image(2, 0.5)[1].tolist() == []
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("results", "encoder"), [(FOUND, np.full((2, 3, 2, 3), 1 / 6)), ([], None)])
 def test_every_picture_is_drawn(results: list[tuple], encoder: np.ndarray | None, tmp_path: Path) -> None:
-    judged, looks = judged_in(tmp_path, results), {0: look_with(encoder), 2: look_with(encoder)}
-    draw_gallery(judged, 0.5, tmp_path / "gallery.png")
-    draw_attention(judged, looks, 0.5, tmp_path / "attention.png")
+    evaluated, looks = judged_in(tmp_path, results), {0: look_with(encoder), 2: look_with(encoder)}
+    draw_gallery(evaluated, 0.5, tmp_path / "gallery.png")
+    draw_attention(evaluated, looks, 0.5, tmp_path / "attention.png")
     draw_queries([*looks.values()], tmp_path / "queries.png")
     for name in ("gallery", "attention", "queries"):
         with Image.open(tmp_path / f"{name}.png") as image:
@@ -64,7 +66,7 @@ def test_crowded_images_are_drawn_without_names(tmp_path: Path, most_texts: int,
     }
     found = [{"image_id": 1, "category_id": 1, "bbox": [50, 50, 30, 30], "score": 0.9}]
     figure, axis = plt.subplots()
-    image_figures._draw_judged(axis, judge(truth, found, tmp_path), 0, 0.5, most_texts)
+    image_figures._draw_evaluated(axis, evaluate_images(truth, found, tmp_path), 0, 0.5, most_texts)
     places = {text.get_text(): text.get_verticalalignment() for text in axis.texts}
     plt.close(figure)
     above_or_inside = {"missed: cat": "top", "nothing there: cat 0.90": "bottom"}
@@ -74,11 +76,11 @@ def test_crowded_images_are_drawn_without_names(tmp_path: Path, most_texts: int,
 def test_an_object_that_is_found_badly_is_drawn_where_it_is(tmp_path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    judged = judged_in(tmp_path, [(2, 10, 10, 30, 30, 0.9), (2, 62, 40, 20, 20, 0.8)])  # right; too low
+    evaluated = judged_in(tmp_path, [(2, 10, 10, 30, 30, 0.9), (2, 62, 40, 20, 20, 0.8)])  # right; too low
     drawn = {}
     for number in range(3):
         figure, axis = plt.subplots()
-        image_figures._draw_judged(axis, judged, number, 0.5)
+        image_figures._draw_evaluated(axis, evaluated, number, 0.5)
         white = [patch for patch in axis.patches if patch.get_edgecolor() == (1.0, 1.0, 1.0, 1.0)]
         drawn[number] = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in white]
         plt.close(figure)

@@ -125,8 +125,8 @@ def test_packages_are_empty() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *(*SCRIPTS, "utils", "detr.via.importer", "detr.sample.draw"),
-        *("detr.report.runs", "detr.report.metrics", "detr.report.dataset_picture"),
+        *(*SCRIPTS, "utils", "detr.importers.via.importer", "detr.sample.draw"),
+        *("detr.report.runs", "detr.evaluation.metrics", "detr.importers.dataset_figure"),
     ],
 )
 def test_importing_stays_instant(name: str) -> None:

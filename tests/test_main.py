@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import main
-from detr.data import CocoImages
-from detr.flags import make_parser
-from detr.model import Detr, DetrConfig
-from detr.public_weights import PUBLIC_CLASSES
+from detr.data.dataset import CocoDetection
+from detr.models.detr import Detr, DetrConfig
+from detr.models.model_zoo import PUBLIC_CLASSES
+from detr.training.flags import make_parser
 from tests.conftest import SHARED, TINY, RunScript, needs_shared, write_via
 
 SCRATCH = (*TINY, "--backbone_weights", "none")
@@ -385,7 +385,7 @@ def test_learning_rate_zero_of_the_backbone_freezes_it(coco_folder: Path, run: R
     assert run("main", *SCRATCH, "--epochs", 1, "--lr_backbone", 0) == 0
     state = weights("outputs/checkpoint.pth")
     assert len(state["optimizer"]["param_groups"][1]["params"]) == 0
-    assert run("main", *SCRATCH, "--epochs", 2, "--resume", "auto") == 2  # the optimiser knows no backbone
+    assert run("main", *SCRATCH, "--epochs", 2, "--resume", "auto") == 2  # the optimizer knows no backbone
 
 
 def test_sparse_category_ids_come_back_in_predictions(coco_folder: Path, run: RunScript) -> None:
@@ -495,8 +495,8 @@ def test_tensorboard_that_is_not_installed_is_named_before_training(
     assert "pip install tensorboard" in capsys.readouterr().err
 
 
-def test_colour_jitter_is_off_unless_asked_for_and_a_function_of_the_key(coco_folder: Path) -> None:
-    def images(*flags: object) -> CocoImages:
+def test_color_jitter_is_off_unless_asked_for_and_a_function_of_the_key(coco_folder: Path) -> None:
+    def images(*flags: object) -> CocoDetection:
         args = main.parse_arguments(list(map(str, (*SCRATCH, *flags))))
         return main.load_data(args).train
 
@@ -575,7 +575,7 @@ def test_a_mid_epoch_checkpoint_of_other_steps_begins_its_epoch_again(
 ) -> None:
     assert run("main", *SCRATCH, "--epochs", 1, "--batch_size", 1) == 0
     checkpoint = weights("outputs/checkpoint.pth")
-    checkpoint["epoch"], checkpoint["step"]["updates_done"] = -1, 4
+    checkpoint["epoch"], checkpoint["step"]["steps_done"] = -1, 4
     torch.save(checkpoint, "outputs/checkpoint.pth")
     assert run("main", *SCRATCH, "--epochs", 1, "--batch_size", 2, "--resume", "auto") == 0
     assert "inside an epoch of other steps than this command's: the epoch begins again" in capsys.readouterr().out
@@ -596,14 +596,19 @@ def test_a_checkpoint_of_the_reference_code_is_a_start(
 @pytest.mark.parametrize(
     ("start", "flags", "scales", "max_size"),
     [
-        (main.Start(), (), list(range(480, 801, 32)), 1333),
-        (main.Start(), ("--scales", 64), [64], 1333),
-        (main.Start(Path("w.pth"), {"model": {}}), (), list(range(480, 801, 32)), 1333),
-        (main.Start(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), (), [96], 128),
-        (main.Start(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), ("--max_size", 160), [96], 160),
-        (main.Start(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), ("--eval",), [96], 128),
+        (main.ResumeState(), (), list(range(480, 801, 32)), 1333),
+        (main.ResumeState(), ("--scales", 64), [64], 1333),
+        (main.ResumeState(Path("w.pth"), {"model": {}}), (), list(range(480, 801, 32)), 1333),
+        (main.ResumeState(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), (), [96], 128),
         (
-            main.Start(
+            main.ResumeState(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}),
+            ("--max_size", 160),
+            [96],
+            160,
+        ),
+        (main.ResumeState(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), ("--eval",), [96], 128),
+        (
+            main.ResumeState(
                 Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}, "args": {"scales": [64, 96]}}, True
             ),
             (),
@@ -614,7 +619,7 @@ def test_a_checkpoint_of_the_reference_code_is_a_start(
     ids=["paper", "asked", "public", "file", "file and asked", "evaluated", "goes on"],
 )
 def test_image_sizes_follow_the_flags_then_the_file(
-    start: main.Start, flags: tuple, scales: list[int], max_size: int
+    start: main.ResumeState, flags: tuple, scales: list[int], max_size: int
 ) -> None:
     args = main.parse_arguments(list(map(str, flags)))
     main.choose_sizes(args, start)

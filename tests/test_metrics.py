@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detr.errors import UserError
-from detr.evaluate import coco_metrics
-from detr.report import matching
-from detr.report.bootstrap import resampled_ap
-from detr.report.matching import check_results, match_all, overlapping_pairs
-from detr.report.metrics import measure
-from detr.report.precision import curves
-from detr.report.scores import THRESHOLDS
+from detr.evaluation import coco_matching as matching
+from detr.evaluation.bootstrap import resampled_ap
+from detr.evaluation.calibration import THRESHOLDS
+from detr.evaluation.coco_matching import check_results, match_all, overlapping_pairs
+from detr.evaluation.coco_metrics import curves
+from detr.evaluation.metrics import measure
+from detr.training.evaluate import coco_metrics
 from tests.conftest import SHARED, needs_shared
+from utils import UserError
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -141,7 +141,7 @@ def test_equals_pycocotools_on_real_boxes() -> None:
 def test_overlaps_in_parts_are_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     matches = match_all(*random_set(0))
     monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", 7)
-    in_parts = overlapping_pairs(matches.objects, matches.found)
+    in_parts = overlapping_pairs(matches.gt, matches.detections)
     assert all((a == b).all() for a, b in zip(matches.pairs, in_parts, strict=True))
 
 
@@ -330,8 +330,8 @@ def test_a_class_of_which_all_is_missed_gains_everything() -> None:
 def test_mistakes_below_the_threshold_do_not_count_but_leave_objects_missed() -> None:
     coco = make_coco(SCENE)
     found = [(1, 1, 0.9, 0, 0, 100, 100), (1, 1, 0.2, 200, 0, 100, 100), (1, 1, 0.1, 0, 200, 100, 100)]
-    mistakes = measure(coco, make_results(found), threshold=0.5)["mistakes"]
-    assert {name: mistake["count"] for name, mistake in mistakes.items() if mistake["count"]} == {"missed": 3}
+    errors = measure(coco, make_results(found), threshold=0.5)["mistakes"]
+    assert {name: mistake["count"] for name, mistake in errors.items() if mistake["count"]} == {"missed": 3}
 
 
 def test_crowds_count_neither_as_objects_nor_as_mistakes() -> None:
@@ -440,8 +440,8 @@ def test_the_interval_is_as_wide_as_ap_moves_between_sets_of_images() -> None:
     sets = [random_set(seed, images=40) for seed in range(30)]
     measured = [measure(coco, without_surplus(coco, results)) for coco, results in sets]
     moved = np.std([metrics["coco"]["AP50"] for metrics in measured])
-    claimed = np.mean([(high - low) / 2 / 1.96 for low, high in (m["interval"]["AP50"] for m in measured)])
-    assert moved / 2 < claimed < moved * 2
+    locked_dir = np.mean([(high - low) / 2 / 1.96 for low, high in (m["interval"]["AP50"] for m in measured)])
+    assert moved / 2 < locked_dir < moved * 2
 
 
 # --------------------------------------------------------------------------------------------------------- wrong files

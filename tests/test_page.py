@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detr.report.matching import NOTHING
-from detr.report.metrics import measure
-from detr.report.mistakes import KINDS
+from detr.evaluation.coco_matching import UNMATCHED
+from detr.evaluation.error_analysis import ERROR_TYPES
+from detr.evaluation.metrics import measure
+from detr.report.gallery import MOST_IMAGES, AttentionMaps, evaluate_images, queries_of, evenly_spaced
 from detr.report.page import build_page
 from detr.report.runs import Run, read_run
-from detr.report.shown import MOST_IMAGES, Look, judge, queries_of, spread
 from tests.browser import CHROMIUM, Browser
 from tests.conftest import SHARED, needs_shared
 
@@ -44,12 +44,12 @@ RESULTS = [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, *b
 LOG = [{"epoch": e, "train_loss": 3 / (e + 1), "test_loss": 4 / (e + 1), "note": SCRIPT} for e in range(12)]
 
 
-def look_of(seed: int) -> Look:
+def look_of(seed: int) -> AttentionMaps:
     """Queries 0 to 4 have the boxes of `FOUND`; query n looks at cell n only, a point only at itself."""
     boxes = np.array([[x, y, x + w, y + h] for _, _, x, y, w, h, _ in FOUND], dtype=float)
     cross = np.eye(5, 12).reshape(5, 3, 4)
     centres = np.random.default_rng(seed).uniform(0.2, 0.4, (5, 4))
-    return Look(np.array([f[-1] for f in FOUND]), boxes, centres, cross, np.eye(12).reshape(3, 4, 3, 4))
+    return AttentionMaps(np.array([f[-1] for f in FOUND]), boxes, centres, cross, np.eye(12).reshape(3, 4, 3, 4))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     metrics = {"run": measure(truth, RESULTS, threshold=0.5)}
     looks = {number: look_of(number) for number in range(4)}
     path = folder / "report.html"
-    path.write_text(build_page([Run("run", LOG, {})], metrics, judge(truth, RESULTS, folder), looks), encoding="utf-8")
+    path.write_text(
+        build_page([Run("run", LOG, {})], metrics, evaluate_images(truth, RESULTS, folder), looks), encoding="utf-8"
+    )
     return path
 
 
@@ -104,7 +106,9 @@ def test_photographs_are_shown_whole(tmp_path: Path, browser: Browser) -> None:
     Image.new("RGB", (900, 1200), "teal").save(tmp_path / "tall.jpg")
     page = tmp_path / "report.html"
     metrics = {"run": measure(truth, [], threshold=0.5)}
-    page.write_text(build_page([Run("run", LOG, {})], metrics, judge(truth, [], tmp_path), {}), encoding="utf-8")
+    page.write_text(
+        build_page([Run("run", LOG, {})], metrics, evaluate_images(truth, [], tmp_path), {}), encoding="utf-8"
+    )
     browser.open(page)
     sides = "(e => [e.offsetWidth, e.offsetHeight])(document.querySelector('.card .picture {}'))"
     width, height = browser.evaluate(sides.format("img"))
@@ -127,10 +131,10 @@ def test_slider_and_filters_change_what_is_drawn(page: Path, browser: Browser) -
     set_value(browser, "by-class", 1)  # found as it, or annotated as it and found as another
     assert drawn(browser) == {"wrong": 2}
     set_value(browser, "by-class", "")
-    set_value(browser, "by-kind", [*KINDS].index("wrong_class"))
+    set_value(browser, "by-kind", [*ERROR_TYPES].index("wrong_class"))
     assert drawn(browser) == {"wrong": 1}
     assert browser.evaluate("document.querySelector('#cards .name').textContent") == "c.jpg"
-    set_value(browser, "by-kind", [*KINDS].index("badly_placed"))
+    set_value(browser, "by-kind", [*ERROR_TYPES].index("badly_placed"))
     assert drawn(browser) == {} and not browser.evaluate("document.getElementById('nothing').hidden")
     set_value(browser, "by-kind", "any")
     assert drawn(browser) == {"wrong": 2, "missed": 1}
@@ -146,9 +150,9 @@ def test_slider_and_filters_change_what_is_drawn(page: Path, browser: Browser) -
 def test_the_page_counts_as_the_metrics_do(threshold: float, page: Path, browser: Browser) -> None:
     browser.open(page)
     set_value(browser, "threshold", threshold)
-    mistakes = measure(truth_of(["1", "2", "3", "4"]), RESULTS, threshold)["mistakes"]
+    errors = measure(truth_of(["1", "2", "3", "4"]), RESULTS, threshold)["mistakes"]
     labels = browser.evaluate("[...document.getElementById('by-kind').options].slice(3).map((one) => one.textContent)")
-    assert [int(re.search(r"\((\d+)\)", label)[1]) for label in labels] == [m["count"] for m in mistakes.values()]
+    assert [int(re.search(r"\((\d+)\)", label)[1]) for label in labels] == [m["count"] for m in errors.values()]
 
 
 @needs_chromium
@@ -259,9 +263,9 @@ def test_a_page_of_whatever_there_is(page: Path, browser: Browser, tmp_path: Pat
     empty = {**truth, "annotations": [], "images": truth["images"][:1]}
     full, nothing = measure(truth, RESULTS), measure(truth, [])
     cases = {
-        "no_detector": build_page([run], {"run": full}, judge(truth, RESULTS, page.parent)),
-        "nothing_found": build_page([run], {"run": nothing}, judge(truth, [], page.parent)),
-        "nothing_there": build_page([run], {"run": measure(empty, [])}, judge(empty, [], page.parent)),
+        "no_detector": build_page([run], {"run": full}, evaluate_images(truth, RESULTS, page.parent)),
+        "nothing_found": build_page([run], {"run": nothing}, evaluate_images(truth, [], page.parent)),
+        "nothing_there": build_page([run], {"run": measure(empty, [])}, evaluate_images(empty, [], page.parent)),
         "log_only": build_page([run], {"run": None}),
         "no_log": build_page([Run(SCRIPT, [], {})], {}),
         "several": build_page([run, Run(SCRIPT, LOG[:1], {}), Run("c", [], {})], {"run": full, "c": nothing}),
@@ -305,13 +309,13 @@ def test_large_sets_are_sampled_and_stay_small(tmp_path: Path) -> None:
     results = [
         {"image_id": n, "category_id": 1, "bbox": box, "score": 0.7} for n, mine in enumerate(boxes, 1) for box in mine
     ]
-    numbers = spread(130, MOST_IMAGES)
+    numbers = evenly_spaced(130, MOST_IMAGES)
     assert len({*numbers}) == MOST_IMAGES and (numbers[0], numbers[-1]) == (0, 129)
     maps = np.random.default_rng(2).uniform(size=(244, 12, 12))
     encoder = maps[100:].reshape(12, 12, 12, 12)
-    look = Look(np.full(100, 0.7), np.array(boxes[0]), np.zeros((100, 4)), maps[:100], encoder)
+    look = AttentionMaps(np.full(100, 0.7), np.array(boxes[0]), np.zeros((100, 4)), maps[:100], encoder)
     metrics, looks, seen = {"run": measure(truth, [])}, dict.fromkeys(numbers, look), []
-    page = build_page([run], metrics, judge(truth, results, tmp_path), looks, lambda: seen.append(1))
+    page = build_page([run], metrics, evaluate_images(truth, results, tmp_path), looks, lambda: seen.append(1))
     gallery = data_of(page)["gallery"]
     assert len(seen) == len(gallery["images"]) == MOST_IMAGES and gallery["of"] == 130
     assert len(page) < 15e6
@@ -320,5 +324,5 @@ def test_large_sets_are_sampled_and_stay_small(tmp_path: Path) -> None:
 def test_which_query_a_detection_comes_from() -> None:
     look = look_of(0)
     boxes_xywh = np.array([[61, 6, 30, 20], [20, 20, 50, 49], [22, 20, 50, 49], [0, 0, 5, 5]], dtype=float)
-    assert [*queries_of(boxes_xywh, np.array([0.8, 0.61, 0.4, 0.5]), look)] == [1, 2, 3, NOTHING]
+    assert [*queries_of(boxes_xywh, np.array([0.8, 0.61, 0.4, 0.5]), look)] == [1, 2, 3, UNMATCHED]
     assert [*queries_of(np.zeros((0, 4)), np.zeros(0), look)] == []

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from detr.criterion import SetCriterion
-from detr.matcher import HungarianMatcher
-from detr.model import Detr, DetrConfig
+from detr.models.criterion import SetCriterion
+from detr.models.detr import Detr, DetrConfig
+from detr.models.matcher import HungarianMatcher
 from detr.structures import Batch, DetrOutput, Targets
 from tests.peer import make_model, make_peer, peer_labels, run_peer, to_peer_state
 

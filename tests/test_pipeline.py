@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr.checkpoint import read_checkpoint
-from detr.public_weights import SHIPPED_WEIGHTS
+from detr.models.model_zoo import SHIPPED_WEIGHTS
+from detr.models.weights import read_checkpoint
 from detr.sample.things import SHAPE_CLASSES
 from tests.conftest import RunScript
 

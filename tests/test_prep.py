@@ -12,7 +12,7 @@ from PIL import Image, ImageColor
 
 import prep
 import utils
-from detr.model import Detr, DetrConfig
+from detr.models.detr import Detr, DetrConfig
 from tests.conftest import TINY, RunScript
 
 SMALL = DetrConfig(91, backbone="resnet18", hidden_dim=32, nheads=8, enc_layers=1, dec_layers=2, num_queries=5)
@@ -161,8 +161,8 @@ def test_a_zip_cannot_escape_its_folder(tmp_path: Path) -> None:
 
 def test_the_picture_shows_outlines(coco_folder: Path) -> None:
     with Image.open(coco_folder / "report.png") as picture:
-        colours = {colour for _, colour in picture.crop((36, 96, 600, 400)).getcolors(1 << 24)}
-        assert picture.width == 1920 and ImageColor.getrgb(utils.colour_of(1)) in colours
+        colors = {color for _, color in picture.crop((36, 96, 600, 400)).getcolors(1 << 24)}
+        assert picture.width == 1920 and ImageColor.getrgb(utils.color_of(1)) in colors
 
 
 def test_the_weights_of_a_run_are_those_of_its_detector(coco_folder: Path, run: RunScript) -> None:

@@ -2,8 +2,8 @@
 
 import torch
 
-from detr.pretrain_backbone import UNUSED, cell_labels
 from detr.structures import Targets
+from detr.training.pretrain_backbone import UNUSED, cell_labels
 
 
 def slow_labels(targets: Targets, sizes_hw: list[tuple[int, int]], shape_hw: tuple[int, int]) -> list:

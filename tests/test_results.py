@@ -13,19 +13,19 @@ import pytest
 import torch
 from PIL import Image
 
-from detr.checkpoint import load_detector
+from detr.data.images import find_photographs
 from detr.detector import Detector
-from detr.errors import UserError
-from detr.images import find_photographs
-from detr.model import Detr, DetrConfig
+from detr.evaluation.metrics import measure
+from detr.models.detr import Detr, DetrConfig
+from detr.models.weights import load_detector
 from detr.report.curves import draw_curves, panels_of_everything, smooth
+from detr.report.gallery import EvaluatedImages
 from detr.report.metric_figures import draw_confusion, draw_metrics
-from detr.report.metrics import measure
 from detr.report.runs import Run, read_run
-from detr.report.shown import Judged
 from detr.report.tables import class_table, headline_table
 from results import drawing_names
 from tests.conftest import SHARED, TINY, RunScript, needs_shared
+from utils import UserError
 
 CURVES = {"losses.png", "errors.png", "average_precision.png", "every_quantity.png"}
 METRICS = {"metrics.json", "metrics.png", "confusion.png"}
@@ -42,8 +42,8 @@ def trained(coco_folder: Path, run: RunScript) -> Path:
 @pytest.fixture
 def no_diagrams(monkeypatch: pytest.MonkeyPatch) -> None:
     """Diagrams take seconds; tests of anything else do without."""
-    monkeypatch.setattr("detr.report.curves.draw_curves", lambda runs, name, path, colours: path.touch())
-    monkeypatch.setattr("detr.report.metric_figures.draw_metrics", lambda runs, path, colours: path.touch())
+    monkeypatch.setattr("detr.report.curves.draw_curves", lambda runs, name, path, colors: path.touch())
+    monkeypatch.setattr("detr.report.metric_figures.draw_metrics", lambda runs, path, colors: path.touch())
     monkeypatch.setattr("detr.report.metric_figures.draw_confusion", lambda runs, path: path.touch())
     for name in ("draw_gallery", "draw_attention"):
         monkeypatch.setattr(f"detr.report.image_figures.{name}", lambda *given: given[-1].touch())
@@ -51,23 +51,23 @@ def no_diagrams(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch, no_diagrams: None) -> list[tuple[Judged, float]]:
+def drawn(monkeypatch: pytest.MonkeyPatch, no_diagrams: None) -> list[tuple[EvaluatedImages, float]]:
     """What every gallery would have been drawn from: the images and the threshold."""
     galleries: list = []
 
-    def draw(judged: Judged, threshold: float, path: Path) -> None:
-        galleries.append((judged, threshold))
+    def draw(evaluated: EvaluatedImages, threshold: float, path: Path) -> None:
+        galleries.append((evaluated, threshold))
         path.touch()
 
     monkeypatch.setattr("detr.report.image_figures.draw_gallery", draw)
     return galleries
 
 
-def shown(gallery: tuple[Judged, float]) -> list[list[np.ndarray]]:
+def shown(gallery: tuple[EvaluatedImages, float]) -> list[list[np.ndarray]]:
     """The boxes that are drawn of each image."""
-    judged, threshold = gallery
-    found = [judged.of_image(number, threshold)[1] for number in range(len(judged.images))]
-    return [[*judged.matches.found.boxes_xywh[numbers]] for numbers in found]
+    evaluated, threshold = gallery
+    found = [evaluated.of_image(number, threshold)[1] for number in range(len(evaluated.images))]
+    return [[*evaluated.matches.detections.boxes_xywh[numbers]] for numbers in found]
 
 
 def read_truth() -> dict:
@@ -244,7 +244,7 @@ def test_the_references_own_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its labels are category ids, its classes nameless, its arguments a Namespace."""
-    monkeypatch.setattr("detr.checkpoint.REFERENCE_RESOLUTION", {"scale": 64, "max_size": 96})
+    monkeypatch.setattr("detr.models.weights.REFERENCE_RESOLUTION", {"scale": 64, "max_size": 96})
     config = DetrConfig(
         num_classes=2, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=1, dim_feedforward=32,
         num_queries=5,
@@ -367,14 +367,14 @@ def test_diagrams_show_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detr.report.metric_figures._save", lambda figure, path: figures.append(figure))
     draw_metrics([("run", metrics)], Path(), ("red", "blue"))
     draw_confusion([("run", metrics)], Path())
-    precision, _, f1, classes, mistakes, calibration = figures[0].axes
+    precision, _, f1, classes, errors, calibration = figures[0].axes
     by_name = {c["name"]: c for c in metrics["classes"]}
     order = [label.get_text() for label in classes.get_yticklabels()]
     assert [bar.get_width() for bar in classes.patches] == [by_name[name]["AP"] for name in order]
     assert list(classes.lines[0].get_xdata()) == [by_name[name]["AP50"] for name in order]
     assert by_name["a"]["AP"] != by_name["a"]["AP50"]
-    names = [label.get_text().replace("\n", " ") for label in mistakes.get_yticklabels()]
-    assert {name: bar.get_width() for name, bar in zip(names, mistakes.patches, strict=True)}["missed"] == 1
+    names = [label.get_text().replace("\n", " ") for label in errors.get_yticklabels()]
+    assert {name: bar.get_width() for name, bar in zip(names, errors.patches, strict=True)}["missed"] == 1
     assert list(f1.lines[-1].get_ydata()) == metrics["overall"]["f1"]
     assert precision.lines[0].get_label() == f"a  {by_name['a']['AP50']:.3f}"
     assert calibration.lines[1].get_label() == f"expected error {metrics['calibration']['expected_error']:.3f}"

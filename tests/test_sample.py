@@ -9,14 +9,14 @@ import pytest
 from PIL import Image, ImageDraw
 
 import prep
+from detr.importers.via.clip import polygon_area
 from detr.sample import clicks, things
 from detr.sample.balloons import Balloon
 from detr.sample.canvas import Canvas, Piece, Pose, silhouette_area
-from detr.sample.curves import ellipse, rectangle
 from detr.sample.draw import BalloonScene, draw_balloon_scene, draw_set, is_seen
-from detr.sample.shapes import box_xyxy, draw_shape_scene
+from detr.sample.geometry import ellipse, rectangle
+from detr.sample.shape_scene import box_xyxy, draw_shape_scene
 from detr.sample.surfaces import Light
-from detr.via.clip import polygon_area
 from tests.conftest import RunScript
 
 SHEET = Light(np.array((0, 0, 1.0)), np.zeros(3), np.ones(3))

@@ -18,7 +18,7 @@ import torch
 
 import main
 import utils
-from detr.engine import Training
+from detr.training.trainer import Training
 from tests.conftest import ROOT, TINY, RunScript
 from tests.test_main import SCRATCH, read_log, weights, without_accounts
 
@@ -197,7 +197,7 @@ def test_an_output_folder_that_is_a_file_is_named(
 def test_an_image_that_spoils_after_the_start_is_named(
     workers: int, coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from detr import data
+    from detr.data.dataset import dataset as data
 
     check = data.check_images
 
@@ -215,7 +215,7 @@ def test_an_image_that_spoils_after_the_start_is_named(
 
 WAITING = "data.read_rgb = lambda *_: os.kill(os.getpid(), 9)"
 COMPUTING = (
-    "import time, detr.engine as engine, multiprocessing\n"
+    "import time, detr.training.trainer as engine, multiprocessing\n"
     "step = engine.Training._step\n"
     "def kill(training, losses):\n"
     "    os.kill(multiprocessing.active_children()[0].pid, 9)\n"
@@ -228,7 +228,7 @@ COMPUTING = (
 @pytest.mark.parametrize("meanwhile", [WAITING, COMPUTING], ids=["waiting", "computing"])
 def test_a_loader_process_that_dies_is_named(meanwhile: str, coco_folder: Path) -> None:
     """Whatever the main process is doing when it hears of it."""
-    code = f"import os, sys, detr.data as data, main, utils\n{meanwhile}\nutils.run_script(main.main)"
+    code = f"import os, sys, detr.data.dataset as data, main, utils\n{meanwhile}\nutils.run_script(main.main)"
     command = [sys.executable, "-c", code, *map(str, SCRATCH), "--epochs", "1", "--num_workers", "1"]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60, check=False
@@ -275,7 +275,7 @@ def test_processes_that_are_spawned_load_the_same(coco_folder: Path) -> None:
 def test_steps_that_are_not_finite_leave_a_report(
     coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from detr import data
+    from detr.data.dataset import dataset as data
 
     apply = data.apply_to_image
     monkeypatch.setattr(data, "apply_to_image", lambda image, view, size: apply(image, view, size) * float("nan"))
@@ -442,7 +442,7 @@ def test_without_objects_to_validate_on_the_lowest_loss_is_kept(
 def test_an_epoch_of_skipped_steps_leaves_a_log_that_is_json(
     coco_folder: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from detr import data
+    from detr.data.dataset import dataset as data
 
     apply = data.apply_to_image
 
@@ -475,7 +475,7 @@ def test_an_epoch_of_skipped_steps_leaves_a_log_that_is_json(
 def hang(seconds: float) -> str:
     """Code that runs main.py on a drive that does not answer."""
     return (
-        "import sys, time, detr.data as data, main, utils\n"
+        "import sys, time, detr.data.dataset as data, main, utils\n"
         "data.read_rgb = lambda *_: time.sleep(1000)\n"
         f"utils.StopRequest.PATIENCE_S = {seconds}\n"
         "utils.run_script(main.main)"
@@ -536,9 +536,9 @@ OWN = """
 import sys, time
 from pathlib import Path
 import utils
-from detr.errors import UserError
+from utils import UserError
 try:
-    with utils.claimed(Path(sys.argv[1])):
+    with utils.locked_dir(Path(sys.argv[1])):
         print("owner", flush=True)
         sys.stdin.readline()
 except UserError:
@@ -561,7 +561,7 @@ def test_a_folder_has_one_owner_also_where_its_lock_is_deleted_meanwhile(
         lockf(file, flags)
 
     monkeypatch.setattr(fcntl, "lockf", late)
-    with utils.claimed(tmp_path):
+    with utils.locked_dir(tmp_path):
         command = [sys.executable, "-c", OWN, str(tmp_path)]
         done = subprocess.run(
             command, capture_output=True, text=True, input="", env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import utils
-from detr.errors import UserError
 from tests.conftest import CONTENT
+from utils import UserError
 
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -118,11 +118,11 @@ def test_progress_says_little_where_nobody_watches(
 
 
 def test_boxes_are_drawn_where_they_are() -> None:
-    objects = [{"box_xyxy": (40, 60, 160, 140), "text": "disc 0.93", "colour": utils.colour_of(1)}]
+    objects = [{"box_xyxy": (40, 60, 160, 140), "text": "disc 0.93", "color": utils.color_of(1)}]
     image = Image.new("RGB", (200, 200), "black")
     drawn = np.asarray(utils.draw_objects(image, objects))
-    colour = np.array([int(utils.colour_of(1)[i : i + 2], 16) for i in (1, 3, 5)])
-    painted = (drawn == colour).all(-1)
+    color = np.array([int(utils.color_of(1)[i : i + 2], 16) for i in (1, 3, 5)])
+    painted = (drawn == color).all(-1)
     assert painted[100, 38:43].any() and painted[138:143, 100].any()
     assert not painted[80:130, 50:150].any() and not painted[150:, :].any()
     assert not np.asarray(image).any(), "the picture itself stays as it is"

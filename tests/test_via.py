@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from detr.errors import UserError
-from detr.via.clip import polygon_area
-from detr.via.find import find_annotation_file
-from detr.via.importer import import_via
-from detr.via.reader import read_annotations
+from detr.importers.via.clip import polygon_area
+from detr.importers.via.find import find_annotation_file
+from detr.importers.via.importer import import_via
+from detr.importers.via.reader import read_annotations
 from tests.conftest import SHARED, RunScript, needs_shared, write_via
+from utils import UserError
 
 
 @needs_shared

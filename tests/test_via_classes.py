@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from detr.errors import UserError
-from detr.via.classes import ClassFlags, find_classes
-from detr.via.importer import import_via
-from detr.via.record import AnnotatedImage, Region
+from detr.importers.via.classes import ClassFlags, find_classes
+from detr.importers.via.importer import import_via
+from detr.importers.via.record import AnnotatedImage, Region
 from tests.conftest import RunScript
 from tests.via_files import Drawn, rect, write_set
+from utils import UserError
 
 
 def classes(*attributes: dict, implicit: str = "folder", **flags: object) -> list[list[str]]:
@@ -58,11 +58,11 @@ def test_the_class_is_found(attributes: tuple, expected: list[str]) -> None:
 
 
 def test_two_attributes_are_shown_with_counts_and_the_flag() -> None:
-    both = ({"kind": "a", "colour": "red"}, {"kind": "b", "colour": ""})
+    both = ({"kind": "a", "color": "red"}, {"kind": "b", "color": ""})
     message = refused(*both)
-    assert "kind (2), colour (1)" in message and "kind = a, b; colour = red" in message and "--attribute" in message
+    assert "kind (2), color (1)" in message and "kind = a, b; color = red" in message and "--attribute" in message
     assert classes(*both, attribute="kind") == [["a", "b"], ["a"], ["b"]]
-    assert "there are kind (2), colour (1)" in refused(*both, attribute="color")
+    assert "there are kind (2), color (1)" in refused(*both, attribute="color")
     many = {f"attribute {i}": "x y" for i in range(400)}
     assert len(refused(many)) < 500 and "and 390 more" in refused(many)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from detr.errors import UserError
-from detr.images import read_size_hw
-from detr.via import notes
-from detr.via.importer import Split, import_via
+from detr.data.images import read_size_hw
+from detr.importers.via import notes
+from detr.importers.via.importer import Split, import_via
 from tests.conftest import RunScript
 from tests.via_files import Drawn, as_v2, rect, write_images, write_set
+from utils import UserError
 
 CAT = {"what": "cat"}
 TWO = [Drawn("a.png", (60, 50), [(rect(3, 3, 9, 9), CAT)]), Drawn("b.png", (60, 50), [(rect(3, 3, 9, 9), CAT)])]

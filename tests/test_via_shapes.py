@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from detr.errors import UserError
-from detr.via import notes
-from detr.via.classes import Classes
-from detr.via.clip import box_of, clip, polygon_area
-from detr.via.record import AnnotatedImage, Point, Region
-from detr.via.shapes import LIMIT, outline
-from detr.via.to_coco import ConvertedImage, convert
+from detr.importers.via import notes
+from detr.importers.via.classes import Classes
+from detr.importers.via.clip import box_of, clip, polygon_area
+from detr.importers.via.record import AnnotatedImage, Point, Region
+from detr.importers.via.shapes import LIMIT, outline
+from detr.importers.via.to_coco import ConvertedImage, convert
 from tests.via_files import rect
+from utils import UserError
 
 SIZE = 240
 FINE = 5  # points per pixel and direction at which a true shape is sampled

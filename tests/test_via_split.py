@@ -2,8 +2,8 @@
 
 import pytest
 
-from detr.errors import UserError
-from detr.via.split import split_images
+from detr.importers.splits import split_images
+from utils import UserError
 
 NAMES = [f"{number:05}.jpg" for number in range(2000)]
 NONE = [set() for _ in NAMES]

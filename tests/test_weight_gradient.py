@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr.backbone import FrozenBatchNorm2d, conv_norm
-from detr.weight_gradient import _by_one_product, _by_taps, _by_winograd, fast_weight_gradient
+from detr.models.backbone import FrozenBatchNorm2d, conv_norm
+from detr.models.cpu_kernels import _by_one_product, _by_taps, _by_winograd, fast_weight_gradient
 
 GEOMETRIES = {1: ((1, 1), (1, 1), (1, 1), 1), 2: ((2, 2), (1, 1), (1, 1), 1)}
 

@@ -3,20 +3,14 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from detr.fonts import set_fonts_of_matplotlib
-from detr.report.precision import COCO_NUMBERS
+from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.report.runs import COCO_KEY, Run
-
-set_fonts_of_matplotlib()
+from utils import color_of, figure_text, save_figure
 
 SPLITS = {"train_": ("train", "--"), "test_": ("validation", "-")}  # prefix of a key -> label, line style
 _COLUMNS = 6
@@ -77,7 +71,7 @@ def panels_of_everything(runs: list[Run]) -> tuple[Panel, ...]:
     return tuple(Panel(title, tuple(lines)) for title, lines in panels.items())
 
 
-def draw_curves(runs: list[Run], name: str, path: Path, colours: tuple[str, ...]) -> None:
+def draw_curves(runs: list[Run], name: str, path: Path) -> None:
     """Save one of `FIGURES`, or `EVERYTHING`, as a PNG; a run that lacks a quantity is left out of its panel."""
     panels = FIGURES.get(name) or panels_of_everything(runs)
     is_small = name == EVERYTHING
@@ -85,15 +79,16 @@ def draw_curves(runs: list[Run], name: str, path: Path, colours: tuple[str, ...]
     rows = max(1, -(-len(panels) // columns))
     width, height = (columns * 2.5, rows * 1.7) if is_small else (columns * 4.6, rows * 3.6)
     height += _LEGEND_INCHES
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(rows, columns, squeeze=False)
     # Margins by hand: finding them takes longer than drawing does.
     edges = {"left": 0.55 / width, "right": 1 - 0.15 / width, "bottom": 0.5 / height}
     figure.subplots_adjust(**edges, top=1 - (_LEGEND_INCHES + 0.3) / height, wspace=0.3, hspace=0.45)
     handles: dict[str, Line2D] = {}
     width_of_bell = max((len(run.log) for run in runs), default=0) / 40
     for axis, panel in zip(axes.flat, panels, strict=False):
-        handles |= _draw_panel(axis, panel, runs, colours, width_of_bell)
-        axis.set_title(plain(panel.title), fontsize=8 if is_small else 11)
+        handles |= _draw_panel(axis, panel, runs, width_of_bell)
+        axis.set_title(figure_text(panel.title), fontsize=8 if is_small else 11)
         axis.tick_params(labelsize=7 if is_small else 9)
         axis.locator_params(axis="y", nbins=4 if is_small else 7)
         axis.locator_params(axis="x", nbins=4 if is_small else 7, integer=True, min_n_ticks=1)  # no epoch 0.02
@@ -102,19 +97,16 @@ def draw_curves(runs: list[Run], name: str, path: Path, colours: tuple[str, ...]
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, 1.0), "ncols": 8, "frameon": False, "fontsize": 9}
-    runs_with_splits = {plain(run.name) for run in runs if f"{plain(run.name)}, validation" in handles}
+    runs_with_splits = {figure_text(run.name) for run in runs if f"{figure_text(run.name)}, validation" in handles}
     named = {label: handle for label, handle in handles.items() if label and label not in runs_with_splits}
     figure.legend([*named.values()], [*named], **place)
-    figure.savefig(path, dpi=110, format="png")
-    plt.close(figure)
+    save_figure(figure, path)
 
 
-def _draw_panel(
-    axis: Axes, panel: Panel, runs: list[Run], colours: tuple[str, ...], width_of_bell: float
-) -> dict[str, Line2D]:
+def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], width_of_bell: float) -> dict[str, Line2D]:
     """Draw one panel; returns what its lines look like under what they are called.
 
-    Colours tell runs apart, and the splits of a single run; dashes are training in any case.
+    Colors tell runs apart, and the splits of a single run; dashes are training in any case.
     """
     handles = {}
     for number, run in enumerate(runs):
@@ -123,14 +115,14 @@ def _draw_panel(
             if not epochs:
                 continue
             split, style = next((v for k, v in SPLITS.items() if line.key.startswith(k)), ("", "-"))
-            colour = colours[(number if len(runs) > 1 else int(style == "--")) % len(colours)]
-            drawn = _draw_line(axis, epochs, values, style, colour if split or len(runs) > 1 else "0.4", width_of_bell)
-            handles[", ".join(filter(None, (plain(run.name) if len(runs) > 1 else "", split)))] = drawn
+            color = color_of(number if len(runs) > 1 else int(style == "--"))
+            drawn = _draw_line(axis, epochs, values, style, color if split or len(runs) > 1 else "0.4", width_of_bell)
+            handles[", ".join(filter(None, (figure_text(run.name) if len(runs) > 1 else "", split)))] = drawn
             if panel.is_share:
                 best = int(np.argmax(values))
-                axis.plot(epochs[best], values[best], "o", color=colour, markersize=5)
+                axis.plot(epochs[best], values[best], "o", color=color, markersize=5)
                 text = f"best {values[best]:.3f} in epoch {epochs[best]}"
-                place = {"ha": "right", "color": colour, "fontsize": 9, "transform": axis.transAxes}
+                place = {"ha": "right", "color": color, "fontsize": 9, "transform": axis.transAxes}
                 axis.text(0.98, 0.04 + 0.06 * number, text, **place)
     if panel.is_share:
         axis.set_ylim(-0.02, 1.02)
@@ -146,20 +138,14 @@ def _draw_panel(
 
 
 def _draw_line(
-    axis: Axes, epochs: list[int], values: list[float], style: str, colour: str, width_of_bell: float
+    axis: Axes, epochs: list[int], values: list[float], style: str, color: str, width_of_bell: float
 ) -> Line2D:
     """The values pale, and a smoothed line over them; few values as they are."""
     if len(values) < SMALLEST_SMOOTHED:
         marker = "o" if len(values) == 1 else None  # a single point has no line
-        return axis.plot(epochs, values, style, color=colour, marker=marker, linewidth=1.4)[0]
-    axis.plot(epochs, values, color=colour, linewidth=0.8, alpha=0.35)
-    return axis.plot(epochs, smooth(np.array(values), width_of_bell), style, color=colour, linewidth=1.6)[0]
-
-
-def plain(name: str) -> str:
-    """A name that comes from outside, with nothing in it that matplotlib takes for a formula or hides."""
-    name = name.replace("$", r"\$")
-    return f" {name}" if name.startswith("_") else name
+        return axis.plot(epochs, values, style, color=color, marker=marker, linewidth=1.4)[0]
+    axis.plot(epochs, values, color=color, linewidth=0.8, alpha=0.35)
+    return axis.plot(epochs, smooth(np.array(values), width_of_bell), style, color=color, linewidth=1.6)[0]
 
 
 def smooth(values: np.ndarray, width: float) -> np.ndarray:

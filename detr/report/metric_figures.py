@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from detr.report.curves import plain
-from detr.report.tables import MISTAKE_NAMES, class_names
+from detr.report.tables import ERROR_NAMES, class_names
+from utils import color_of, figure_text, save_figure
 
-_MOST_COLOURED = 5  # classes; of more, each is a pale line
+_MOST_COLORED = 5  # classes; of more, each is a pale line
 _MOST_CLASSES = 16  # rows of a confusion matrix
 _MOST_BARS = 24
 _OVERALL = "black"
@@ -17,31 +18,27 @@ _OVERALL = "black"
 Named = list[tuple[str, dict]]  # (name of a run, its metrics)
 
 
-def draw_metrics(runs: Named, path: Path, colours: tuple[str, ...]) -> None:
+def draw_metrics(runs: Named, path: Path) -> None:
     """Save six diagrams as a PNG: classes of one run, or several runs laid over each other."""
     runs = [(_short(name), metrics) for name, metrics in runs]
-    figure, axes = plt.subplots(2, 3, figsize=(15, 9), layout="constrained")
-    _draw_precision(axes[0, 0], runs, colours, level=0)
+    figure = Figure(figsize=(15, 9), layout="constrained")
+    axes = figure.subplots(2, 3)
+    _draw_precision(axes[0, 0], runs, level=0)
     if len(runs) == 1:
         _draw_precision_by_iou(axes[0, 1], runs[0][1])
     else:
-        _draw_precision(axes[0, 1], runs, colours, level=5)
-    _draw_f1(axes[0, 2], runs, colours)
-    _draw_classes(axes[1, 0], runs, colours)
-    _draw_mistakes(axes[1, 1], runs, colours)
-    _draw_calibration(axes[1, 2], runs, colours)
+        _draw_precision(axes[0, 1], runs, level=5)
+    _draw_f1(axes[0, 2], runs)
+    _draw_classes(axes[1, 0], runs)
+    _draw_errors(axes[1, 1], runs)
+    _draw_calibration(axes[1, 2], runs)
     for axis in axes.flat:
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=9, frameon=False, labelcolor="linecolor")
-    _save(figure, path)
-
-
-def _save(figure: plt.Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110, format="png")
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def _unit_square(axis: Axes, title: str, x: str, y: str) -> None:
@@ -59,7 +56,7 @@ def _mean_precision(metrics: dict, level: int) -> np.ndarray | None:
     return np.mean(curves, axis=0) if curves else None
 
 
-def _draw_precision(axis: Axes, runs: Named, colours: tuple[str, ...], level: int) -> None:
+def _draw_precision(axis: Axes, runs: Named, level: int) -> None:
     """Precision against recall at an IoU."""
     iou = runs[0][1]["iou_thresholds"][level]
     _unit_square(axis, f"precision against recall (IoU {iou:.2f})", "recall", "precision")
@@ -71,7 +68,7 @@ def _draw_precision(axis: Axes, runs: Named, colours: tuple[str, ...], level: in
             axis.plot(
                 recalls,
                 _reached(mean),
-                color=colours[number % len(colours)],
+                color=color_of(number),
                 label=f"{name}  {mean.mean():.3f}",
             )
             continue
@@ -79,15 +76,15 @@ def _draw_precision(axis: Axes, runs: Named, colours: tuple[str, ...], level: in
         for place, one in enumerate(known):
             precision = np.array(one["precision_at_recall"][level])
             label = f"{_short(one['name'])}  {precision.mean():.3f}"
-            axis.plot(recalls, _reached(precision), **_class_line(place, len(known), label, colours))
+            axis.plot(recalls, _reached(precision), **_class_line(place, len(known), label))
         if len(known) > 1:
             axis.plot(recalls, _reached(mean), color=_OVERALL, linewidth=2.2, label=f"all classes  {mean.mean():.3f}")
 
 
-def _class_line(place: int, classes: int, label: str, colours: tuple[str, ...]) -> dict:
-    if classes > _MOST_COLOURED:
+def _class_line(place: int, classes: int, label: str) -> dict:
+    if classes > _MOST_COLORED:
         return {"color": "0.75", "linewidth": 0.8}
-    return {"color": colours[place % len(colours)], "linewidth": 1.6, "label": label}
+    return {"color": color_of(place), "linewidth": 1.6, "label": label}
 
 
 def _draw_precision_by_iou(axis: Axes, metrics: dict) -> None:
@@ -98,19 +95,21 @@ def _draw_precision_by_iou(axis: Axes, metrics: dict) -> None:
         mean = _mean_precision(metrics, level)
         if mean is not None:
             label = f"IoU {iou:.2f}  {mean.mean():.3f}"
-            axis.plot(metrics["recalls"], _reached(mean), color=plt.cm.viridis(level / 11), label=label)
+            axis.plot(
+                metrics["recalls"], _reached(mean), color=matplotlib.colormaps["viridis"](level / 11), label=label
+            )
 
 
-def _draw_f1(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
+def _draw_f1(axis: Axes, runs: Named) -> None:
     """F1 against the score threshold, the best marked."""
     _unit_square(axis, "F1 against score threshold (IoU 0.50)", "lowest score kept", "F1")
     for number, (name, metrics) in enumerate(runs):
         known = [c for c in metrics["classes"] if c["objects"]] if len(runs) == 1 else []
         if len(known) > 1:
             for place, one in enumerate(known):
-                line = _class_line(place, len(known), _short(one["name"]), colours)
+                line = _class_line(place, len(known), _short(one["name"]))
                 _draw_one_f1(axis, metrics["thresholds"], one, line)
-        line = {"color": colours[number % len(colours)], "label": name} if len(runs) > 1 else {"color": _OVERALL}
+        line = {"color": color_of(number), "label": name} if len(runs) > 1 else {"color": _OVERALL}
         if len(known) > 1:
             line["label"] = "all classes"
         _draw_one_f1(axis, metrics["thresholds"], metrics["overall"], line | {"linewidth": 2.2})
@@ -126,7 +125,7 @@ def _draw_one_f1(axis: Axes, thresholds: list[float], one: dict, line: dict) -> 
     axis.plot(thresholds, one["f1"], **line)
 
 
-def _draw_classes(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
+def _draw_classes(axis: Axes, runs: Named) -> None:
     """AP of each class as bars, AP50 as dots; of many classes the worst and the best of the first run."""
     by_name = [{c["name"]: c for c in metrics["classes"]} for _, metrics in runs]
     names = sorted(
@@ -143,9 +142,9 @@ def _draw_classes(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
         ys = np.arange(len(names)) - (number - (len(runs) - 1) / 2) * height
         values = [[by.get(n, {}).get(key) for n in names] for key in ("AP", "AP50")]
         ap, ap50 = np.array(values, dtype=np.float64)  # NaN where a run has no such class
-        colour = colours[number % len(colours)]
-        axis.barh(ys, ap, height * 0.9, color=colour, alpha=0.8, label=name if len(runs) > 1 else None)
-        axis.plot(ap50, ys, "o", color=colour, markersize=5)
+        color = color_of(number)
+        axis.barh(ys, ap, height * 0.9, color=color, alpha=0.8, label=name if len(runs) > 1 else None)
+        axis.plot(ap50, ys, "o", color=color, markersize=5)
         for y, value in zip(ys[~np.isnan(ap)], ap[~np.isnan(ap)], strict=True):
             place = {"ha": "right", "color": "white"} if value > 0.15 else {"ha": "left"}
             axis.text(value, y, f" {value:.3f} ", va="center", fontsize=8, **place)
@@ -154,27 +153,27 @@ def _draw_classes(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
     axis.set_ylim(-room, len(names) - 1 + room)
 
 
-def _draw_mistakes(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
+def _draw_errors(axis: Axes, runs: Named) -> None:
     """How many mistakes of each kind, and what AP50 would gain without them."""
     height = 0.8 / len(runs)
     most = max((m["count"] for _, metrics in runs for m in metrics["mistakes"].values()), default=0)
     for number, (name, metrics) in enumerate(runs):
-        ys = np.arange(len(MISTAKE_NAMES)) + (number - (len(runs) - 1) / 2) * height
-        kinds = [metrics["mistakes"][kind] for kind in MISTAKE_NAMES]
+        ys = np.arange(len(ERROR_NAMES)) + (number - (len(runs) - 1) / 2) * height
+        kinds = [metrics["mistakes"][kind] for kind in ERROR_NAMES]
         label = f"{name}, from score {metrics['threshold']:.2f}" if len(runs) > 1 else None
         counts = [kind["count"] for kind in kinds]
-        axis.barh(ys, counts, height * 0.9, color=colours[number % len(colours)], alpha=0.8, label=label)
+        axis.barh(ys, counts, height * 0.9, color=color_of(number), alpha=0.8, label=label)
         for y, kind in zip(ys, kinds, strict=True):
             gain = "" if kind["ap50_gain"] is None else f"   {kind['ap50_gain']:+.3f}"
             axis.text(kind["count"], y, f" {kind['count']}{gain}", va="center", fontsize=8)
     threshold = f" from score {runs[0][1]['threshold']:.2f}" if len(runs) == 1 else ""
     axis.set(title=f"mistakes{threshold} (+: AP50 gained without them)", xlim=(0, max(1, most) * 1.35))
-    axis.set_yticks(range(len(MISTAKE_NAMES)), MISTAKE_NAMES.values())
+    axis.set_yticks(range(len(ERROR_NAMES)), ERROR_NAMES.values())
     axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axis.invert_yaxis()
 
 
-def _draw_calibration(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None:
+def _draw_calibration(axis: Axes, runs: Named) -> None:
     """Share of right detections against their mean score; the area of a dot is how many there are."""
     _unit_square(axis, "calibration (IoU 0.50; below the line: too sure)", "score", "share that is right")
     axis.plot([0, 1], [0, 1], "--", color="0.6", linewidth=1)
@@ -184,26 +183,25 @@ def _draw_calibration(axis: Axes, runs: Named, colours: tuple[str, ...]) -> None
             continue
         counts = np.array([b["count"] for b in bins])
         scores, shares = [b["score"] for b in bins], [b["precision"] for b in bins]
-        colour = colours[number % len(colours)]
+        color = color_of(number)
         label = f"{name}: " if len(runs) > 1 else ""
         label += f"expected error {metrics['calibration']['expected_error']:.3f}"
-        axis.plot(scores, shares, color=colour, linewidth=1.2, label=label)
-        axis.scatter(scores, shares, 12 + 160 * counts / counts.max(), color=colour, alpha=0.7, linewidth=0)
+        axis.plot(scores, shares, color=color, linewidth=1.2, label=label)
+        axis.scatter(scores, shares, 12 + 160 * counts / counts.max(), color=color, alpha=0.7, linewidth=0)
 
 
 def draw_confusion(runs: Named, path: Path) -> None:
     """Save a confusion matrix of each run, side by side, as a PNG."""
     size = min(_MOST_CLASSES, max(len(metrics["classes"]) for _, metrics in runs)) + 1
     side = 2.4 + 0.55 * size
-    figure, axes = plt.subplots(
-        1, len(runs), figsize=(side * len(runs), side + 0.2), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(side * len(runs), side + 0.2), layout="constrained")
+    axes = figure.subplots(1, len(runs), squeeze=False)
     figure.get_layout_engine().set(h_pad=0.15)
     for axis, (name, metrics) in zip(axes[0], runs, strict=True):
         _draw_one_confusion(axis, metrics)
         run = f"{_short(name)}, " if len(runs) > 1 else ""
         axis.set_title(f"{run}score from {metrics['threshold']:.2f}, IoU 0.50", fontsize=10, pad=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_one_confusion(axis: Axes, metrics: dict) -> None:
@@ -218,8 +216,8 @@ def _draw_one_confusion(axis: Axes, metrics: dict) -> None:
     for (row, column), count in np.ndenumerate(counts):
         if count:
             text = f"{count}\n{shares[row, column]:.0%}" if len(counts) <= 8 else f"{count}"
-            colour = "white" if shares[row, column] > 0.55 else "black"
-            axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+            color = "white" if shares[row, column] > 0.55 else "black"
+            axis.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     places = range(len(counts))
     axis.set_xticks(places, [*names, "nothing"], rotation=40, ha="right", rotation_mode="anchor")
     axis.set_yticks(places, [*names, "nothing"])
@@ -245,4 +243,4 @@ def _most_confused(counts: np.ndarray, names: list[str]) -> tuple[np.ndarray, li
 
 def _short(name: str) -> str:
     """A name that fits."""
-    return plain(name if len(name) <= 22 else name[:21] + "…")
+    return figure_text(name if len(name) <= 22 else name[:21] + "…")

@@ -22,7 +22,7 @@ const whole = (value) => value.toLocaleString("en");
 const counted = (value, one, many = `${one}s`) => `${whole(value)} ${value === 1 ? one : many}`;
 const short = (value) => (value === 0 ? "0" : Math.abs(value) >= 1e4 || Math.abs(value) < 1e-3
   ? value.toExponential(1) : String(Number(value.toPrecision(4))));
-const colourOf = (position) => (position === 0 ? "var(--accent)" : `var(--run${1 + ((position - 1) % 6)})`);
+const colorOf = (position) => (position === 0 ? "var(--accent)" : `var(--run${1 + ((position - 1) % 6)})`);
 
 const measured = data.runs.map((run, position) => ({ ...run, position })).filter((run) => run.metrics);
 const first = data.runs[0].metrics;
@@ -38,7 +38,7 @@ function ticks(low, high, count) {
   return found.map((tick) => Number(tick.toPrecision(12)));
 }
 
-/** A diagram of lines {name, x, y, raw, colour, dashed}; the pointer reads values off it. */
+/** A diagram of lines {name, x, y, raw, color, dashed}; the pointer reads values off it. */
 function chart({ title, lines, xName = "", yRange = null, xRange = null, small = false, diagonal = false }) {
   const [width, height] = small ? [240, 130] : [360, 220];
   const edge = { left: small ? 42 : 44, right: 10, top: 10, bottom: xName ? 36 : 22 };
@@ -77,11 +77,11 @@ function chart({ title, lines, xName = "", yRange = null, xRange = null, small =
   for (const line of lines) {
     const isPoint = line.x.length === 1;
     if (line.raw) drawing.append(make("path", { class: "raw", d: path(line, line.raw),
-      style: { stroke: line.colour } }));
+      style: { stroke: line.color } }));
     drawing.append(make("path", { class: line.dashed ? "dashed" : "", d: path(line, line.y),
-      style: { stroke: line.colour } }));
+      style: { stroke: line.color } }));
     if (isPoint || line.dots) line.x.forEach((x, at) => line.y[at] !== null && drawing.append(
-      make("circle", { cx: toX(x), cy: toY(line.y[at]), r: 3, style: { fill: line.colour } })));
+      make("circle", { cx: toX(x), cy: toY(line.y[at]), r: 3, style: { fill: line.color } })));
   }
   const keys = make("p", { class: "keys" });
   const showKeys = (x = null) => keys.replaceChildren(...(x === null ? [] : [`${xName || "epoch"} ${short(x)}`]),
@@ -89,7 +89,7 @@ function chart({ title, lines, xName = "", yRange = null, xRange = null, small =
       const at = x === null ? -1 : line.x.reduce((best, value, place) =>
         (Math.abs(value - x) < Math.abs(line.x[best] - x) ? place : best), 0);
       const value = at < 0 ? null : (line.raw || line.y)[at];
-      const shape = make("i", { class: line.dashed ? "dashed" : "", style: { borderColor: line.colour } });
+      const shape = make("i", { class: line.dashed ? "dashed" : "", style: { borderColor: line.color } });
       return make("span", {}, shape, line.name + (value === null ? "" : ` ${short(value)}`));
     }));
   const cursor = make("line", { class: "cursor", y1: edge.top, y2: height - edge.bottom, visibility: "hidden" });
@@ -116,7 +116,7 @@ function trainingChart(panel, small) {
     name: [isOne ? "" : data.runs[line.run].name, panel.share
       ? `best ${number(line.y[best(line)])} in epoch ${line.x[best(line)]}` : line.split].filter(Boolean).join(", "),
     x: line.x, y: line.smooth || line.y, raw: line.smooth && line.y, dashed: line.split === "train",
-    colour: isOne && line.split === "train" ? "var(--run1)" : colourOf(line.run),
+    color: isOne && line.split === "train" ? "var(--run1)" : colorOf(line.run),
   }));
   return chart({ title: panel.title, lines, small, xName: small ? "" : "epoch", yRange: panel.share ? [0, 1] : null });
 }
@@ -151,9 +151,9 @@ function table(heads, rows, { sorts = true } = {}) {
 }
 
 const cellOf = (value, digits = 3) => ({ value, show: number(value, digits) });
-const bar = (share, colour) => make("span", { class: "bar", "aria-hidden": "true" },
+const bar = (share, color) => make("span", { class: "bar", "aria-hidden": "true" },
   make("i", { style: { width: `${100 * Math.max(0, Math.min(1, share))}%`,
-    ...(colour ? { background: colour } : {}) } }));
+    ...(color ? { background: color } : {}) } }));
 const barCell = (value) => ({ value, show: value === null ? "–" : [number(value), bar(value)] });
 
 // ------------------------------------------------------------------------------------------------------------ summary
@@ -205,7 +205,7 @@ function showSummary() {
         ? [make("b", {}, number(numbers.coco[key])), make("br"),
           make("small", { class: "muted" }, intervalOf(numbers, key))]
         : "–" });
-      const name = [make("i", { class: "key", style: { borderColor: colourOf(position), background: colourOf(position),
+      const name = [make("i", { class: "key", style: { borderColor: colorOf(position), background: colorOf(position),
         height: "0.2rem" } }), run.name];
       return [{ value: run.name, show: name }, { value: run.epochs, show: whole(run.epochs) }, withInterval("AP"),
         withInterval("AP50"), cellOf(numbers && numbers.overall.best.f1),
@@ -271,7 +271,7 @@ function showMistakes() {
   const rows = data.kinds.map((kind) => [{ value: kind.name, show: kind.name },
     ...measured.flatMap((run) => {
       const { count, ap50_gain: gain } = run.metrics.mistakes[kind.key];
-      return [{ value: count, show: [whole(count), bar(count / most, colourOf(run.position))] },
+      return [{ value: count, show: [whole(count), bar(count / most, colorOf(run.position))] },
         { value: gain, show: gain === null ? "–" : `+${number(Math.max(0, gain))}` }];
     }), { value: kind.meaning, show: kind.meaning, text: true }]);
   const heads = measured.length > 1 ? measured.flatMap((run) => [run.name, "gain"]) : ["Count", "AP50 gain"];
@@ -292,20 +292,20 @@ function showQuality() {
   const ended = (curve) => curve.map((value) => (value > 0 ? value : null));
   const precision = isOne && known.length > 1 && known.length <= 6
     ? known.map((one, at) => ({ name: one.name, x: first ? first.recalls : measured[0].metrics.recalls,
-      y: ended(one.precision), colour: colourOf(at) }))
-    : measured.map((run) => ({ name: isOne ? "" : run.name, x: run.metrics.recalls, colour: colourOf(run.position),
+      y: ended(one.precision), color: colorOf(at) }))
+    : measured.map((run) => ({ name: isOne ? "" : run.name, x: run.metrics.recalls, color: colorOf(run.position),
       y: ended(meanOf(run.metrics.classes.map((one) => one.precision).filter(Boolean)) || [null]) }));
   const unit = { xRange: [0, 1], yRange: [0, 1] };
   const scores = isOne
     ? ["precision", "recall", "f1"].map((key, at) => ({ name: key === "f1" ? "F1" : key,
       x: measured[0].metrics.thresholds,
-      y: measured[0].metrics.overall[key], colour: colourOf([1, 2, 0][at]), dashed: at < 2 }))
+      y: measured[0].metrics.overall[key], color: colorOf([1, 2, 0][at]), dashed: at < 2 }))
     : measured.map((run) => ({ name: run.name, x: run.metrics.thresholds, y: run.metrics.overall.f1,
-      colour: colourOf(run.position) }));
+      color: colorOf(run.position) }));
   const right = measured.map((run) => {
     const bins = run.metrics.calibration.bins.filter((bin) => bin.count);
     return { name: isOne ? "" : run.name, x: bins.map((bin) => bin.score), y: bins.map((bin) => bin.precision),
-      colour: colourOf(run.position), dots: true };
+      color: colorOf(run.position), dots: true };
   });
   byId("quality").hidden = false;
   byId("quality-charts").append(

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detr.images import read_rgb
+from detr.data.images import read_rgb
+from detr.evaluation.coco_metrics import COCO_NUMBERS
+from detr.evaluation.error_analysis import ERROR_TYPES, NO_ERROR
 from detr.report.curves import FIGURES, SMALLEST_SMOOTHED, SPLITS, Panel, panels_of_everything, smooth
-from detr.report.mistakes import KINDS, NO_MISTAKE
-from detr.report.precision import COCO_NUMBERS
+from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, busiest_queries, evenly_spaced, queries_of
 from detr.report.runs import Run
-from detr.report.shown import MOST_IMAGES, Judged, Look, busiest_queries, queries_of, spread
-from detr.report.tables import MISTAKE_NAMES
+from detr.report.tables import ERROR_NAMES
 
 _MOST_BOXES = 100  # detections of an image, the best
 _IMAGE_BYTES = 6_000_000  # of all images together; base64 makes a third more of them
@@ -33,9 +33,9 @@ _MOST_CONFUSED = 16  # classes in a confusion matrix that can still be read
 def build_page(
     runs: list[Run],
     metrics: dict[str, dict | None],
-    judged: Judged | None = None,
-    looks: dict[int, Look] | None = None,
-    shown: Callable[[], object] = lambda: None,
+    evaluated: EvaluatedImages | None = None,
+    attention: dict[int, AttentionMaps] | None = None,
+    on_image: Callable[[], object] = lambda: None,
 ) -> str:
     """The page.
 
@@ -44,7 +44,7 @@ def build_page(
         metrics: of `metrics.measure`, by the name of the run; None where they are not known.
         judged: the first run's validation images, for the gallery.
         looks: what its detector looks at, by the number of the image; may be empty.
-        shown: called after each image.
+        on_image: called after each image.
 
     Raises UserError when an image cannot be read.
     """
@@ -54,16 +54,16 @@ def build_page(
         ],
         "coco": list(COCO_NUMBERS),
         "kinds": [
-            {"name": MISTAKE_NAMES[kind].replace("\n", " "), "key": kind, "meaning": meaning}
-            for kind, meaning in KINDS.items()
+            {"name": ERROR_NAMES[kind].replace("\n", " "), "key": kind, "meaning": meaning}
+            for kind, meaning in ERROR_TYPES.items()
         ],
         "panels": [_curves(panel, runs) for panels in FIGURES.values() for panel in panels],
         "everything": [_curves(panel, runs) for panel in panels_of_everything(runs)],
         "gallery": None,
     }
-    if judged and judged.images:
+    if evaluated and evaluated.images:
         threshold = metrics[runs[0].name]["threshold"]
-        data["gallery"] = _gallery(judged, looks or {}, threshold, shown)
+        data["gallery"] = _gallery(evaluated, attention or {}, threshold, on_image)
     return _fill(json.dumps(_rounded(data), separators=(",", ":"), ensure_ascii=False))
 
 
@@ -76,7 +76,9 @@ def _fill(data: str) -> str:
     }
     digest = hashlib.sha256(parts["SCRIPT"].encode()).digest()
     parts["HASH"] = base64.b64encode(digest).decode()
-    return re.sub("@([A-Z]+)@", lambda found: parts[found[1]], _piece("page.html"))  # in one pass: parts stay as is
+    return re.sub(
+        "@([A-Z]+)@", lambda detections: parts[detections[1]], _piece("page.html")
+    )  # in one pass: parts stay as is
 
 
 def _piece(name: str) -> str:
@@ -122,7 +124,7 @@ def _curves(panel: Panel, runs: list[Run]) -> dict:
         for line in panel.lines:
             epochs, values = run.series(line.key, line.position)
             split = next((label for prefix, (label, _) in SPLITS.items() if line.key.startswith(prefix)), "")
-            points = spread(len(values), _MOST_POINTS)
+            points = evenly_spaced(len(values), _MOST_POINTS)
             smoothed = smooth(np.array(values), width_of_bell) if len(values) >= SMALLEST_SMOOTHED else None
             if values:
                 lines.append(
@@ -140,67 +142,73 @@ def _curves(panel: Panel, runs: list[Run]) -> dict:
 # ------------------------------------------------------------------------------------------------------------- gallery
 
 
-def _gallery(judged: Judged, looks: dict[int, Look], threshold: float, shown: Callable[[], object]) -> dict:
-    numbers = spread(len(judged.images), MOST_IMAGES)
+def _gallery(
+    evaluated: EvaluatedImages, attention: dict[int, AttentionMaps], threshold: float, on_image: Callable[[], object]
+) -> dict:
+    numbers = evenly_spaced(len(evaluated.images), MOST_IMAGES)
     images = []
     for number in numbers:
-        images.append(_image(judged, number, looks.get(number), _IMAGE_BYTES // len(numbers)))
-        shown()
+        images.append(_image(evaluated, number, attention.get(number), _IMAGE_BYTES // len(numbers)))
+        on_image()
     return {
-        "of": len(judged.images),
+        "of": len(evaluated.images),
         "threshold": threshold,
-        "classes": judged.matches.names,
+        "classes": evaluated.matches.names,
         "images": images,
         "queries": [
             {"query": query, "boxes": boxes_cxcywh.tolist(), "scores": scores.tolist()}
-            for query, boxes_cxcywh, scores in busiest_queries(list(looks.values()))
+            for query, boxes_cxcywh, scores in busiest_queries(list(attention.values()))
         ],
     }
 
 
-def _image(judged: Judged, number: int, look: Look | None, budget: int) -> dict:
+def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, budget: int) -> dict:
     """An image with its boxes in shares of its size, and what its queries look at."""
-    photograph = read_rgb(judged.folder / judged.images[number]["file_name"])
-    matches, mistakes = judged.matches, judged.mistakes
-    objects, found = judged.of_image(number)
-    found = found[:_MOST_BOXES]
-    place = {thing: position for position, thing in enumerate(objects.tolist())}
-    queries = list(queries_of(matches.found.boxes_xywh[found], matches.found.score[found], look)) if look else []
+    photograph = read_rgb(evaluated.folder / evaluated.images[number]["file_name"])
+    matches, errors = evaluated.matches, evaluated.errors
+    objects, detections = evaluated.of_image(number)
+    detections = detections[:_MOST_BOXES]
+    place = {gt: position for position, gt in enumerate(objects.tolist())}
+    queries = (
+        list(queries_of(matches.detections.boxes_xywh[detections], matches.detections.score[detections], maps))
+        if maps
+        else []
+    )
     scale = np.array([photograph.width, photograph.height] * 2)
     return {
-        "name": judged.images[number]["file_name"],
+        "name": evaluated.images[number]["file_name"],
         "width": photograph.width,
         "height": photograph.height,
         "jpeg": _jpeg(photograph, budget),
         "objects": [
-            [int(matches.objects.label[one]), *(matches.objects.boxes_xywh[one] / scale).tolist(), int(crowd)]
-            for one, crowd in zip(objects, matches.objects.crowd[objects], strict=True)
+            [int(matches.gt.label[one]), *(matches.gt.boxes_xywh[one] / scale).tolist(), int(crowd)]
+            for one, crowd in zip(objects, matches.gt.crowd[objects], strict=True)
         ],
         "found": [
             [
-                int(matches.found.label[one]),
-                *(matches.found.boxes_xywh[one] / scale).tolist(),
-                float(matches.found.score[one]),
-                _kind(judged, one),
-                place.get(int(matches.matched[one]), place.get(int(mistakes.about[one]), -1)),
-                queries[position] if look else -1,
+                int(matches.detections.label[one]),
+                *(matches.detections.boxes_xywh[one] / scale).tolist(),
+                float(matches.detections.score[one]),
+                _kind(evaluated, one),
+                place.get(int(matches.matched[one]), place.get(int(errors.about[one]), -1)),
+                queries[position] if maps else -1,
             ]
-            for position, one in enumerate(found)
+            for position, one in enumerate(detections)
         ],
-        "attention": look
+        "attention": maps
         and {
-            "height": look.cross.shape[1],
-            "width": look.cross.shape[2],
-            "cross": _bytes(look.cross),
-            "encoder": None if look.encoder is None else _bytes(look.encoder.reshape(-1, *look.encoder.shape[2:])),
+            "height": maps.cross.shape[1],
+            "width": maps.cross.shape[2],
+            "cross": _bytes(maps.cross),
+            "encoder": None if maps.encoder is None else _bytes(maps.encoder.reshape(-1, *maps.encoder.shape[2:])),
         },
     }
 
 
-def _kind(judged: Judged, detection: int) -> int:
+def _kind(evaluated: EvaluatedImages, detection: int) -> int:
     """Into KINDS; -1 for a right one, -2 for one that does not count."""
-    kind = int(judged.mistakes.kind[detection])
-    return -2 if kind == NO_MISTAKE and judged.is_ignored(detection) else kind
+    kind = int(evaluated.errors.kind[detection])
+    return -2 if kind == NO_ERROR and evaluated.is_ignored(detection) else kind
 
 
 def _jpeg(photograph: Image.Image, budget: int) -> str:

@@ -5,7 +5,8 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from detr.errors import UserError
+from detr.training.run_files import CONFIG, LOG
+from utils import UserError, read_json
 
 COCO_KEY = "test_coco_eval_bbox"  # its value is a list, COCOeval's 12 numbers
 
@@ -39,7 +40,7 @@ def read_run(folder: Path) -> Run:
 
     Raises UserError when there is no log.txt, or a line before the last cannot be read.
     """
-    path = folder / "log.txt"
+    path = folder / LOG
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -52,7 +53,7 @@ def read_run(folder: Path) -> Run:
         except (ValueError, KeyError, TypeError) as error:
             if number < len(lines):
                 raise UserError(f"{path}: line {number} is not a JSON object with an epoch") from error
-    return Run(folder.name or str(folder), log, read_json(folder / "config.json") or {})
+    return Run(folder.name or str(folder), log, read_json(folder / CONFIG) or {})
 
 
 def read_runs(folders: list[Path]) -> list[Run]:
@@ -63,13 +64,3 @@ def read_runs(folders: list[Path]) -> list[Run]:
         run._replace(name=str(folder)) if names.count(run.name) > 1 else run
         for run, folder in zip(runs, folders, strict=True)
     ]
-
-
-def read_json(path: Path) -> dict | list | None:
-    """The content of a JSON file; None where there is no such file. Raises UserError when it is not JSON."""
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error

@@ -1,8 +1,8 @@
 """Metrics as a person reads them in a terminal: one column a run."""
 
-from detr.report.precision import COCO_NUMBERS
+from detr.evaluation.coco_metrics import COCO_NUMBERS
 
-MISTAKE_NAMES = {
+ERROR_NAMES = {
     "missed": "missed",
     "background": "nothing there",
     "badly_placed": "badly placed",
@@ -26,8 +26,8 @@ def headline_table(runs: list[tuple[str, dict]]) -> str:
     add("best F1", *(_best(metrics["overall"]["best"]) for _, metrics in runs))
     add("calibration error", *(_number(metrics["calibration"]["expected_error"]) for _, metrics in runs))
     add("mistakes", *(f"at score {metrics['threshold']:.3f}" for _, metrics in runs))
-    for kind, name in MISTAKE_NAMES.items():
-        add(f"  {name}".replace("\n", " "), *(_mistake(metrics["mistakes"][kind]) for _, metrics in runs))
+    for kind, name in ERROR_NAMES.items():
+        add(f"  {name}".replace("\n", " "), *(_error(metrics["mistakes"][kind]) for _, metrics in runs))
     interval = runs[0][1]["interval"]
     note = (
         f"in brackets: {interval['level']:.0%} of {interval['resamples']} resamples of the images; behind mistakes: "
@@ -67,9 +67,9 @@ def _best(best: dict) -> str:
     return "-" if best["threshold"] is None else f"{best['f1']:.3f} at score {best['threshold']:.3f}"
 
 
-def _mistake(mistake: dict) -> str:
-    gain = mistake["ap50_gain"]
-    return f"{mistake['count']:,}" + ("" if gain is None else f" ({gain:+.3f})")
+def _error(error: dict) -> str:
+    gain = error["ap50_gain"]
+    return f"{error['count']:,}" + ("" if gain is None else f" ({gain:+.3f})")
 
 
 def _aligned(rows: list[list[str]]) -> str:

@@ -10,12 +10,12 @@ from PIL import Image
 
 from detr.sample import clutter
 from detr.sample.canvas import Canvas, Piece, Pose, to_bytes, to_uint8
-from detr.sample.curves import band, bezier, ellipse, points, rectangle
-from detr.sample.surfaces import PAINTS, Colour, Light, mixed, pick_colour
+from detr.sample.geometry import band, bezier, ellipse, points, rectangle
+from detr.sample.surfaces import PAINTS, Color, Light, mixed, pick_color
 
 Rng = np.random.Generator
 _CREAM = (0.93, 0.90, 0.84)
-_FLAT = Light(np.array((0, 0, 1.0)), np.zeros(3), np.ones(3))  # painted colours are the ones seen
+_FLAT = Light(np.array((0, 0, 1.0)), np.zeros(3), np.ones(3))  # painted colors are the ones seen
 
 
 class Setting(NamedTuple):
@@ -32,15 +32,15 @@ def paint_background(canvas: Canvas, rng: Rng) -> Setting:
     return place(canvas, rng)
 
 
-def sun_light(rng: Rng, colour: Colour, around: Colour) -> Light:
+def sun_light(rng: Rng, color: Color, around: Color) -> Light:
     """A lamp or sun above, to the left or right of the viewer's shoulder."""
     direction = np.array((rng.choice((-1, 1)) * rng.uniform(0.25, 0.6), -rng.uniform(0.45, 0.75), 0.65))
-    return Light(direction / np.linalg.norm(direction), np.asarray(colour), np.asarray(around))
+    return Light(direction / np.linalg.norm(direction), np.asarray(color), np.asarray(around))
 
 
 # ------------------------------------------------------------------------------------------------------------ outdoors
 
-# Colour at the top, colour at the horizon, colour of the clouds, colour of the sun's light.
+# Color at the top, color at the horizon, color of the clouds, color of the sun's light.
 _SKIES = (
     ((0.22, 0.52, 0.86), (0.74, 0.89, 0.97), (1.0, 1.0, 1.0), (0.76, 0.73, 0.66)),
     ((0.35, 0.66, 0.90), (0.90, 0.95, 0.95), (1.0, 1.0, 1.0), (0.74, 0.72, 0.68)),
@@ -52,7 +52,7 @@ _SKIES = (
 
 def _paint_sky(canvas: Canvas, rng: Rng, horizon: float) -> Light:
     """A sky down to the horizon (pixels) with clouds, and a sun now and then."""
-    top, low, white, sunlight = (np.array(colour) for colour in _SKIES[rng.integers(len(_SKIES))])
+    top, low, white, sunlight = (np.array(color) for color in _SKIES[rng.integers(len(_SKIES))])
     gradient(canvas, 0, horizon, top, low)
     light = sun_light(rng, sunlight, (0.45, 0.47, 0.53))
     short = min(canvas.width, canvas.height)
@@ -73,7 +73,7 @@ def _paint_sky(canvas: Canvas, rng: Rng, horizon: float) -> Light:
     return light
 
 
-def _paint_hills(canvas: Canvas, rng: Rng, horizon: float, far: Colour, near: Colour, count: int) -> None:
+def _paint_hills(canvas: Canvas, rng: Rng, horizon: float, far: Color, near: Color, count: int) -> None:
     """Ranges of hills above the horizon, each nearer one lower and greener."""
     across = np.linspace(-0.02, 1.02, 50) * canvas.width
     for number in range(count):
@@ -85,12 +85,12 @@ def _paint_hills(canvas: Canvas, rng: Rng, horizon: float, far: Colour, near: Co
         canvas.paint([Piece(outline, mixed(far, near, share))], Pose(0, 0, 1), _FLAT)
 
 
-def _paint_skyline(canvas: Canvas, rng: Rng, horizon: float, colour: Colour) -> None:
+def _paint_skyline(canvas: Canvas, rng: Rng, horizon: float, color: Color) -> None:
     """Tower blocks far away, with rows of windows."""
     x = -5.0
     while x < canvas.width:
         wide, high = canvas.width * rng.uniform(0.05, 0.12), canvas.height * rng.uniform(0.08, 0.28)
-        tone = mixed(colour, (0.35, 0.38, 0.5), rng.uniform(0.2, 0.6))
+        tone = mixed(color, (0.35, 0.38, 0.5), rng.uniform(0.2, 0.6))
         pieces = [Piece(rectangle(x, horizon - high, x + wide, horizon + 1), tone)]
         for column in np.arange(x + 3, x + wide - 4, 5.5):
             for row in np.arange(horizon - high + 4, horizon - 5, 7):
@@ -146,7 +146,7 @@ def _paint_path(canvas: Canvas, rng: Rng, horizon: float) -> None:
     canvas.paint([Piece(outline, (0.80, 0.72, 0.58))], Pose(0, 0, 1), _FLAT)
 
 
-def _paint_meadow(canvas: Canvas, rng: Rng, horizon: float, lawn: Colour, light: Light) -> None:
+def _paint_meadow(canvas: Canvas, rng: Rng, horizon: float, lawn: Color, light: Light) -> None:
     """Blades of grass, larger near the viewer, and flowers."""
     for _ in range(50):
         depth = rng.uniform(0.05, 1)
@@ -189,7 +189,7 @@ def beach(canvas: Canvas, rng: Rng) -> Setting:
 def room(canvas: Canvas, rng: Rng) -> Setting:
     """A papered wall and a floor, with a window, pictures, a lamp."""
     floor = canvas.height * rng.uniform(0.68, 0.86)
-    wall = mixed(pick_colour(rng), _CREAM, rng.uniform(0.35, 0.85))
+    wall = mixed(pick_color(rng), _CREAM, rng.uniform(0.35, 0.85))
     gradient(canvas, 0, floor, mixed(wall, (1, 1, 1), 0.12), mixed(wall, (0.25, 0.2, 0.25), 0.1))
     _paint_wallpaper(canvas, rng, floor, wall)
     light = sun_light(rng, (0.62, 0.60, 0.56), (0.47, 0.46, 0.47))
@@ -232,7 +232,7 @@ def _hang_on_wall(canvas: Canvas, rng: Rng, floor: float, light: Light) -> None:
 
 def _paint_wallpaper(canvas: Canvas, rng: Rng, floor: float, wall: np.ndarray) -> None:
     """Nothing, stripes, dots, diamonds or panels."""
-    tone = mixed(wall, (pick_colour(rng), np.ones(3))[rng.integers(2)], rng.uniform(0.15, 0.4))
+    tone = mixed(wall, (pick_color(rng), np.ones(3))[rng.integers(2)], rng.uniform(0.15, 0.4))
     kind, step = rng.integers(6), rng.uniform(12, 30)
     if kind == 1:
         for x in np.arange(0, canvas.width, step):
@@ -253,18 +253,18 @@ def _paint_wallpaper(canvas: Canvas, rng: Rng, floor: float, wall: np.ndarray) -
 def _paint_floor(canvas: Canvas, rng: Rng, floor: float) -> None:
     """Boards or tiles in perspective, or a carpet."""
     tones = ((0.72, 0.52, 0.34), (0.55, 0.38, 0.26), (0.80, 0.74, 0.66), (0.56, 0.58, 0.62))
-    colour = np.array(tones[rng.integers(4)]) * rng.uniform(0.85, 1.1)
-    gradient(canvas, floor, canvas.height, colour * 0.82, colour * 1.05)
+    color = np.array(tones[rng.integers(4)]) * rng.uniform(0.85, 1.1)
+    gradient(canvas, floor, canvas.height, color * 0.82, color * 1.05)
     kind, middle = rng.integers(3), canvas.width / 2
     if kind < 2:
         for x in np.arange(-1.5, 2.5, 0.13) * canvas.width:
-            canvas.line(points((middle + (x - middle) * 0.45, floor), (x, canvas.height + 2)), colour * 0.66, 0.9)
+            canvas.line(points((middle + (x - middle) * 0.45, floor), (x, canvas.height + 2)), color * 0.66, 0.9)
     if kind == 1:
         for depth in np.linspace(0, 1, 6)[1:] ** 1.6:
             y = floor + depth * (canvas.height - floor)
-            canvas.line(points((0, y), (canvas.width, y)), colour * 0.66, 0.9)
+            canvas.line(points((0, y), (canvas.width, y)), color * 0.66, 0.9)
     if kind == 2:
-        mottle(canvas, rng, floor, colour * 0.6, 60, 0.3)
+        mottle(canvas, rng, floor, color * 0.6, 60, 0.3)
 
 
 def street(canvas: Canvas, rng: Rng) -> Setting:
@@ -306,14 +306,14 @@ def _paint_bricks(canvas: Canvas, rng: Rng, bottom: float, brick: np.ndarray) ->
 
 def studio(canvas: Canvas, rng: Rng) -> Setting:
     """A plain backdrop, bright in the middle, with confetti now and then."""
-    colour = mixed(pick_colour(rng), _CREAM, rng.uniform(0.1, 0.9))
+    color = mixed(pick_color(rng), _CREAM, rng.uniform(0.1, 0.9))
     y, x = np.mgrid[0:48, 0:48].astype(np.float32) / 48
     distance = np.hypot(x - rng.uniform(0.3, 0.7), y - rng.uniform(0.25, 0.6))[..., None]
-    small = Image.fromarray(to_uint8(colour * (1.1 - 0.55 * distance)))
+    small = Image.fromarray(to_uint8(color * (1.1 - 0.55 * distance)))
     canvas.image.paste(small.resize(canvas.image.size, Image.Resampling.BICUBIC))
     if rng.random() < 0.5:
         for _ in range(int(rng.integers(20, 70))):
-            piece = Piece(rectangle(-1, -0.5, 1, 0.5), pick_colour(rng))
+            piece = Piece(rectangle(-1, -0.5, 1, 0.5), pick_color(rng))
             spot = Pose(
                 rng.uniform(0, canvas.width), rng.uniform(0, canvas.height), rng.uniform(1.5, 3.5), rng.uniform(0, 3)
             )
@@ -327,11 +327,11 @@ def night(canvas: Canvas, rng: Rng) -> Setting:
     gradient(canvas, 0, canvas.height, top, mixed(top, (0.36, 0.20, 0.26), 0.5))
     short = min(canvas.width, canvas.height)
     for _ in range(int(rng.integers(14, 40))):
-        radius, colour = short * rng.uniform(0.015, 0.08), mixed(pick_colour(rng), (1.0, 0.85, 0.55), 0.5)
+        radius, color = short * rng.uniform(0.015, 0.08), mixed(pick_color(rng), (1.0, 0.85, 0.55), 0.5)
         spot = Pose(rng.uniform(0, canvas.width), rng.normal(0.5, 0.22) * canvas.height, radius)
         share = rng.uniform(0.2, 0.6)
-        canvas.paint([Piece(ellipse(1, 1, count=24), colour, opacity=share)], spot, _FLAT)
-        canvas.line(spot.place(ellipse(1, 1, count=24))[[*range(24), 0]], mixed(top, colour, min(1, share + 0.2)), 0.8)
+        canvas.paint([Piece(ellipse(1, 1, count=24), color, opacity=share)], spot, _FLAT)
+        canvas.line(spot.place(ellipse(1, 1, count=24))[[*range(24), 0]], mixed(top, color, min(1, share + 0.2)), 0.8)
     return Setting("night", sun_light(rng, (0.78, 0.66, 0.50), (0.30, 0.29, 0.38)), None)
 
 
@@ -339,19 +339,19 @@ def night(canvas: Canvas, rng: Rng) -> Setting:
 
 
 def gradient(canvas: Canvas, top: float, bottom: float, first: np.ndarray, last: np.ndarray) -> None:
-    """Fill from `top` to `bottom` (pixels), the whole width, from one colour to another."""
+    """Fill from `top` to `bottom` (pixels), the whole width, from one color to another."""
     low, high = round(top * canvas.scale), round(bottom * canvas.scale)
     share = np.linspace(0, 1, max(high - low, 1))[:, None, None]
     column = Image.fromarray(to_uint8(first + share * (last - first)))
     canvas.image.paste(column.resize((canvas.image.width, column.height), Image.Resampling.NEAREST), (0, low))
 
 
-def mottle(canvas: Canvas, rng: Rng, top: float, colour: Colour, cells: int, strength: float) -> None:
-    """Uneven patches of a colour from `top` (pixels) down, about `cells` of them along the width."""
+def mottle(canvas: Canvas, rng: Rng, top: float, color: Color, cells: int, strength: float) -> None:
+    """Uneven patches of a color from `top` (pixels) down, about `cells` of them along the width."""
     low = round(top * canvas.scale)
     high = canvas.image.height - low
     if high < 1:
         return
     noise = (rng.random((max(2, cells // 2), cells)) * 255 * strength).astype(np.uint8)
     mask = Image.fromarray(noise).resize((canvas.image.width, high), Image.Resampling.BILINEAR)
-    canvas.image.paste(to_bytes(colour), (0, low), mask)
+    canvas.image.paste(to_bytes(color), (0, low), mask)

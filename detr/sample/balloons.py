@@ -6,8 +6,8 @@ import numpy as np
 
 from detr.sample.backgrounds import Setting
 from detr.sample.canvas import Canvas, Piece, Pose
-from detr.sample.curves import bezier, ellipse, moved, points, smooth, turned
-from detr.sample.surfaces import Colour, Light, Pattern, dome, dots, mixed, on_ball, pick_colour, stripes
+from detr.sample.geometry import bezier, ellipse, moved, points, smooth, turned
+from detr.sample.surfaces import Color, Light, Pattern, dome, dots, mixed, on_ball, pick_color, stripes
 
 Rng = np.random.Generator
 _KNOT = points((0, 1.1))  # where the string is tied, in a balloon's frame
@@ -19,12 +19,12 @@ class Balloon(NamedTuple):
     pieces: list[Piece]
     pose: Pose
     string_end: np.ndarray | None  # (2,) pixels; None: no string
-    string_colour: Colour
+    string_color: Color
 
 
 def balloon_pieces(rng: Rng, light: Light, angle: float) -> list[Piece]:
     """A balloon whose body reaches from -1 to 1 with its knot below; `angle` is how it will be turned."""
-    colour = pick_colour(rng, vivid=rng.random() < 0.75)
+    color = pick_color(rng, vivid=rng.random() < 0.75)
     body = _body(rng)
     pattern: Pattern | None = None
     if rng.random() < 0.14:
@@ -32,7 +32,7 @@ def balloon_pieces(rng: Rng, light: Light, angle: float) -> list[Piece]:
         pattern = on_ball(motif[rng.integers(3)], rng.uniform(-0.5, 0.5))
     gloss, glow = rng.uniform(0.55, 1.0), rng.uniform(0.15, 0.55)
     opacity = rng.uniform(0.8, 0.93) if rng.random() < 0.15 else 1.0
-    dark = mixed(colour, (0.1, 0.05, 0.1), 0.22)
+    dark = mixed(color, (0.1, 0.05, 0.1), 0.22)
     low = body[:, 1].max()
     knot = points(
         (-0.05, low - 0.04),
@@ -46,11 +46,11 @@ def balloon_pieces(rng: Rng, light: Light, angle: float) -> list[Piece]:
         Piece(knot, dark, opacity=opacity),
         Piece(
             body,
-            colour,
+            color,
             dome(body, rng.uniform(1.0, 1.25)),
             gloss,
             pattern,
-            mixed(pick_colour(rng), (1, 1, 1), 0.4),
+            mixed(pick_color(rng), (1, 1, 1), 0.4),
             None,
             opacity,
             glow,
@@ -123,8 +123,8 @@ def hung(canvas: Canvas, rng: Rng, setting: Setting, count: int, anchor: np.ndar
                 spots.append((x, y, radius))
                 break
     spots.sort(key=lambda spot: spot[2])
-    colour = ((0.95, 0.95, 0.95), (0.25, 0.25, 0.28), pick_colour(rng))[rng.integers(3)]
-    return [_in_place(rng, setting, Pose(*spot), anchor, colour) for spot in spots]
+    color = ((0.95, 0.95, 0.95), (0.25, 0.25, 0.28), pick_color(rng))[rng.integers(3)]
+    return [_in_place(rng, setting, Pose(*spot), anchor, color) for spot in spots]
 
 
 def _spot(
@@ -142,7 +142,7 @@ def _spot(
     return float(np.clip(x, inside, canvas.width - inside)), float(np.clip(y, inside, canvas.height - inside))
 
 
-def _in_place(rng: Rng, setting: Setting, pose: Pose, anchor: np.ndarray | None, colour: Colour) -> Balloon:
+def _in_place(rng: Rng, setting: Setting, pose: Pose, anchor: np.ndarray | None, color: Color) -> Balloon:
     if anchor is not None:
         away = np.array((pose.x, pose.y)) - anchor
         angle = float(np.arctan2(away[0], -away[1])) * 0.7 + rng.normal(0, 0.06)
@@ -154,7 +154,7 @@ def _in_place(rng: Rng, setting: Setting, pose: Pose, anchor: np.ndarray | None,
         if rng.random() < 0.12:
             end = None
     pose = pose._replace(angle=angle)
-    return Balloon(balloon_pieces(rng, setting.light, angle), pose, end, colour)
+    return Balloon(balloon_pieces(rng, setting.light, angle), pose, end, color)
 
 
 def on_ground(canvas: Canvas, rng: Rng, setting: Setting, count: int) -> list[Balloon]:
@@ -181,7 +181,7 @@ def paint_balloon(canvas: Canvas, rng: Rng, balloon: Balloon, light: Light, owne
     if balloon.string_end is not None:
         canvas.line(
             string(rng, pose.place(_KNOT)[0], balloon.string_end, pose.size),
-            balloon.string_colour,
+            balloon.string_color,
             rng.uniform(0.6, 1.1),
         )
     canvas.paint(balloon.pieces, pose, light, owner)

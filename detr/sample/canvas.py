@@ -1,4 +1,4 @@
-"""The picture while it is painted: its colours, and which thing is seen at each pixel. No torch.
+"""The picture while it is painted: its colors, and which thing is seen at each pixel. No torch.
 
 Positions are in pixels of the final picture; the canvas holds `scale` times as many, so that edges come out smooth.
 """
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from detr.sample.curves import turned
-from detr.sample.surfaces import Colour, Light, Pattern, Surface, shade
+from detr.sample.geometry import turned
+from detr.sample.surfaces import Color, Light, Pattern, Surface, shade
 
 NOBODY = 0  # owner of what belongs to no annotated thing
 
@@ -36,11 +36,11 @@ class Piece(NamedTuple):
     """One painted area of a thing, in the thing's frame."""
 
     outline: np.ndarray  # (N, 2)
-    colour: Colour
+    color: Color
     surface: Surface | None = None  # None: paper, with a touch of light across it
     gloss: float = 0.0
     pattern: Pattern | None = None
-    second: Colour = (1.0, 1.0, 1.0)  # where the pattern is
+    second: Color = (1.0, 1.0, 1.0)  # where the pattern is
     hole: np.ndarray | None = None
     opacity: float = 1.0
     glow: float = 0.0
@@ -67,10 +67,10 @@ class Canvas:
             box = self._clipped_box(outline)
             if box is None:
                 continue
-            colours = self._colours(piece, pose, light, box)
-            if colours.ndim == 1 and piece.opacity == 1 and piece.hole is None:
+            colors = self._colors(piece, pose, light, box)
+            if colors.ndim == 1 and piece.opacity == 1 and piece.hole is None:
                 flat = outline.ravel().tolist()
-                self._pen.polygon(flat, fill=to_bytes(colours))
+                self._pen.polygon(flat, fill=to_bytes(colors))
                 if owner is not None:
                     self._owner_pen.polygon(flat, fill=owner)
                 continue
@@ -81,17 +81,17 @@ class Canvas:
                 self._owner.paste(owner, box, mask)
             if piece.opacity < 1:
                 mask = mask.point([round(piece.opacity * value) for value in range(256)])
-            if colours.ndim == 1:
-                self.image.paste(to_bytes(colours), box, mask)
+            if colors.ndim == 1:
+                self.image.paste(to_bytes(colors), box, mask)
             else:
-                self.image.paste(Image.fromarray(to_uint8(colours)), box, mask)
+                self.image.paste(Image.fromarray(to_uint8(colors)), box, mask)
 
-    def line(self, points: np.ndarray, colour: Colour, width: float) -> None:
+    def line(self, points: np.ndarray, color: Color, width: float) -> None:
         """A thin line over everything, of `width` pixels; it hides nothing from an annotator."""
         thick = max(1, round(width * self.scale))
-        self._pen.line((points * self.scale).ravel().tolist(), to_bytes(colour), thick, "curve")
+        self._pen.line((points * self.scale).ravel().tolist(), to_bytes(color), thick, "curve")
 
-    def shadow(self, outline: np.ndarray, blur: float, strength: float, colour: Colour = (0.05, 0.05, 0.12)) -> None:
+    def shadow(self, outline: np.ndarray, blur: float, strength: float, color: Color = (0.05, 0.05, 0.12)) -> None:
         """Darken the area of an outline, given in pixels, with edges as soft as `blur` pixels."""
         coarse = 4  # soft shadows need no detail: a sixteenth of the work
         margin = 3 * blur
@@ -102,7 +102,7 @@ class Canvas:
         ImageDraw.Draw(small).polygon(inside.ravel().tolist(), fill=round(255 * strength))
         small = small.filter(ImageFilter.GaussianBlur(float(blur) * self.scale / coarse))
         mask = small.resize((int(wide) * coarse, int(high) * coarse), Image.Resampling.BILINEAR)
-        self.image.paste(to_bytes(colour), (int(left), int(top)), mask)
+        self.image.paste(to_bytes(color), (int(left), int(top)), mask)
 
     def visible(self, owner: int) -> np.ndarray:
         """(scale * height, scale * width) bool: where the thing is seen."""
@@ -120,9 +120,9 @@ class Canvas:
         ImageDraw.Draw(mask).polygon(_shifted(outline, box), fill=255)
         return mask
 
-    def _colours(self, piece: Piece, pose: Pose, light: Light, box: tuple[int, int, int, int]) -> np.ndarray:
-        """(h, w, 3) of the box, or (3,) where the piece has one colour all over."""
-        albedo = np.asarray(piece.colour, np.float32)
+    def _colors(self, piece: Piece, pose: Pose, light: Light, box: tuple[int, int, int, int]) -> np.ndarray:
+        """(h, w, 3) of the box, or (3,) where the piece has one color all over."""
+        albedo = np.asarray(piece.color, np.float32)
         if piece.surface is None and piece.pattern is None:
             return albedo * _paper_light(light)
         x, y = self._frame_positions(pose, box)
@@ -163,20 +163,20 @@ def silhouette_area(pieces: Sequence[Piece], pose: Pose) -> int:
     return mask.histogram()[1]
 
 
-def to_uint8(colours: np.ndarray) -> np.ndarray:
-    """Colours in 0..1 -> 0..255."""
-    return (colours * 255 + 0.5).clip(0, 255).astype(np.uint8)
+def to_uint8(colors: np.ndarray) -> np.ndarray:
+    """Colors in 0..1 -> 0..255."""
+    return (colors * 255 + 0.5).clip(0, 255).astype(np.uint8)
 
 
-def to_bytes(colour: Colour) -> tuple[int, int, int]:
-    """One colour as Pillow takes it."""
-    red, green, blue = (min(max(int(share * 255 + 0.5), 0), 255) for share in np.asarray(colour).tolist())
+def to_bytes(color: Color) -> tuple[int, int, int]:
+    """One color as Pillow takes it."""
+    red, green, blue = (min(max(int(share * 255 + 0.5), 0), 255) for share in np.asarray(color).tolist())
     return red, green, blue
 
 
 def _paper_light(light: Light) -> np.ndarray:
     """What reaches a sheet that faces the viewer."""
-    return (light.around + light.direction[2] * light.colour).astype(np.float32)
+    return (light.around + light.direction[2] * light.color).astype(np.float32)
 
 
 def _shifted(outline: np.ndarray, box: tuple[int, int, int, int]) -> list[float]:

@@ -7,8 +7,8 @@ round or bright on purpose: a detector has to tell them from what it looks for.
 import numpy as np
 
 from detr.sample.canvas import Piece
-from detr.sample.curves import band, bezier, ellipse, points, rectangle, smooth, superellipse, turned
-from detr.sample.surfaces import dome, dots, ellipsoid, facet, mixed, pick_colour, sectors, stripes, tube
+from detr.sample.geometry import band, bezier, ellipse, points, rectangle, smooth, superellipse, turned
+from detr.sample.surfaces import dome, dots, ellipsoid, facet, mixed, pick_color, sectors, stripes, tube
 from detr.sample.things import DARK, GLASS, PAGE, WHITE
 
 BARK, METAL, WOOD = (0.38, 0.26, 0.18), (0.33, 0.35, 0.38), (0.62, 0.43, 0.27)
@@ -18,24 +18,24 @@ HAIRS = np.array([(0.14, 0.11, 0.10), (0.32, 0.20, 0.12), (0.62, 0.42, 0.20), (0
 HAND = np.array((0.36, -0.72))  # of a person who holds something up, in the person's frame
 
 
-def _one_of(rng: np.random.Generator, colours: np.ndarray) -> np.ndarray:
-    return colours[rng.integers(len(colours))] * rng.uniform(0.88, 1.1)
+def _one_of(rng: np.random.Generator, colors: np.ndarray) -> np.ndarray:
+    return colors[rng.integers(len(colors))] * rng.uniform(0.88, 1.1)
 
 
 # ------------------------------------------------------------------------------------------------------------ outdoors
 
 
-def cloud(rng: np.random.Generator, colour: np.ndarray) -> list[Piece]:
+def cloud(rng: np.random.Generator, color: np.ndarray) -> list[Piece]:
     """A heap of puffs with a flat, darker base."""
     count = int(rng.integers(4, 8))
     x = np.linspace(-0.75, 0.75, count)
     radius = 0.16 + 0.24 * np.sin(np.linspace(0.35, 2.8, count)) * rng.uniform(0.6, 1.2, count)
-    base, dim = 0.3, mixed(colour, (0.52, 0.60, 0.72), 0.3)
+    base, dim = 0.3, mixed(color, (0.52, 0.60, 0.72), 0.3)
     puffs = [
         np.minimum(ellipse(r * 1.15, r, cx, base - r * 0.9, 28), (9, base)) for cx, r in zip(x, radius, strict=True)
     ]
     bright = [puff * 0.86 + (-0.03, -0.05) for puff in puffs]
-    return [*(Piece(puff, dim) for puff in puffs), *(Piece(puff, colour) for puff in bright)]
+    return [*(Piece(puff, dim) for puff in puffs), *(Piece(puff, color) for puff in bright)]
 
 
 def tree(rng: np.random.Generator) -> list[Piece]:
@@ -72,26 +72,26 @@ def bush(rng: np.random.Generator) -> list[Piece]:
     pieces = [Piece(ellipse(0.4, 0.45, x, y + 0.3, 24), mixed(green, DARK, 0.25)) for x, y in spots]
     pieces += [Piece(ellipse(0.3, 0.32, x - 0.03, y + 0.16, 24), green) for x, y in spots]
     if rng.random() < 0.5:
-        colour = pick_colour(rng)
+        color = pick_color(rng)
         for x, y in rng.uniform(-1, 1, (7, 2)) * (0.75, 0.3) + (0, 0.25):
-            pieces.append(Piece(ellipse(0.07, 0.07, x, y, 10), colour))
+            pieces.append(Piece(ellipse(0.07, 0.07, x, y, 10), color))
     return pieces
 
 
 def flower(rng: np.random.Generator) -> list[Piece]:
     """One flower on its stalk."""
-    colour, petals = pick_colour(rng), int(rng.integers(5, 8))
+    color, petals = pick_color(rng), int(rng.integers(5, 8))
     pieces = [Piece(rectangle(-0.05, -0.4, 0.05, 1), (0.25, 0.5, 0.2))]
     for angle in np.arange(petals) * 2 * np.pi / petals:
-        pieces.append(Piece(turned(ellipse(0.26, 0.17, 0.3, 0, 12), angle, 0, -0.5), colour))
+        pieces.append(Piece(turned(ellipse(0.26, 0.17, 0.3, 0, 12), angle, 0, -0.5), color))
     return [*pieces, Piece(ellipse(0.18, 0.18, 0, -0.5, 14), (0.96, 0.78, 0.2))]
 
 
 def sun(rng: np.random.Generator) -> list[Piece]:
     """A sun or a full moon with its halo."""
-    colour = np.array(((1.0, 0.93, 0.62), (1.0, 0.80, 0.45), (0.97, 0.96, 0.90))[rng.integers(3)])
-    halo = [Piece(ellipse(r, r, count=48), mixed(colour, WHITE, 0.3), opacity=0.16) for r in (1.9, 1.5, 1.2)]
-    return [*halo, Piece(ellipse(1, 1, count=48), colour * 1.15)]
+    color = np.array(((1.0, 0.93, 0.62), (1.0, 0.80, 0.45), (0.97, 0.96, 0.90))[rng.integers(3)])
+    halo = [Piece(ellipse(r, r, count=48), mixed(color, WHITE, 0.3), opacity=0.16) for r in (1.9, 1.5, 1.2)]
+    return [*halo, Piece(ellipse(1, 1, count=48), color * 1.15)]
 
 
 def bird(rng: np.random.Generator) -> list[Piece]:
@@ -128,16 +128,16 @@ def traffic_light(rng: np.random.Generator) -> list[Piece]:
         Piece(rectangle(-0.04, 0, 0.04, 1), METAL, tube(lambda y: np.float32(0.06))),
         Piece(turned(superellipse(0.19, 0.5, 6), 0, 0, -0.48), (0.16, 0.17, 0.18), facet(-0.2, 0)),
     ]
-    for place, colour in enumerate(((0.95, 0.18, 0.15), (0.98, 0.75, 0.15), (0.2, 0.8, 0.35))):
-        tone = np.array(colour) * 1.1 if place == lit else mixed(colour, DARK, 0.72)
+    for place, color in enumerate(((0.95, 0.18, 0.15), (0.98, 0.75, 0.15), (0.2, 0.8, 0.35))):
+        tone = np.array(color) * 1.1 if place == lit else mixed(color, DARK, 0.72)
         y = -0.79 + 0.31 * place
         pieces.append(Piece(ellipse(0.12, 0.12, 0, y, 24), tone, ellipsoid(0.16, 0.16, 0, y), 0.3))
     return pieces
 
 
 def parasol(rng: np.random.Generator) -> list[Piece]:
-    """A parasol in segments of two colours."""
-    first, second = pick_colour(rng), mixed(pick_colour(rng), WHITE, 0.6)
+    """A parasol in segments of two colors."""
+    first, second = pick_color(rng), mixed(pick_color(rng), WHITE, 0.6)
     angle = np.linspace(np.pi, 2 * np.pi, 25)
     top = np.stack([0.95 * np.cos(angle), -0.15 + 0.7 * np.sin(angle)], 1)
     scallops = np.stack([0.95 * np.cos(angle[::-1]), -0.15 - 0.09 * np.abs(np.sin(angle[::-1] * 4))], 1)
@@ -172,17 +172,17 @@ def window(rng: np.random.Generator) -> list[Piece]:
         Piece(rectangle(-bar * 0.8, -0.045, bar * 0.8, 0.045), frame),
     ]
     if rng.random() < 0.5:
-        colour = pick_colour(rng)
+        color = pick_color(rng)
         folds = stripes(0, 5, 0.5)
         for side in (-1, 1):
             cloth = points((0.35, -1), (1, -1), (1, 1), (0.6, 1), (0.66, 0.2)) * (side, 1)
-            pieces.append(Piece(cloth, colour, facet(0, 0), pattern=folds, second=mixed(colour, DARK, 0.15)))
+            pieces.append(Piece(cloth, color, facet(0, 0), pattern=folds, second=mixed(color, DARK, 0.15)))
     return pieces
 
 
 def picture(rng: np.random.Generator) -> list[Piece]:
     """A framed picture of hills under a sun, or of dots."""
-    frame, mount = (DARK, WOOD, (0.8, 0.65, 0.3))[rng.integers(3)], pick_colour(rng)
+    frame, mount = (DARK, WOOD, (0.8, 0.65, 0.3))[rng.integers(3)], pick_color(rng)
     half = rng.uniform(0.6, 1.0)
     inside = rectangle(-half + 0.12, -0.66, half - 0.12, 0.66)
     pieces = [
@@ -190,18 +190,18 @@ def picture(rng: np.random.Generator) -> list[Piece]:
         Piece(inside, mixed(mount, WHITE, 0.5)),
     ]
     if rng.random() < 0.5:
-        pieces[-1] = pieces[-1]._replace(surface=facet(0, 0), pattern=dots(2.2, 0.32), second=pick_colour(rng))
+        pieces[-1] = pieces[-1]._replace(surface=facet(0, 0), pattern=dots(2.2, 0.32), second=pick_color(rng))
         return pieces
     hill = points(
         (-half + 0.12, 0.66), (-half + 0.12, 0.2), (-0.2, 0.0), (0.25, 0.3), (half - 0.12, 0.1), (half - 0.12, 0.66)
     )
-    return [*pieces, Piece(ellipse(0.17, 0.17, 0.15, -0.25, 20), pick_colour(rng)), Piece(hill, _one_of(rng, GREENS))]
+    return [*pieces, Piece(ellipse(0.17, 0.17, 0.15, -0.25, 20), pick_color(rng)), Piece(hill, _one_of(rng, GREENS))]
 
 
 def clock(rng: np.random.Generator) -> list[Piece]:
     """A round wall clock."""
-    colour, hour = pick_colour(rng), rng.uniform(0, 2 * np.pi)
-    pieces = [Piece(ellipse(1, 1), colour, dome(ellipse(1, 1), 4), 0.3), Piece(ellipse(0.82, 0.82), WHITE)]
+    color, hour = pick_color(rng), rng.uniform(0, 2 * np.pi)
+    pieces = [Piece(ellipse(1, 1), color, dome(ellipse(1, 1), 4), 0.3), Piece(ellipse(0.82, 0.82), WHITE)]
     for angle in np.arange(12) * np.pi / 6:
         pieces.append(Piece(turned(rectangle(0.64, -0.035, 0.76, 0.035), angle), DARK))
     for angle, length, width in ((hour, 0.42, 0.06), (hour * 5, 0.62, 0.04)):
@@ -211,7 +211,7 @@ def clock(rng: np.random.Generator) -> list[Piece]:
 
 def plate(rng: np.random.Generator) -> list[Piece]:
     """A decorated plate on the wall, or a target of rings."""
-    first, second = mixed(pick_colour(rng), WHITE, 0.45), pick_colour(rng)
+    first, second = mixed(pick_color(rng), WHITE, 0.45), pick_color(rng)
     return [
         Piece(ellipse(1, 1), first, dome(ellipse(1, 1), 5), 0.2),
         Piece(ellipse(0.86, 0.86), second),
@@ -225,7 +225,7 @@ def pendant_lamp(rng: np.random.Generator) -> list[Piece]:
     """A lamp on its cord: a globe, or a shade."""
     cord = Piece(rectangle(-0.02, -60, 0.02, -0.3), DARK)
     if rng.random() < 0.5:
-        warm = mixed((1.0, 0.95, 0.82), pick_colour(rng), rng.choice((0.0, 0.25)))
+        warm = mixed((1.0, 0.95, 0.82), pick_color(rng), rng.choice((0.0, 0.25)))
         return [
             cord,
             Piece(ellipse(0.7, 0.7, 0, 0.3), warm, ellipsoid(0.9, 0.9, 0, 0.3), 0.2),
@@ -235,7 +235,7 @@ def pendant_lamp(rng: np.random.Generator) -> list[Piece]:
     return [
         cord,
         Piece(ellipse(0.3, 0.3, 0, 0.42, 24), (1.0, 0.95, 0.75)),
-        Piece(shade, pick_colour(rng), tube(lambda y: 0.35 + 0.45 * (y + 0.4))),
+        Piece(shade, pick_color(rng), tube(lambda y: 0.35 + 0.45 * (y + 0.4))),
     ]
 
 
@@ -244,7 +244,7 @@ def cushion(rng: np.random.Generator) -> list[Piece]:
     outline = superellipse(0.95, 0.8, rng.uniform(2.6, 4))
     pattern = (None, stripes(0.8, 3, 0.4), dots(2.5, 0.28))[rng.integers(3)]
     button = Piece(ellipse(0.07, 0.07, count=14), DARK)
-    cover = Piece(outline, pick_colour(rng), dome(outline, 2.2), 0, pattern, pick_colour(rng))
+    cover = Piece(outline, pick_color(rng), dome(outline, 2.2), 0, pattern, pick_color(rng))
     return [cover, button] if rng.random() < 0.4 else [cover]
 
 
@@ -266,12 +266,12 @@ def fruit(rng: np.random.Generator) -> list[Piece]:
 
 def bottle(rng: np.random.Generator) -> list[Piece]:
     """A bottle or a vase with a label."""
-    colour = pick_colour(rng) * 0.8
+    color = pick_color(rng) * 0.8
     half = points((0.1, -1), (0.1, -0.55), (0.32, -0.2), (0.34, 0.9), (0.28, 1))
     body = np.concatenate([half, (half * (-1, 1))[::-1]])
     round_ = tube(lambda y: np.where(y < -0.4, 0.13, 0.38).astype(np.float32))
     return [
-        Piece(body, colour, round_, 0.6),
+        Piece(body, color, round_, 0.6),
         Piece(rectangle(-0.33, 0.1, 0.33, 0.6), PAGE, round_),
         Piece(rectangle(-0.12, -1.08, 0.12, -0.86), WOOD, round_),
     ]
@@ -279,7 +279,7 @@ def bottle(rng: np.random.Generator) -> list[Piece]:
 
 def plant(rng: np.random.Generator) -> list[Piece]:
     """A plant in a pot."""
-    green, pot = _one_of(rng, GREENS[:4]), pick_colour(rng)
+    green, pot = _one_of(rng, GREENS[:4]), pick_color(rng)
     pieces = []
     for angle in np.linspace(-1.1, 1.1, 7) + rng.normal(0, 0.1, 7):
         blade = smooth(points((0, 0), (0.11, -0.5), (0, -1.15), (-0.11, -0.5)), 4)
@@ -296,7 +296,7 @@ def plant(rng: np.random.Generator) -> list[Piece]:
 
 def cake(rng: np.random.Generator) -> list[Piece]:
     """A birthday cake with candles and a cherry or two."""
-    icing, sponge = mixed(pick_colour(rng), WHITE, 0.5), (0.80, 0.58, 0.36)
+    icing, sponge = mixed(pick_color(rng), WHITE, 0.5), (0.80, 0.58, 0.36)
     side = tube(lambda y: np.float32(0.82))
     drip = np.stack([np.linspace(-0.8, 0.8, 33), 0.12 + 0.1 * np.abs(np.sin(np.linspace(0, 6 * np.pi, 33)))], 1)
     pieces = [
@@ -306,7 +306,7 @@ def cake(rng: np.random.Generator) -> list[Piece]:
         Piece(ellipse(0.8, 0.18, 0, -0.12), mixed(icing, WHITE, 0.35)),
     ]
     for x in np.linspace(-0.5, 0.5, int(rng.integers(2, 5))):
-        pieces.append(Piece(rectangle(x - 0.04, -0.6, x + 0.04, -0.1), pick_colour(rng), facet(0.1, 0)))
+        pieces.append(Piece(rectangle(x - 0.04, -0.6, x + 0.04, -0.1), pick_color(rng), facet(0.1, 0)))
         pieces.append(
             Piece(smooth(points((x, -0.84), (x + 0.06, -0.68), (x, -0.6), (x - 0.06, -0.68)), 3), (1.0, 0.85, 0.35))
         )
@@ -318,7 +318,7 @@ def cake(rng: np.random.Generator) -> list[Piece]:
 
 def person(rng: np.random.Generator, raises_hand: bool = False) -> list[Piece]:
     """Somebody standing, seen from behind or before, head at -1 and feet at 1; a raised hand is at `HAND`."""
-    skin, hair, shirt, cloth = _one_of(rng, SKINS), _one_of(rng, HAIRS), pick_colour(rng), pick_colour(rng) * 0.7
+    skin, hair, shirt, cloth = _one_of(rng, SKINS), _one_of(rng, HAIRS), pick_color(rng), pick_color(rng) * 0.7
     hand = HAND if raises_hand else np.array((0.27, 0.22))
     elbow = np.array((0.42, -0.32)) if raises_hand else np.array((0.32, -0.15))
     arms = [points((0.2, -0.52), tuple(elbow), tuple(hand)), points((-0.2, -0.52), (-0.31, -0.15), (-0.26, 0.22))]
@@ -384,7 +384,7 @@ def pinwheel(rng: np.random.Generator) -> list[Piece]:
     outline = ellipse(1, 1)
     return [
         Piece(
-            outline, pick_colour(rng), facet(0, 0), pattern=sectors(int(rng.choice((12, 16)))), second=pick_colour(rng)
+            outline, pick_color(rng), facet(0, 0), pattern=sectors(int(rng.choice((12, 16)))), second=pick_color(rng)
         ),
-        Piece(ellipse(0.22, 0.22, count=20), pick_colour(rng)),
+        Piece(ellipse(0.22, 0.22, count=20), pick_color(rng)),
     ]

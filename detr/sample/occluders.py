@@ -5,8 +5,8 @@ import numpy as np
 from detr.sample import clutter
 from detr.sample.backgrounds import Setting
 from detr.sample.canvas import Canvas, Piece, Pose
-from detr.sample.curves import band, bezier, ellipse, moved, points, rectangle
-from detr.sample.surfaces import Light, dots, facet, mixed, pick_colour, stripes, tube
+from detr.sample.geometry import band, bezier, ellipse, moved, points, rectangle
+from detr.sample.surfaces import Light, dots, facet, mixed, pick_color, stripes, tube
 from detr.sample.things import WHITE
 
 Rng = np.random.Generator
@@ -51,11 +51,11 @@ def people(canvas: Canvas, rng: Rng, setting: Setting) -> None:
 def post(canvas: Canvas, rng: Rng, setting: Setting) -> None:
     """A post, pillar or trunk from edge to edge."""
     x, half = rng.uniform(0.05, 0.95) * canvas.width, canvas.width * rng.uniform(0.012, 0.035)
-    colour = (clutter.METAL, clutter.WOOD, clutter.BARK, pick_colour(rng))[rng.integers(4)]
+    color = (clutter.METAL, clutter.WOOD, clutter.BARK, pick_color(rng))[rng.integers(4)]
     rings = stripes(np.pi / 2, 1 / (8 * half), 0.5) if rng.random() < 0.2 else None
     pole = Piece(
         rectangle(-half, -canvas.height, half, canvas.height),
-        colour,
+        color,
         tube(lambda y: np.float32(1.05 * half)),
         0.2,
         rings,
@@ -76,7 +76,7 @@ def bunting(canvas: Canvas, rng: Rng, setting: Setting) -> None:
         80,
     )
     canvas.line(line, (0.9, 0.9, 0.88), 1)
-    colours = [pick_colour(rng) for _ in range(int(rng.integers(2, 5)))]
+    colors = [pick_color(rng) for _ in range(int(rng.integers(2, 5)))]
     step = int(rng.integers(5, 9))
     for count, start in enumerate(range(1, len(line) - step, step + 1)):
         a, b = line[start], line[start + step - 1]
@@ -85,7 +85,7 @@ def bunting(canvas: Canvas, rng: Rng, setting: Setting) -> None:
             [
                 Piece(
                     np.array([a, b, (a + b) / 2 + down]),
-                    colours[count % len(colours)],
+                    colors[count % len(colors)],
                     facet(0, rng.uniform(-0.3, 0.1)),
                 )
             ],
@@ -106,10 +106,10 @@ def garland(canvas: Canvas, rng: Rng, setting: Setting) -> None:
         60,
     )
     canvas.line(line, (0.2, 0.2, 0.22), 1)
-    size, colourful = canvas.width * rng.uniform(0.008, 0.016), rng.random() < 0.5
+    size, colorful = canvas.width * rng.uniform(0.008, 0.016), rng.random() < 0.5
     for x, y in line[2::5]:
-        colour = pick_colour(rng) * 1.1 if colourful else np.array((1.1, 1.0, 0.75))
-        glow, bulb = Piece(ellipse(2, 2, count=20), colour, opacity=0.2), Piece(ellipse(0.8, 1, count=16), colour)
+        color = pick_color(rng) * 1.1 if colorful else np.array((1.1, 1.0, 0.75))
+        glow, bulb = Piece(ellipse(2, 2, count=20), color, opacity=0.2), Piece(ellipse(0.8, 1, count=16), color)
         canvas.paint([glow], Pose(x, y + size, size), setting.light, owner=None)
         canvas.paint([bulb], Pose(x, y + size, size), setting.light)
 
@@ -120,7 +120,7 @@ def table(canvas: Canvas, rng: Rng, setting: Setting) -> None:
     left, right = ((-10, canvas.width + 10), (-10, canvas.width * 0.62), (canvas.width * 0.38, canvas.width + 10))[
         rng.integers(3)
     ]
-    cloth = mixed(pick_colour(rng), WHITE, rng.uniform(0.1, 0.8))
+    cloth = mixed(pick_color(rng), WHITE, rng.uniform(0.1, 0.8))
     step = canvas.width * rng.uniform(0.05, 0.09)
     pattern = (None, stripes(0, 1 / step, 0.5), dots(1 / step, 0.25))[rng.integers(3)]
     second = mixed(cloth, WHITE, 0.45)
@@ -163,8 +163,8 @@ def blossoms(canvas: Canvas, rng: Rng, setting: Setting) -> None:
     start = np.array((canvas.width / 2 - side * (canvas.width / 2 + 5), canvas.height * rng.uniform(0.0, 0.2)))
     tip = moved(start, side * canvas.width * rng.uniform(0.25, 0.5), canvas.height * rng.uniform(0.02, 0.2))
     line = bezier(start, moved(start, side * 20, 8), moved(tip, -side * 20, 2), tip, 24)
-    colour = mixed(((0.97, 0.70, 0.78), (0.98, 0.97, 0.95), (0.55, 0.72, 0.30))[rng.integers(3)], WHITE, 0.1)
+    color = mixed(((0.97, 0.70, 0.78), (0.98, 0.97, 0.95), (0.55, 0.72, 0.30))[rng.integers(3)], WHITE, 0.1)
     canvas.paint([Piece(band(line, np.linspace(4.5, 1, 24)), clutter.BARK)], _PICTURE, setting.light)
     for spot in np.repeat(line[3:], 4, axis=0) + rng.normal(0, 0.018, (84, 2)) * canvas.width:
-        petal = Piece(ellipse(1, 1, count=10), colour * rng.uniform(0.85, 1.04))
+        petal = Piece(ellipse(1, 1, count=10), color * rng.uniform(0.85, 1.04))
         canvas.paint([petal], Pose(*spot, canvas.width * rng.uniform(0.006, 0.015)), setting.light)

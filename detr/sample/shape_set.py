@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from detr.sample.camera import to_jpeg
-from detr.sample.shapes import ShapeScene, draw_shape_scene
+from detr.sample.shape_scene import ShapeScene, draw_shape_scene
 from detr.sample.things import SHAPE_CLASSES
 
 SEED = 1

@@ -2,7 +2,7 @@
 
 A *surface* is a function from positions in a thing's own frame, two (h, w) arrays, to the x and y of the unit normal
 there, (h, w) each or plain numbers; z, towards the viewer, follows. A *pattern* is a function from the same positions
-to the share of the second colour, (h, w) in 0..1.
+to the share of the second color, (h, w) in 0..1.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-Colour = tuple[float, float, float] | np.ndarray  # red, green, blue in 0..1
+Color = tuple[float, float, float] | np.ndarray  # red, green, blue in 0..1
 Surface = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 Pattern = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -23,17 +23,17 @@ PAINTS = np.array(
     ]
 )
 
-_VIVID = 13  # as many of them, from the start, are bright colours
+_VIVID = 13  # as many of them, from the start, are bright colors
 
 
-def pick_colour(rng: np.random.Generator, vivid: bool = False) -> np.ndarray:
+def pick_color(rng: np.random.Generator, vivid: bool = False) -> np.ndarray:
     """A paint from the box, never quite the same one twice; `vivid` ones only, if wanted."""
-    colour = PAINTS[rng.integers(_VIVID if vivid else len(PAINTS))] * rng.uniform(0.86, 1.06) + rng.normal(0, 0.02, 3)
-    return colour.clip(0.02, 0.98)
+    color = PAINTS[rng.integers(_VIVID if vivid else len(PAINTS))] * rng.uniform(0.86, 1.06) + rng.normal(0, 0.02, 3)
+    return color.clip(0.02, 0.98)
 
 
-def mixed(first: Colour, second: Colour, share: float) -> np.ndarray:
-    """`share` of the second colour in the first."""
+def mixed(first: Color, second: Color, share: float) -> np.ndarray:
+    """`share` of the second color in the first."""
     return np.asarray(first) * (1 - share) + np.asarray(second) * share
 
 
@@ -41,31 +41,31 @@ class Light(NamedTuple):
     """The light of one picture: one lamp or sun, and what comes from all around."""
 
     direction: np.ndarray  # (3,) unit vector towards it: x right, y down, z towards the viewer
-    colour: np.ndarray  # (3,) of the lamp
+    color: np.ndarray  # (3,) of the lamp
     around: np.ndarray  # (3,) from everywhere
 
 
 def shade(
     albedo: np.ndarray, normal_x: np.ndarray, normal_y: np.ndarray, light: Light, gloss: float, glow: float
 ) -> np.ndarray:
-    """Colours of a lit surface: diffuse light, a darker rim, a soft and a sharp highlight.
+    """Colors of a lit surface: diffuse light, a darker rim, a soft and a sharp highlight.
 
     Args:
-        albedo: (3,) or (h, w, 3) colours under white light.
+        albedo: (3,) or (h, w, 3) colors under white light.
         normal_x, normal_y: (h, w) or numbers.
         light: the picture's light.
         gloss: strength of the highlights, 0..1.
         glow: light that comes through from behind, as in thin rubber, 0..1.
 
-    Returns (h, w, 3), or (3,) for a flat surface of one colour; may leave 0..1.
+    Returns (h, w, 3), or (3,) for a flat surface of one color; may leave 0..1.
     """
     normal_z = np.sqrt(np.maximum(1 - normal_x**2 - normal_y**2, 0))
     x, y, z = (float(value) for value in light.direction)
     facing = normal_x * x + normal_y * y + normal_z * z
     direct = np.maximum(facing, 0) + glow * np.maximum(-facing, 0)
     rim = 1 - 0.28 * (1 - normal_z) ** 2
-    tone = (light.around + direct[..., None] * light.colour) * rim[..., None]
-    colour = albedo * tone.astype(np.float32)
+    tone = (light.around + direct[..., None] * light.color) * rim[..., None]
+    color = albedo * tone.astype(np.float32)
     if gloss:
         half = light.direction + np.array((0, 0, 1))
         half = half / np.linalg.norm(half)
@@ -75,8 +75,8 @@ def shade(
         soft = soft * soft
         soft = soft * soft
         white = gloss * (0.34 * soft + 0.62 * ((shine - 0.978) * 90).clip(0, 1))
-        colour = colour + (1 - colour) * white[..., None]
-    return colour
+        color = color + (1 - color) * white[..., None]
+    return color
 
 
 # ------------------------------------------------------------------------------------------------------------ surfaces
@@ -138,7 +138,7 @@ def _inside(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def stripes(angle: float, per_unit: float, share: float = 0.5) -> Pattern:
-    """Straight stripes; `per_unit` of them in a unit of length, `share` of each in the second colour."""
+    """Straight stripes; `per_unit` of them in a unit of length, `share` of each in the second color."""
     across_x, across_y = float(np.cos(angle) * per_unit), float(np.sin(angle) * per_unit)
     return lambda x, y: ((x * across_x + y * across_y) % 1 < share).astype(np.float32)
 
@@ -169,5 +169,5 @@ def on_ball(pattern: Pattern, tilt: float, radius_y: float = 1.0) -> Pattern:
 
 
 def sectors(count: int) -> Pattern:
-    """Equal sectors around (0, 0), every second one in the second colour; `count` is even."""
+    """Equal sectors around (0, 0), every second one in the second color; `count` is even."""
     return lambda x, y: (np.floor(np.arctan2(y, x) * np.float32(count / (2 * np.pi))) % 2).astype(np.float32)

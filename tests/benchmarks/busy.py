@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from detr.public_weights import SHIPPED_WEIGHTS
+from detr.models.model_zoo import SHIPPED_WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPANIONS = {

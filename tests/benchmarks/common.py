@@ -9,19 +9,19 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from detr.criterion import SetCriterion
-from detr.device import Precision
-from detr.engine import Training
-from detr.malloc import tune_malloc
-from detr.matcher import HungarianMatcher
-from detr.model import Detr, DetrConfig
-from detr.schedule import Recipe
+from detr.models.cpu_kernels import tune_malloc
+from detr.models.criterion import SetCriterion
+from detr.models.detr import Detr, DetrConfig
+from detr.models.matcher import HungarianMatcher
 from detr.structures import Batch, Targets
+from detr.training.device import Precision
+from detr.training.schedule import OptimConfig
+from detr.training.trainer import Training
 from tests.peer import make_peer, peer_labels
 
 CLASSES = 91
 BF16 = torch.bfloat16
-CLIP = Recipe().clip_max_norm
+CLIP = OptimConfig().clip_max_norm
 
 
 def make_batch(images: int = 2, height: int = 640, width: int = 864, objects: int = 8) -> Batch:
@@ -51,7 +51,7 @@ class Ours:
             self.model.freeze_backbone()
         self.model.to(device)
         self.criterion = SetCriterion(CLASSES, HungarianMatcher()).to(device)
-        self.training = Training(self.model, self.criterion, Recipe(), 1, precision(None, device))
+        self.training = Training(self.model, self.criterion, OptimConfig(), 1, precision(None, device))
 
     def forward(self, dtype: torch.dtype | None) -> None:
         self.model.eval()
@@ -64,7 +64,7 @@ class Ours:
 
 
 class Peer:
-    """`transformers`' DETR with the weights and frozen layers of `ours`, and the same optimiser."""
+    """`transformers`' DETR with the weights and frozen layers of `ours`, and the same optimizer."""
 
     def __init__(self, ours: Ours) -> None:
         self.batch, self.device = ours.batch, ours.device

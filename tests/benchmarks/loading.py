@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detr.data import load_folder, make_loader
-from detr.malloc import tune_malloc
-from detr.sampler import KeyBatches
-from detr.transforms import augmented_view, evaluation_view
+from detr.data.dataset import load_folder, make_loader
+from detr.data.sampler import AspectRatioBatchSampler
+from detr.data.transforms import augment_params, evaluation_params
+from detr.models.cpu_kernels import tune_malloc
 
 OBJECTS = 10  # of each image
 BATCHES = 500  # looked at in each epoch
@@ -68,12 +68,12 @@ def main() -> None:
         folder = Path(name)
         write_folder(folder, args.images)
         before, began = memory_mib("self", "Rss"), time.perf_counter()
-        view = partial(augmented_view, scales=[96], max_size=128)
-        train = load_folder(folder, "custom", view, partial(evaluation_view, scale=96, max_size=128), 0).train
+        view = partial(augment_params, scales=[96], max_size=128)
+        train = load_folder(folder, "custom", view, partial(evaluation_params, scale=96, max_size=128), 0).train
         seconds = time.perf_counter() - began
         print(f"{args.images:,} images, {args.images * OBJECTS:,} objects: read and checked in {seconds:.1f} s")
         print(f"main process: {memory_mib('self', 'Rss') - before:.0f} MiB more than before")
-        keys = KeyBatches(train, 2, seed=0)
+        keys = AspectRatioBatchSampler(train, 2, seed=0)
         loader = make_loader(train, keys, args.workers, pin_memory=False)
         for keys.epoch in range(4):
             began = time.perf_counter()

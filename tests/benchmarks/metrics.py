@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from detr.report.metrics import measure
+from detr.evaluation.metrics import measure
 
 OBJECTS, DETECTIONS = 7, 100  # of each image
 
@@ -25,12 +25,12 @@ def make_set(images: int, classes: int) -> tuple[dict, list[dict]]:
             entry = {"id": len(annotations) + 1, "image_id": image, "category_id": label, "bbox": box}
             annotations.append({**entry, "area": box[2] * box[3], "iscrowd": int(rng.random() < 0.01)})
         near = rng.integers(0, OBJECTS, DETECTIONS)
-        found = boxes[near] + rng.normal(0, 0.1, (DETECTIONS, 4)) * boxes[near][:, [2, 3, 2, 3]]
+        detections = boxes[near] + rng.normal(0, 0.1, (DETECTIONS, 4)) * boxes[near][:, [2, 3, 2, 3]]
         found_labels = np.where(rng.random(DETECTIONS) < 0.3, labels[near], rng.integers(1, classes + 1, DETECTIONS))
         scores = rng.random(DETECTIONS)
         results += [
             {"image_id": image, "category_id": label, "bbox": box, "score": score}
-            for box, label, score in zip(found.tolist(), found_labels.tolist(), scores.tolist(), strict=True)
+            for box, label, score in zip(detections.tolist(), found_labels.tolist(), scores.tolist(), strict=True)
         ]
     listed = [{"id": n, "file_name": f"{n}.jpg", "width": 640, "height": 640} for n in range(1, images + 1)]
     categories = [{"id": n, "name": str(n)} for n in range(1, classes + 1)]

@@ -16,9 +16,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
-from detr.malloc import tune_malloc
+from detr.models.cpu_kernels import tune_malloc
 from tests.benchmarks.common import BF16, CLIP, Ours, make_batch, precision
-from utils import COLOURS, atomic_path
+from utils import COLORS, atomic_path
 
 
 def step_in_parts(ours: Ours, dtype: torch.dtype | None) -> dict[str, float]:
@@ -67,7 +67,7 @@ def main() -> None:
     figure, axis = plt.subplots(figsize=(9, 2.4), layout="constrained")
     for number, part in enumerate(parts["float32"]):
         lefts = [sum(list(parts[name].values())[:number]) for name in formats]
-        axis.barh(list(formats), [parts[name][part] for name in formats], left=lefts, label=part, color=COLOURS[number])
+        axis.barh(list(formats), [parts[name][part] for name in formats], left=lefts, label=part, color=COLORS[number])
     axis.invert_yaxis()
     axis.set_xlabel("seconds per step: DETR-R50, 2 images of 640x864")
     figure.legend(ncols=3, fontsize=8, loc="outside upper center", frameon=False)

@@ -42,7 +42,7 @@ RECIPES = {
     "without average": without("--ema_decay 0"),
     "without query groups": without("--query_groups 1"),
     "without warm-up and cosine": without("--warmup_steps 0 --lr_schedule step"),
-    "without colour jitter": without("--color_jitter 0"),
+    "without color jitter": without("--color_jitter 0"),
     "without mirror and crop": without("--no_augment"),
     "no object counts a tenth": without("--eos_coef 0.1"),
     "reference": f"{FROM_TINY} --lr 1e-4 --lr_backbone 1e-5 --batch_size 2 --dropout 0.1 --ema_decay 0",

@@ -18,10 +18,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.optimize import nnls
 
-from detr.device import pick_device, pick_precision
-from detr.malloc import tune_malloc
+from detr.models.cpu_kernels import tune_malloc
+from detr.training.device import pick_device, pick_precision
 from tests.benchmarks.common import Ours, make_batch, seconds
-from utils import COLOURS, atomic_path
+from utils import COLORS, atomic_path
 
 SIDES = (320, 480, 640, 800, 1066, 1333)
 BATCHES = (1, 2, 4, 8)
@@ -84,7 +84,7 @@ def draw(measured: list[tuple[Series, np.ndarray]], output: Path) -> None:
             axis, coefficients = axes[row, column], fitted(series.sizes, costs[:, row])
             many = np.linspace(series.sizes[0], series.sizes[-1], 200)
             axis.plot(many, many[:, None] ** np.arange(3) @ coefficients, "--", color="gray", lw=1)
-            axis.plot(series.sizes, costs[:, row], "o", color=COLOURS[row])
+            axis.plot(series.sizes, costs[:, row], "o", color=COLORS[row])
             axis.set_title(f"{title}: {formula(coefficients)}\n(n: {series.counted})", fontsize=9)
             axis.set_xlabel(series.what)
             axis.set_xticks(series.sizes, [str(tick) for tick in series.ticks], fontsize=8)

@@ -20,9 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from detr.attend import attend
-from detr.malloc import tune_malloc
-from detr.weight_gradient import fast_weight_gradient
+from detr.models.cpu_kernels import attend, fast_weight_gradient, tune_malloc
 from tests.benchmarks.common import BF16, Ours, OwnProcess, Peer, in_turn, make_batch, ratio, seconds
 
 rows: list[tuple[str, str, str, str]] = []
@@ -186,22 +184,22 @@ def peak_memory_mib(side: str) -> float:
 
 def compare_loading(coco_path: Path) -> None:
     """Padding and images per second of the training loader: one by one and whole, against grouped and reduced."""
-    import detr.data
-    from detr.data import load_folder, make_loader
-    from detr.images import read_rgb
-    from detr.sampler import KeyBatches
-    from detr.transforms import augmented_view, evaluation_view
+    import detr.data.dataset
+    from detr.data.dataset import load_folder, make_loader
+    from detr.data.images import read_rgb
+    from detr.data.sampler import AspectRatioBatchSampler
+    from detr.data.transforms import augment_params, evaluation_params
 
-    view = partial(augmented_view, scales=list(range(480, 801, 32)), max_size=1333)
-    images = load_folder(coco_path, "custom", view, partial(evaluation_view, scale=800, max_size=1333), 0).train
+    view = partial(augment_params, scales=list(range(480, 801, 32)), max_size=1333)
+    images = load_folder(coco_path, "custom", view, partial(evaluation_params, scale=800, max_size=1333), 0).train
     wasted, rates = {}, {}
     for name, grouped in (("before", False), ("after", True)):
-        batches = KeyBatches(images, 2, seed=0, grouped=grouped)
+        batches = AspectRatioBatchSampler(images, 2, seed=0, grouped=grouped)
         sizes = []
         for batches.epoch in range(10):
             sizes += [np.array([images.view(key).size_hw for key in batch]) for batch in batches]
         wasted[name] = 1 - sum(s.prod(1).sum() for s in sizes) / sum(len(s) * s.max(0).prod() for s in sizes)
-        detr.data.read_rgb = read_rgb if grouped else lambda path, scale: read_rgb(path)
+        detr.data.dataset.read_rgb = read_rgb if grouped else lambda path, scale: read_rgb(path)
         for workers in (1, 2):
             loader = make_loader(images, batches, workers, pin_memory=False)
             list(loader)  # starts the workers
@@ -219,7 +217,7 @@ def compare_metrics() -> None:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    from detr.evaluate import coco_metrics
+    from detr.training.evaluate import coco_metrics
     from tests.benchmarks.metrics import make_set
 
     coco, results = make_set(5000, 80)

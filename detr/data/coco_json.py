@@ -1,0 +1,143 @@
+"""Read a COCO annotation file and hold it against its images, before any time is spent on training. No torch."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from detr.data.images import read_size_hw
+from utils import UserError
+
+# dataset_file -> (training file, validation file, training images, validation images), below --coco_path
+LAYOUTS = {
+    "custom": ("annotations/custom_train.json", "annotations/custom_val.json", "train2017", "val2017"),
+    "coco": ("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017"),
+}
+_MOST_LISTED = 50  # images in a message
+_LARGEST = 10**12  # pixels, or squares of them: more is nonsense that would overflow
+_LARGEST_ID = 2**53
+
+
+def read_coco(path: Path) -> dict:
+    """Read a COCO annotation file and check the parts we rely on. Raises UserError naming what is missing or wrong."""
+    try:
+        coco = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; python prep.py writes it, or set --coco_path") from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, lists in lists in lists
+        raise UserError(f"{path}: not JSON ({error})") from error
+    parts = ("images", "annotations", "categories")
+    if not isinstance(coco, dict) or not all(isinstance(coco.get(part), list) for part in parts):
+        raise UserError(f"{path}: not COCO; expected an object with the lists {', '.join(parts)}")
+    for part, fields in (
+        ("images", ("id", "file_name", "width", "height")),
+        ("annotations", ("id", "image_id", "category_id", "bbox")),
+        ("categories", ("id", "name")),
+    ):
+        _check_entries(path, part, coco[part], fields)
+    if not coco["categories"]:
+        raise UserError(f"{path}: no categories; at least one class is needed")
+    for number, image in enumerate(coco["images"]):
+        if not (isinstance(image["file_name"], str) and image["file_name"].strip()):
+            raise UserError(f"{path}: images[{number}] has file_name {image['file_name']!r}; a name is needed")
+        if not all(isinstance(side, int) and 0 < side < _LARGEST for side in (image["width"], image["height"])):
+            raise UserError(
+                f"{path}: {image['file_name']} has width {image['width']!r} and height {image['height']!r}; whole "
+                "numbers of pixels are needed"
+            )
+    _check_references(path, coco)
+    return coco
+
+
+def find_val_json(coco_path: Path, dataset_file: str) -> Path:
+    """Return the validation annotations of a COCO folder, in the layout `dataset_file` where both are there.
+
+    Raises UserError where there are none.
+    """
+    files = [coco_path / LAYOUTS[name][1] for name in sorted(LAYOUTS, key=lambda name: name != dataset_file)]
+    for path in files:
+        if path.exists():
+            return path
+    raise UserError(
+        f"{coco_path / 'annotations'}: no {' or '.join(path.name for path in files)}; --coco_path says where the COCO "
+        "folder is now"
+    )
+
+
+def fingerprint(coco: dict) -> str:
+    """What tells a set of images from others: a hash of their ids, names and sizes."""
+    images = sorted((image["id"], image["file_name"], image["width"], image["height"]) for image in coco["images"])
+    return hashlib.sha256(json.dumps(images).encode()).hexdigest()[:16]
+
+
+def _check_entries(path: Path, part: str, entries: list, fields: tuple[str, ...]) -> None:
+    seen = set()
+    for number, entry in enumerate(entries):
+        missing = [field for field in fields if not isinstance(entry, dict) or field not in entry]
+        if missing:
+            raise UserError(f"{path}: {part}[{number}] has no {' and no '.join(missing)}")
+        if not _is_id(entry["id"]):
+            raise UserError(f"{path}: {part}[{number}] has id {entry['id']!r}; a whole number is needed")
+        if entry["id"] in seen:
+            raise UserError(f"{path}: {part}[{number}] repeats id {entry['id']}")
+        seen.add(entry["id"])
+
+
+def _check_references(path: Path, coco: dict) -> None:
+    image_ids = {image["id"] for image in coco["images"]}
+    category_ids = {category["id"] for category in coco["categories"]}
+    for annotation in coco["annotations"]:
+        where = f"{path}: annotation {annotation['id']}"
+        if not _is_id(annotation["image_id"]) or annotation["image_id"] not in image_ids:
+            raise UserError(f"{where} belongs to image {annotation['image_id']!r}, which is not listed")
+        if not _is_id(annotation["category_id"]) or annotation["category_id"] not in category_ids:
+            raise UserError(f"{where} has category {annotation['category_id']!r}; listed are {sorted(category_ids)}")
+        box = annotation["bbox"]
+        if not (isinstance(box, list) and len(box) == 4 and all(is_number(value) for value in box)):
+            raise UserError(f"{where} has bbox {box!r}; four finite numbers x, y, width, height are needed")
+        if not is_number(annotation.get("area", 0)):
+            raise UserError(f"{where} has area {annotation['area']!r}; a finite number is needed")
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and abs(value) < _LARGEST_ID
+
+
+def is_number(value: object) -> bool:
+    """Whether a value from a JSON file is a number that can be a coordinate or an area: finite, and not huge."""
+    return isinstance(value, int | float) and abs(value) < _LARGEST
+
+
+def check_images(coco: dict, folder: Path) -> None:
+    """Compare every image file's header with the annotation file, before any time is spent on training.
+
+    Raises UserError that lists the missing, unreadable and resized images.
+    """
+    problems = []
+    for image in coco["images"]:
+        path = folder / image["file_name"]
+        try:
+            problem = size_problem(path, read_size_hw(path), (image["height"], image["width"]))
+        except UserError as error:
+            problem = str(error)
+        if problem:
+            problems.append(problem)
+    refuse_images(problems, len(coco["images"]))
+
+
+def size_problem(path: Path, found_hw: tuple[int, int], listed_hw: tuple[int, int]) -> str | None:
+    """A sentence where an image file is not of the size that its annotations were made at."""
+    if found_hw == listed_hw:
+        return None
+    turned = "; photographs are taken upright, as their EXIF data say" if found_hw == listed_hw[::-1] else ""
+    (height, width), (listed_height, listed_width) = found_hw, listed_hw
+    return f"{path}: the file has {width}x{height} pixels, the annotations say {listed_width}x{listed_height}{turned}"
+
+
+def refuse_images(problems: list[str], total: int, advice: str = "") -> None:
+    """Raise UserError with all that is wrong with the images of a data set of `total`, if anything is."""
+    if problems:
+        left_out = len(problems) - _MOST_LISTED
+        shown = problems[:_MOST_LISTED] + ([f"... and {left_out} more"] if left_out > 0 else [])
+        raise UserError(
+            f"{len(problems)} of {total} images do not fit:\n  " + "\n  ".join([*shown, *filter(None, [advice])])
+        )

@@ -1,0 +1,205 @@
+"""COCO folder -> images and targets. The map from category ids to the network's labels lives here and in evaluation.
+
+What happens to image i in epoch e is a function of (seed, e, i) alone: the sampler hands out (epoch, index) keys, and
+the random numbers are drawn from them, whatever worker or process does the work.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from detr.box_ops import normalize_cxcywh, xywh_to_xyxy
+from detr.data.cache import ImageCache
+from detr.data.coco_json import LAYOUTS, check_images, read_coco
+from detr.data.images import read_rgb
+from detr.data.sampler import Key
+from detr.data.transforms import AugmentParams, apply_to_boxes, apply_to_image
+from utils import UserError
+
+COCO_LABELS = 91  # the public weights use COCO's raw category ids, 1..90 with holes, as labels
+
+ChooseParams = Callable[[tuple[int, int], np.random.Generator], AugmentParams]  # (original size_hw, random numbers)
+
+
+class LabelMap:
+    """Category ids of the annotation file <-> labels 0..K-1 of the network.
+
+    Args:
+        categories: the file's categories, each with `id` and `name`.
+        raw_ids: labels are the ids themselves (the official COCO weights) instead of positions of the sorted ids.
+    """
+
+    def __init__(self, categories: list[dict], raw_ids: bool = False) -> None:
+        self.categories = sorted(
+            ({"id": int(c["id"]), "name": str(c["name"])} for c in categories), key=lambda category: category["id"]
+        )
+        ids = [category["id"] for category in self.categories]
+        self.raw_ids = raw_ids
+        self.num_classes = COCO_LABELS if raw_ids else len(ids)
+        self._label_of_id = {i: i for i in ids} if raw_ids else {i: label for label, i in enumerate(ids)}
+        self._id_of_label = {label: i for i, label in self._label_of_id.items()}
+        self.names = {self._label_of_id[c["id"]]: c["name"] for c in self.categories}  # label -> class
+
+    def to_labels(self, category_ids: list[int]) -> list[int]:
+        """Category ids of a file -> labels. Raises KeyError for an id that no category has."""
+        return [self._label_of_id[i] for i in category_ids]
+
+    def to_category_id(self, label: int) -> int | None:
+        """Label -> category id; None for a label that stands for no category (a hole, or a spare class)."""
+        return self._id_of_label.get(label)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{category['id']} {category['name']}" for category in self.categories)
+
+
+class Data(NamedTuple):
+    """Both splits of a COCO folder, and what the labels mean."""
+
+    train: "CocoDetection"
+    val: "CocoDetection"
+    val_coco: dict
+    label_map: LabelMap
+    num_classes: int  # K of the network: that of the annotations, or more
+
+
+class Sample(NamedTuple):
+    """One augmented image with its objects."""
+
+    image: Tensor  # (3, H, W) float32, ImageNet-normalized
+    labels: Tensor  # (T,) int64
+    boxes_cxcywh: Tensor  # (T, 4) in [0, 1]
+    image_id: int
+    original_size_hw: tuple[int, int]
+
+
+class CocoDetection(Dataset):
+    """The images of one split with their boxes, held in packed arrays: workers share them without copying.
+
+    Args:
+        coco: a checked COCO dict (`read_coco`).
+        folder: where its images lie.
+        label_map: category ids -> labels.
+        choose_params: (original size_hw, random numbers) -> AugmentParams.
+        seed: first part of every image's random numbers.
+
+    Crowd regions are skipped; boxes are clipped to the image and dropped where nothing is left.
+    """
+
+    def __init__(
+        self,
+        coco: dict,
+        folder: Path,
+        label_map: LabelMap,
+        choose_params: ChooseParams,
+        seed: int,
+    ) -> None:
+        self.folder = folder
+        self.choose_params = choose_params
+        self.seed = seed
+        self.image_ids = np.array([image["id"] for image in coco["images"]], dtype=np.int64)
+        self.cache: ImageCache | None = None
+        self._sizes_hw = np.array([(image["height"], image["width"]) for image in coco["images"]], dtype=np.int64)
+        self._file_names = np.array([image["file_name"] for image in coco["images"]], dtype=np.str_)
+        index_of_id = {int(image_id): index for index, image_id in enumerate(self.image_ids)}
+        kept = [a for a in coco["annotations"] if not a.get("iscrowd", 0)]
+        owner = np.array([index_of_id[a["image_id"]] for a in kept], dtype=np.int64)
+        order = np.argsort(owner, kind="stable")
+        self._starts = np.searchsorted(owner[order], np.arange(len(self.image_ids) + 1))
+        self._labels = np.array(label_map.to_labels([a["category_id"] for a in kept]), dtype=np.int64)[order]
+        self._boxes_xywh = np.array([a["bbox"] for a in kept], dtype=np.float32).reshape(-1, 4)[order]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def path(self, index: int) -> Path:
+        """Return where the image file lies."""
+        return self.folder / str(self._file_names[index])
+
+    def keep_in_memory(self, scale: int, max_size: int) -> None:
+        """Decode each image only once, at the size at which it is evaluated. Raises UserError without memory for it."""
+        self.cache = ImageCache([self.size_hw(index) for index in range(len(self))], scale, max_size)
+
+    def target(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return labels (T,) and boxes_xyxy (T, 4) in pixels, as annotated."""
+        own = slice(self._starts[index], self._starts[index + 1])
+        return torch.from_numpy(self._labels[own]), xywh_to_xyxy(torch.from_numpy(self._boxes_xywh[own]))
+
+    def augment_params(self, key: Key) -> AugmentParams:
+        """Return crop, size and flip of an image in an epoch, from its size alone: nothing is read."""
+        epoch, index = key
+        return self.choose_params(self.size_hw(index), np.random.default_rng([self.seed, epoch, index]))
+
+    def size_hw(self, index: int) -> tuple[int, int]:
+        """Return the upright height and width in pixels, as annotated."""
+        height, width = self._sizes_hw[index]
+        return int(height), int(width)
+
+    def __getitem__(self, key: Key) -> Sample:
+        _, index = key
+        params, size_hw = self.augment_params(key), self.size_hw(index)
+        image = self.cache.read(index, self.path(index)) if self.cache else read_rgb(self.path(index), params.scale)
+        labels, boxes_xyxy = self.target(index)
+        boxes_xyxy, keep = apply_to_boxes(boxes_xyxy, params)
+        boxes_cxcywh = normalize_cxcywh(boxes_xyxy[keep], params.size_hw)
+        pixels = apply_to_image(image, params, size_hw)
+        return Sample(pixels, labels[keep], boxes_cxcywh, int(self.image_ids[index]), size_hw)
+
+
+def load_folder(
+    folder: Path,
+    layout: str,
+    train_params: ChooseParams,
+    val_params: ChooseParams,
+    seed: int,
+    num_classes: int | None = None,
+) -> Data:
+    """Both splits of a COCO folder, checked against their images and each other.
+
+    Args:
+        folder, layout: where, and which of `LAYOUTS`.
+        train_params, val_params: how images are resized and augmented.
+        seed: of the training images' random numbers.
+        num_classes: what the user expects; more than the annotations have is allowed, less is an error.
+
+    Raises UserError naming the file and what does not fit.
+    """
+    train_file, val_file, train_images, val_images = (folder / part for part in LAYOUTS[layout])
+    train_coco, val_coco = read_coco(train_file), read_coco(val_file)
+    label_map = LabelMap(train_coco["categories"], raw_ids=layout == "coco")
+    if LabelMap(val_coco["categories"]).categories != label_map.categories:
+        raise UserError(
+            f"{val_file}: its categories differ from those of {train_file}; they need the same ids and names"
+        )
+    if layout == "coco":
+        _check_raw_ids(train_file, label_map, num_classes or COCO_LABELS)
+    elif num_classes is not None and num_classes < label_map.num_classes:
+        raise UserError(
+            f"--num_classes {num_classes}: the annotations have {label_map.num_classes} classes: {label_map}"
+        )
+    for path, coco, images in ((train_file, train_coco, train_images), (val_file, val_coco, val_images)):
+        if not coco["images"]:
+            raise UserError(f"{path}: lists no images")
+        check_images(coco, images)
+    return Data(
+        train=CocoDetection(train_coco, train_images, label_map, train_params, seed),
+        val=CocoDetection(val_coco, val_images, label_map, val_params, seed),
+        val_coco=val_coco,
+        label_map=label_map,
+        num_classes=num_classes or label_map.num_classes,
+    )
+
+
+def _check_raw_ids(path: Path, label_map: LabelMap, num_classes: int) -> None:
+    """Raise UserError for category ids that are no labels: label `num_classes` is "no object"."""
+    wrong = [category for category in label_map.categories if not 0 <= category["id"] < num_classes]
+    if wrong:
+        named = ", ".join(f"{category['id']} {category['name']}" for category in wrong)
+        raise UserError(
+            f"{path}: --dataset_file coco takes category ids as labels, accepted: 0 to {num_classes - 1}; found "
+            f"{named}. --num_classes {max(c['id'] for c in wrong) + 1} makes room; --dataset_file custom takes any ids"
+        )

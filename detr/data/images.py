@@ -1,0 +1,147 @@
+"""Read any image upright, as 8-bit RGB. No torch."""
+
+import contextlib
+from collections.abc import Iterator
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from utils import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 178_956_970  # beyond that Pillow refuses a file as a decompression bomb
+_EXIF_ORIENTATION = 0x0112
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Header(NamedTuple):
+    """What the head of an image file says."""
+
+    size_hw: tuple[int, int]  # upright
+    orientation: int  # EXIF's: 1 where the pixels are stored upright, up to 8
+
+
+def read_header(path: Path) -> Header:
+    """Upright size and orientation. Raises UserError for what is not an image."""
+    with _opened(path) as image, _refused(path, "the image is damaged"):
+        return _header(image)
+
+
+def read_size_hw(path: Path) -> tuple[int, int]:
+    """Upright height and width in pixels, from the file's header. Raises UserError for what is not an image."""
+    return read_header(path).size_hw
+
+
+def read_rgb(path: Path, scale: float = 1.0) -> Image.Image:
+    """Read the whole image, turned upright as a viewer shows it, in 8-bit RGB.
+
+    Grayscale, palette, CMYK and 16-bit files are converted; transparent pixels become white. With a `scale` below 1 a
+    JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves at least this share of it, which is much faster.
+    Raises UserError for missing, truncated or unreadable files, and for more than `MAX_PIXELS`.
+    """
+    with _opened(path) as image, _refused(path, "the image is damaged"):
+        return _decoded(image, scale)
+
+
+def _header(image: Image.Image) -> Header:
+    width, height = image.size
+    orientation = _orientation(image)
+    size_hw = (width, height) if orientation in SIDEWAYS else (height, width)
+    return Header(size_hw, orientation)
+
+
+def _decoded(image: Image.Image, scale: float) -> Image.Image:
+    turn = _TURNS.get(_orientation(image))
+    if scale < 1:
+        image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))
+    image.load()
+    return _to_rgb(image if turn is None else image.transpose(turn))
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 (upright) to 8, of an image whose pixels have not been decoded."""
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+        return 1  # Pillow would decode all pixels, some 10 ms, in case that EXIF data lie behind them
+    orientation = image.getexif().get(_EXIF_ORIENTATION)
+    return orientation if orientation in _TURNS else 1
+
+
+def find_images(patterns: list[str]) -> list[Path]:
+    """Return the images among files, folders (not what is in folders in them) and globs, each once.
+
+    A file that is named may have any suffix; of what a folder or a glob holds, those of images are taken. Raises
+    UserError for what is neither, and when there are none.
+    """
+    found: list[Path] = []
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_file():
+            found.append(path)
+            continue
+        files = sorted(path.iterdir() if path.is_dir() else _globbed(path))
+        if not files and not path.is_dir():
+            raise UserError(f"--images {pattern}: no such file or folder, and as a glob nothing fits it")
+        found += [file for file in files if file.suffix.lower() in SUFFIXES]
+    if not found:
+        raise UserError(f"--images {', '.join(patterns)}: no images; accepted: {', '.join(SUFFIXES)}")
+    return list(dict.fromkeys(found))
+
+
+def _globbed(pattern: Path) -> list[Path]:
+    try:
+        return [*Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))]
+    except ValueError:  # no glob at all: `**.jpg`, say
+        return []
+
+
+def _opened(path: Path) -> Image.Image:
+    with _refused(path, "the image cannot be read"):
+        image = Image.open(path)
+        if image.format == "EPS":  # a program, which Pillow would hand to Ghostscript
+            raise UnidentifiedImageError
+        return image
+
+
+@contextlib.contextmanager
+def _refused(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever error a decoder meets a damaged or hostile file with into a UserError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such image") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: not an image that Pillow can read") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: more than {MAX_PIXELS:,} pixels; make the image smaller") from error
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: {what} ({reason})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(gray: np.ndarray) -> np.ndarray:
+    """(H, W) of 16 or 32 bits -> uint8. Files of more than 8 bits are taken as 16-bit unless they go beyond."""
+    gray = gray.astype(np.float64)
+    top = gray.max(initial=0)
+    full_scale = 255 if top <= 255 else 65535 if top <= 65535 else top
+    return (gray.clip(0) * (255 / full_scale)).round().astype(np.uint8)

@@ -1,0 +1,137 @@
+"""Which images make up a batch, and which batches a step of the optimizer."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from detr.data.transforms import AugmentParams
+from utils import UserError
+
+Key = tuple[int, int]  # (epoch, index of the image)
+
+
+class SizedImages(Protocol):
+    """What has to be known of the images: `dataset.CocoDetection` knows it."""
+
+    folder: Path
+
+    def __len__(self) -> int: ...
+
+    def size_hw(self, index: int) -> tuple[int, int]:
+        """Return height and width of an image in pixels."""
+
+    def augment_params(self, key: Key) -> AugmentParams:
+        """Return crop, size and flip of an image in an epoch."""
+
+
+class AspectRatioBatchSampler(Sampler[list[Key]]):
+    """Batches of (epoch, index) keys, images of similar aspect ratio together: less padding, and no batch of one wide
+    and one tall image. What the steps of an epoch consist of is a function of (seed, epoch) alone.
+
+    A step takes `accumulate` batches from each of `world_size` ranks, so that the images of a step are the same however
+    they are split.
+
+    Args:
+        images: whose sizes are to be batched.
+        batch_size: images per batch.
+        seed: of the shuffling; None sorts by aspect ratio instead and keeps every image (evaluation). When shuffling,
+            the images of an incomplete last step are left out, as in the reference, unless it is the only one.
+        grouped: False puts whatever comes next into a batch.
+        accumulate: batches per step and rank.
+        rank, world_size: which share of each step (of all batches in evaluation) is handed out here.
+
+    Raises UserError with fewer images than ranks.
+    """
+
+    POOL = 32  # batches' worth of shuffled images from which similar ones are picked: more saves little more padding
+
+    def __init__(
+        self,
+        images: SizedImages,
+        batch_size: int,
+        seed: int | None = None,
+        grouped: bool = True,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(images) < world_size and seed is not None:
+            raise UserError(f"{images.folder}: {len(images)} images are too few to share among {world_size} processes")
+        self.images = images
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.images_per_step = batch_size * accumulate * world_size
+        self.seed = seed
+        self.grouped = grouped
+        self.rank, self.world_size = rank, world_size
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
+        """Begin at a step of an epoch, both counted from 0."""
+        self.epoch, self.first_step = epoch, first_step
+
+    @property
+    def batches_on_every_rank(self) -> int:
+        """Batches of an evaluation that each rank has at least."""
+        return -(-len(self.images) // self.batch_size) // self.world_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of the optimizer in a whole epoch of training."""
+        return max(1, len(self.images) // self.images_per_step)
+
+    def __len__(self) -> int:
+        """Batches handed out here in a whole epoch."""
+        if self.seed is None:
+            return len(range(self.rank, -(-len(self.images) // self.batch_size), self.world_size))
+        steps = _chunks(np.arange(len(self.images)), self.images_per_step)[: self.steps_per_epoch]
+        return sum(-(-len(self._shard(step)) // self.batch_size) for step in steps)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        if self.seed is None:
+            order = np.arange(len(self.images))
+            if self.grouped:
+                order = np.array(sorted(order, key=lambda index: np.divide(*self.images.size_hw(index))))
+            batches = _chunks(order, self.batch_size)[self.rank :: self.world_size]
+            yield from ([(0, int(index)) for index in batch] for batch in batches)
+            return
+        for step in self._steps():
+            batches = _chunks(self._shard(step), self.batch_size)
+            yield from ([(self.epoch, int(index)) for index in batch] for batch in batches)
+
+    def _shard(self, step: np.ndarray) -> np.ndarray:
+        """What this rank has of a step."""
+        return np.array_split(step, self.world_size)[self.rank]
+
+    def _steps(self) -> Iterator[np.ndarray]:
+        """The images of each step of this epoch from `first_step` on."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.images))[: self.steps_per_epoch * self.images_per_step]
+        done = 0
+        for pool in _chunks(order, self.POOL * self.images_per_step):
+            places = rng.permutation(-(-len(pool) // self.images_per_step))
+            skipped, done = max(0, self.first_step - done), done + len(places)
+            if skipped < len(places):
+                steps = self._similar(pool) if self.grouped else _chunks(pool, self.images_per_step)
+                yield from (steps[place] for place in places[skipped:])
+
+    def _similar(self, indices: np.ndarray) -> list[np.ndarray]:
+        """Steps picked greedily: the first image that remains, and those that would be padded least beside it."""
+        sizes_hw = np.array([self.images.augment_params((self.epoch, int(index))).size_hw for index in indices])
+        remaining, steps = np.arange(len(indices)), []
+        while len(remaining):
+            first, rest = remaining[0], remaining[1:]
+            padded_hw = np.maximum(sizes_hw[first], sizes_hw[rest])
+            padding = 2 * padded_hw.prod(1) - sizes_hw[first].prod() - sizes_hw[rest].prod(1)
+            chosen = np.argsort(padding, kind="stable")[: self.images_per_step - 1]
+            steps.append(indices[np.append(first, rest[chosen])])
+            remaining = np.delete(rest, chosen)
+        return steps
+
+
+def _chunks(order: np.ndarray, size: int) -> list[np.ndarray]:
+    """Consecutive pieces of this size, the last one may be shorter."""
+    return [order[start : start + size] for start in range(0, len(order), size)]

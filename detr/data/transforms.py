@@ -1,0 +1,140 @@
+"""Augmentation and resizing (DETR, section 4 and appendix A.4): choose the parameters first, then resample once.
+
+`AugmentParams` are the crop of the original image, the size it is resized to, a horizontal flip and color factors. The
+paper's resize, crop, resize chain comes down to these too, so that every pixel is resampled only once.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Before a crop the shorter side is scaled to one of these, then 384 to 600 pixels are cut: shares of the largest scale.
+_CROP_RESIZE_SHARES = (400 / 800, 500 / 800, 600 / 800)
+_CROP_MIN_SHARE, _CROP_MAX_SHARE = 384 / 800, 600 / 800
+
+COLOR_OPS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)  # what color jitter changes
+
+
+class AugmentParams(NamedTuple):
+    """Crop, size, flip and colors of one image in one epoch."""
+
+    crop_xyxy: tuple[float, float, float, float]  # in pixels of the original image
+    size_hw: tuple[int, int]  # of the result
+    hflip: bool
+    color_factors: tuple[float, ...] = ()  # factors of `COLOR_OPS`, 1 changes nothing; empty for none of them
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the result per pixel of the original image, along the axis that keeps more."""
+        left, top, right, bottom = self.crop_xyxy
+        return max(self.size_hw[0] / (bottom - top), self.size_hw[1] / (right - left))
+
+
+def fitted_size_hw(size_hw: tuple[int, int], shorter: int, longest: int | None = None) -> tuple[int, int]:
+    """Return the size with the shorter side at `shorter` pixels, or less where the longer would exceed `longest`."""
+    low, high = min(size_hw), max(size_hw)
+    if longest is not None and high / low * shorter > longest:
+        shorter = max(1, round(longest * low / high))
+    longer = max(1, int(shorter * high / low))
+    return (shorter, longer) if size_hw[0] <= size_hw[1] else (longer, shorter)
+
+
+def evaluation_params(
+    size_hw: tuple[int, int], rng: np.random.Generator | None, scale: int, max_size: int
+) -> AugmentParams:
+    """Take the whole image, its shorter side at `scale` pixels; draws no random numbers."""
+    height, width = size_hw
+    return AugmentParams((0, 0, width, height), fitted_size_hw(size_hw, scale, max_size), hflip=False)
+
+
+def resize_params(
+    size_hw: tuple[int, int], rng: np.random.Generator, scales: list[int], max_size: int
+) -> AugmentParams:
+    """Take the whole image at a random scale, for training without augmentation beyond `--scales`."""
+    return evaluation_params(size_hw, None, int(rng.choice(scales)), max_size)
+
+
+def augment_params(
+    size_hw: tuple[int, int], rng: np.random.Generator, scales: list[int], max_size: int
+) -> AugmentParams:
+    """Draw parameters as in the paper: flipped half the time, cropped half the time, at a random scale.
+
+    The crop sizes of the paper (384 to 600 pixels at 800) follow the largest of `scales`.
+    """
+    hflip = bool(rng.random() < 0.5)
+    height, width = size_hw
+    crop_xyxy = (0.0, 0.0, float(width), float(height))
+    if rng.random() < 0.5:
+        crop_xyxy = _random_crop(size_hw, rng, max(scales))
+    left, top, right, bottom = crop_xyxy
+    cut_hw = (max(1, round(bottom - top)), max(1, round(right - left)))
+    return AugmentParams(crop_xyxy, fitted_size_hw(cut_hw, int(rng.choice(scales)), max_size), hflip)
+
+
+def jitter_params(
+    size_hw: tuple[int, int],
+    rng: np.random.Generator,
+    choose: Callable[[tuple[int, int], np.random.Generator], AugmentParams],
+    strength: float,
+) -> AugmentParams:
+    """Draw the parameters of `choose`, with brightness, contrast and saturation multiplied by up to 1 +- `strength`."""
+    params = choose(size_hw, rng)
+    return params._replace(
+        color_factors=tuple(rng.uniform(max(0.0, 1 - strength), 1 + strength, len(COLOR_OPS)).tolist())
+    )
+
+
+def _random_crop(size_hw: tuple[int, int], rng: np.random.Generator, scale: int) -> tuple[float, float, float, float]:
+    """Draw the crop of the paper, in pixels of the original image: resize, then cut a random rectangle."""
+    resized_hw = fitted_size_hw(size_hw, max(1, round(scale * rng.choice(_CROP_RESIZE_SHARES))))
+    least, most = max(1, round(scale * _CROP_MIN_SHARE)), max(1, round(scale * _CROP_MAX_SHARE))
+    cut_hw = [int(rng.integers(min(least, side), min(most, side) + 1)) for side in resized_hw]
+    top, left = (int(rng.integers(0, side - cut + 1)) for side, cut in zip(resized_hw, cut_hw, strict=True))
+    to_y, to_x = (original / resized for original, resized in zip(size_hw, resized_hw, strict=True))
+    return (left * to_x, top * to_y, (left + cut_hw[1]) * to_x, (top + cut_hw[0]) * to_y)
+
+
+def apply_to_image(image: Image.Image, params: AugmentParams, original_size_hw: tuple[int, int]) -> Tensor:
+    """Crop, resize and flip an RGB image for the network: (3, H, W) float32, ImageNet-normalized.
+
+    The image may have been decoded smaller than `original_size_hw`, in whose pixels the crop is.
+    """
+    height, width = params.size_hw
+    to_x, to_y = image.width / original_size_hw[1], image.height / original_size_hw[0]
+    left, top, right, bottom = params.crop_xyxy
+    crop = (left * to_x, top * to_y, min(right * to_x, image.width), min(bottom * to_y, image.height))
+    resized = image.resize((width, height), Image.Resampling.BILINEAR, box=crop)
+    if params.hflip:
+        resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for enhance, factor in zip(COLOR_OPS, params.color_factors, strict=False):
+        resized = enhance(resized).enhance(factor)
+    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous().float()
+    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
+    return pixels.div_(255).sub_(mean).div_(std)
+
+
+def apply_to_boxes(boxes_xyxy: Tensor, params: AugmentParams) -> tuple[Tensor, Tensor]:
+    """Boxes (T, 4) of the original image as the params shows them, in its pixels, and which remain.
+
+    Returns (T, 4) in pixels of the result, clipped to it, and (T,) bool, False where nothing of the box is left.
+    """
+    left, top, right, bottom = params.crop_xyxy
+    height, width = params.size_hw
+    scale_x, scale_y = width / (right - left), height / (bottom - top)
+    boxes_xyxy = (boxes_xyxy - boxes_xyxy.new_tensor([left, top, left, top])) * boxes_xyxy.new_tensor(
+        [scale_x, scale_y, scale_x, scale_y]
+    )
+    limit = boxes_xyxy.new_tensor([width, height, width, height])
+    boxes_xyxy = torch.minimum(boxes_xyxy.clamp(min=0), limit)
+    if params.hflip:
+        mirrored_left, mirrored_right = width - boxes_xyxy[:, 2], width - boxes_xyxy[:, 0]
+        boxes_xyxy = torch.stack((mirrored_left, boxes_xyxy[:, 1], mirrored_right, boxes_xyxy[:, 3]), dim=1)
+    keep = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(1)
+    return boxes_xyxy, keep

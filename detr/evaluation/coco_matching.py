@@ -1,0 +1,238 @@
+"""Match detections with ground truth: packed arrays and COCO's greedy matching. Numpy only.
+
+Shapes: G ground-truth objects, N detections, P pairs of both that overlap, T IoU thresholds. Images and classes are
+numbers into the sorted ids of the COCO file.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils import UserError
+
+MAX_DETECTIONS = 100  # of a class in an image; COCO counts no more
+BACKGROUND_IOU = 0.1  # below it a detection is on background (TIDE's threshold)
+TP_IOU = 0.5  # from here on a detection is a true positive
+UNMATCHED = -1  # in place of the number of a ground-truth object
+_PAIRS_AT_ONCE = 1 << 21  # bounds the memory that overlaps are computed in
+
+
+class GroundTruth(NamedTuple):
+    """Ground-truth objects, in the order of the file."""
+
+    image: np.ndarray  # (G,) int
+    label: np.ndarray  # (G,) int
+    boxes_xywh: np.ndarray  # (G, 4) float, pixels
+    area: np.ndarray  # (G,) float, square pixels; the outline's where the file has it
+    crowd: np.ndarray  # (G,) bool; regions that COCO ignores: detections in them count neither way
+
+
+class Detections(NamedTuple):
+    """Detections, class by class, the best first; equal scores in the order of images, then of the file."""
+
+    image: np.ndarray  # (N,) int
+    label: np.ndarray  # (N,) int
+    boxes_xywh: np.ndarray  # (N, 4) float, pixels
+    score: np.ndarray  # (N,) float in [0, 1]
+    rank: np.ndarray  # (N,) int, how many of the same class and image are better
+    index: np.ndarray  # (N,) int, position in the results
+
+
+class Pairs(NamedTuple):
+    """Pairs of a detection and a ground-truth object of the same image that overlap."""
+
+    detection: np.ndarray  # (P,) int
+    gt: np.ndarray  # (P,) int
+    iou: np.ndarray  # (P,) float; for a crowd region the share of the detection inside it
+
+    def where(self, kept: np.ndarray) -> "Pairs":
+        """Return some of the pairs, by a mask or by indices."""
+        return Pairs(*(field[kept] for field in self))
+
+
+def pack_gt(coco: dict) -> GroundTruth:
+    """Pack the annotations of a COCO dict."""
+    annotations = coco["annotations"]
+    boxes_xywh = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+    areas = [a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations]
+    return GroundTruth(
+        _numbers(coco["images"], annotations, "image_id"),
+        _numbers(coco["categories"], annotations, "category_id"),
+        boxes_xywh,
+        np.array(areas, dtype=np.float64),
+        np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
+    )
+
+
+def pack_detections(coco: dict, results: list[dict]) -> Detections:
+    """Pack checked entries of COCO's results format; those beyond `MAX_DETECTIONS` are left out."""
+    image = _numbers(coco["images"], results, "image_id")
+    label = _numbers(coco["categories"], results, "category_id")
+    boxes_xywh = np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4)
+    score = np.array([r["score"] for r in results], dtype=np.float64)
+    rank = rank_within(image * len(coco["categories"]) + label, score)
+    # Among equal scores COCO counts the image with the smaller id first.
+    order = np.lexsort((rank, image, -score, label))
+    order = order[rank[order] < MAX_DETECTIONS]
+    return Detections(image[order], label[order], boxes_xywh[order], score[order], rank[order], order)
+
+
+def _numbers(listed: list[dict], entries: list[dict], key: str) -> np.ndarray:
+    number_of_id = {i: number for number, i in enumerate(sorted(entry["id"] for entry in listed))}
+    return np.array([number_of_id[entry[key]] for entry in entries], dtype=np.int64)
+
+
+def rank_within(group: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Return (N,) how many of the same group come before each: better ones, and equal ones that stand earlier."""
+    order = np.lexsort((-score, group))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - np.searchsorted(group[order], group[order])
+    return rank
+
+
+def check_results(results: object, coco: dict, path: Path) -> list[dict]:
+    """Check detections read from a file. Raises UserError that names the first entry that is not of this dataset."""
+    if not isinstance(results, list):
+        raise UserError(f"{path}: not detections; a list in COCO's results format is needed")
+    image_ids = {image["id"] for image in coco["images"]}
+    category_ids = {category["id"] for category in coco["categories"]}
+    for number, entry in enumerate(results):
+        try:
+            is_known = entry["image_id"] in image_ids, entry["category_id"] in category_ids
+            values = [float(entry["score"]), *map(float, entry["bbox"])]
+        except (KeyError, TypeError, ValueError) as error:
+            needed = "image_id, category_id, bbox of four numbers and score are needed"
+            raise UserError(f"{path}: entry {number} is not a detection; {needed}") from error
+        if not all(is_known):
+            what = "image_id" if not is_known[0] else "category_id"
+            raise UserError(
+                f"{path}: entry {number} has {what} {entry[what]}, which the annotations do not list; they are not "
+                "those it was made with"
+            )
+        if len(values) != 5 or not all(map(math.isfinite, values)) or not 0 <= values[0] <= 1:
+            raise UserError(
+                f"{path}: entry {number} has bbox {entry['bbox']} and score {entry['score']}; four finite numbers and "
+                "a score between 0 and 1 are needed"
+            )
+    return results
+
+
+def overlapping_pairs(gt: GroundTruth, detections: Detections) -> Pairs:
+    """Return all pairs of the same image, of whatever classes, that overlap by at least `BACKGROUND_IOU`."""
+    parts = [pairs.where(pairs.iou >= BACKGROUND_IOU) for pairs in _pairs_in_parts(gt, detections)]
+    return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _pairs_in_parts(gt: GroundTruth, detections: Detections) -> Iterator[Pairs]:
+    by_image = np.argsort(gt.image, kind="stable")
+    first = np.searchsorted(gt.image[by_image], detections.image, "left")
+    count = np.searchsorted(gt.image[by_image], detections.image, "right") - first
+    end = np.cumsum(count)
+    part = np.append(0, end)[:-1] // _PAIRS_AT_ONCE  # the part that each detection belongs to
+    for number in range(int(part[-1]) + 1 if len(part) else 1):
+        own = np.flatnonzero(part == number)
+        detection = np.repeat(own, count[own])
+        place = np.arange(len(detection)) - np.repeat(np.cumsum(count[own]) - count[own], count[own])
+        row = by_image[np.repeat(first[own], count[own]) + place]
+        boxes = detections.boxes_xywh[detection], gt.boxes_xywh[row]
+        yield Pairs(detection, row, iou_rowwise(*boxes, gt.crowd[row]))
+
+
+def iou_rowwise(boxes_xywh: np.ndarray, other_xywh: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """Return (P,) the IoU of boxes row by row, in COCO's order of operations; where `crowd`, the share of the first."""
+    ends, other_ends = boxes_xywh[:, :2] + boxes_xywh[:, 2:], other_xywh[:, :2] + other_xywh[:, 2:]
+    sides = np.minimum(ends, other_ends) - np.maximum(boxes_xywh[:, :2], other_xywh[:, :2])
+    intersection = np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
+    area, other_area = boxes_xywh[:, 2] * boxes_xywh[:, 3], other_xywh[:, 2] * other_xywh[:, 3]
+    union = np.where(crowd, area, area + other_area - intersection)
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0)
+
+
+def match(
+    pairs: Pairs, rank: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, iou_thresholds: np.ndarray
+) -> np.ndarray:
+    """Return (T, N) the object each detection is matched with, or `UNMATCHED`: COCO's greedy matching.
+
+    The best detection chooses first. It takes the free object that it overlaps most, an ignored one only where no other
+    is free; a crowd region can be matched again and again.
+
+    Args:
+        pairs: which may be matched: of the same class, say.
+        rank: (N,) when each detection may choose; two of the same rank must have no object in common.
+        ignored: (G,) bool, objects that do not count.
+        crowd: (G,) bool, those of them that may be matched again and again.
+        iou_thresholds: (T,) the least overlap.
+    """
+    matched = np.full((len(iou_thresholds), len(rank)), UNMATCHED, dtype=np.int64)
+    taken = np.zeros((len(iou_thresholds), len(ignored)), dtype=bool)
+    pairs = pairs.where(pairs.iou >= iou_thresholds.min())
+    # The later, the better a pair is for its detection; between equals COCO takes the later object.
+    order = np.lexsort((pairs.gt, pairs.iou, ~ignored[pairs.gt], pairs.detection, rank[pairs.detection]))
+    pairs = pairs.where(order)
+    turns = rank[pairs.detection]
+    for begin in np.flatnonzero(np.diff(turns, prepend=UNMATCHED)):
+        end = np.searchsorted(turns, turns[begin], "right")
+        rows = pairs.gt[begin:end]
+        free = (pairs.iou[begin:end] >= iou_thresholds[:, None]) & (crowd[rows] | ~taken[:, rows])
+        first = np.flatnonzero(np.diff(pairs.detection[begin:end], prepend=UNMATCHED))
+        best = np.maximum.reduceat(np.where(free, np.arange(begin, end), UNMATCHED), first, axis=1)
+        level, column = np.nonzero(best != UNMATCHED)
+        chosen = best[level, column]
+        taken[level, pairs.gt[chosen]] = True
+        matched[level, pairs.detection[chosen]] = pairs.gt[chosen]
+    return matched
+
+
+TP, FP, IGNORED = 1, 0, -1  # outcomes of a detection
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # to the last bit as COCO has them
+_WHOLE_RANGE = 1e10
+AREAS = {
+    "all": (0.0, _WHOLE_RANGE),
+    "small": (0.0, 32.0**2),
+    "medium": (32.0**2, 96.0**2),
+    "large": (96.0**2, _WHOLE_RANGE),
+}  # square pixels, both ends included
+
+
+class Matches(NamedTuple):
+    """Matched detections and ground truth: what every metric is computed from."""
+
+    names: list[str]  # of the K classes
+    images: int
+    gt: GroundTruth
+    detections: Detections
+    pairs: Pairs
+    outcome: dict[str, np.ndarray]  # area -> (T, N) int8, one of TP, FP, IGNORED at each of IOU_THRESHOLDS
+    counted: dict[str, np.ndarray]  # area -> (G,) bool, objects that count as ground truth
+    matched: np.ndarray  # (N,) int, the object that each is matched with at TP_IOU in area "all", or UNMATCHED
+
+    def slice_of(self, label: int) -> slice:
+        """Return where the detections of a class stand."""
+        return slice(*np.searchsorted(self.detections.label, [label, label + 1]))
+
+    def count_gt(self, label: int, area: str = "all") -> int:
+        """Return how many ground-truth objects a class has."""
+        return int((self.counted[area] & (self.gt.label == label)).sum())
+
+
+def match_all(coco: dict, results: list[dict]) -> Matches:
+    """Match detections in COCO's results format, checked ones, with the annotations of a COCO dict as COCOeval does."""
+    gt, detections = pack_gt(coco), pack_detections(coco, results)
+    pairs = overlapping_pairs(gt, detections)
+    same_class = pairs.where(gt.label[pairs.gt] == detections.label[pairs.detection])
+    detection_area = detections.boxes_xywh[:, 2] * detections.boxes_xywh[:, 3]
+    outcome, counted = {}, {}
+    for area, (least, most) in AREAS.items():
+        counted[area] = ~gt.crowd & (gt.area >= least) & (gt.area <= most)
+        matched_gt = match(same_class, detections.rank, ~counted[area], gt.crowd, IOU_THRESHOLDS)
+        is_outside = (detection_area < least) | (detection_area > most)
+        is_tp = np.append(counted[area], False)[matched_gt]  # the last is UNMATCHED's
+        is_ignored = np.where(matched_gt == UNMATCHED, is_outside, ~is_tp)
+        outcome[area] = np.where(is_ignored, IGNORED, is_tp).astype(np.int8)
+        if area == "all":
+            matched = matched_gt[0]
+    names = [c["name"] for c in sorted(coco["categories"], key=lambda category: category["id"])]
+    return Matches(names, len(coco["images"]), gt, detections, pairs, outcome, counted, matched)

@@ -1,0 +1,68 @@
+"""Every number about a run, from its detections and the annotations alone. Numpy only.
+
+`measure` gives plain values: what is not defined (a class without objects, the AP of nothing) is None, never NaN.
+"""
+
+from detr.evaluation import bootstrap
+from detr.evaluation.calibration import THRESHOLDS, at_thresholds, best_threshold, calibration, scored
+from detr.evaluation.coco_matching import IOU_THRESHOLDS, MAX_DETECTIONS, Matches, match_all
+from detr.evaluation.coco_metrics import RECALLS, Curves, class_numbers, coco_numbers, curves
+from detr.evaluation.error_analysis import confusion, find_errors, summarize_errors
+
+FALLBACK_THRESHOLD = 0.5  # where no best one is known, or nothing right is found
+
+
+def measure(coco: dict, results: list[dict], threshold: float | None = None) -> dict:
+    """All metrics of a run.
+
+    Args:
+        coco: the annotations, a COCO dict.
+        results: detections in COCO's results format, checked by `matching.check_results`; may be empty.
+        threshold: the lowest score that confusion and mistakes are counted from; None takes that of the best F1.
+    """
+    matches = match_all(coco, results)
+    whole, everything = curves(matches), scored(matches)
+    best = best_threshold(everything)
+    if threshold is None:
+        threshold = FALLBACK_THRESHOLD if best["threshold"] is None else best["threshold"]
+    return {
+        "images": matches.images,
+        "objects": everything.objects,
+        "detections": len(results),
+        "coco": coco_numbers(matches, whole),
+        "interval": {
+            **bootstrap.intervals(matches),
+            "level": bootstrap.LEVEL,
+            "resamples": bootstrap.RESAMPLES,
+            "seed": bootstrap.SEED,
+        },
+        "max_detections": MAX_DETECTIONS,
+        "iou_thresholds": [round(value, 2) for value in IOU_THRESHOLDS.tolist()],
+        "recalls": [round(value, 2) for value in RECALLS.tolist()],
+        "thresholds": THRESHOLDS.tolist(),
+        "overall": {"best": best, **at_thresholds(everything)},
+        "classes": _measure_classes(coco, matches, whole),
+        "threshold": threshold,
+        "confusion": confusion(matches, threshold),
+        "mistakes": summarize_errors(matches, find_errors(matches), threshold),
+        "calibration": calibration(everything),
+    }
+
+
+def _measure_classes(coco: dict, matches: Matches, whole: Curves) -> list[dict]:
+    """Per class, in the order of their ids, which is that of the confusion matrix."""
+    classes = []
+    for label, category in enumerate(sorted(coco["categories"], key=lambda category: category["id"])):
+        these = scored(matches, label)
+        classes.append(
+            {
+                "id": category["id"],
+                "name": category["name"],
+                "objects": these.objects,
+                **class_numbers(whole, label),
+                "best": best_threshold(these),
+                **at_thresholds(these),
+                "precision_at_recall": whole.precision[:, label].tolist() if these.objects else None,
+            }
+        )
+    return classes

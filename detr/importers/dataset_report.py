@@ -1,0 +1,188 @@
+"""Measure a data set before it is written: what is in each split, what is there twice, what was changed. No torch."""
+
+import filecmp
+from collections import Counter
+from dataclasses import asdict
+from typing import NamedTuple
+
+import numpy as np
+
+from detr.importers.class_names import similar_classes
+from detr.importers.dataset_text import warnings_of
+from detr.importers.duplicates import find_alikes, repeated_boxes
+from detr.importers.splits import Split
+
+SMALL_SIDE, LARGE_SIDE = 32, 96  # pixels; COCO's bounds of small, medium and large are the squares of these
+TINY_SIDE = 16  # pixels: half a cell of DETR's feature map
+_EXAMPLES = 5
+
+
+class TrainingSizes(NamedTuple):
+    """How images will be seen: the shorter sides trained at, the longest side, in pixels, and the object queries."""
+
+    scales: tuple[int, ...]
+    max_size: int
+    num_queries: int
+
+
+class PackedObjects(NamedTuple):
+    """The boxes of one split, crowd regions left out (T of them)."""
+
+    owners: np.ndarray  # (T,) position of the image
+    classes: np.ndarray  # (T,) position of the category
+    boxes_xywh: np.ndarray  # (T, 4) in pixels
+    areas: np.ndarray  # (T,) in pixels of the image: the outline's where it is known, as COCO's evaluation takes it
+    sizes_hw: np.ndarray  # (N, 2) of the N images
+
+
+def pack_objects(coco: dict) -> PackedObjects:
+    """A COCO dict's objects in packed arrays."""
+    index_of = {image["id"]: index for index, image in enumerate(coco["images"])}
+    class_of = {category["id"]: index for index, category in enumerate(coco["categories"])}
+    kept = [a for a in coco["annotations"] if not a.get("iscrowd", 0)]
+    boxes_xywh = np.array([a["bbox"] for a in kept], dtype=np.float64).reshape(-1, 4)
+    return PackedObjects(
+        np.array([index_of[a["image_id"]] for a in kept], dtype=np.int64),
+        np.array([class_of[a["category_id"]] for a in kept], dtype=np.int64),
+        boxes_xywh,
+        np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in kept], dtype=np.float64),
+        np.array([(image["height"], image["width"]) for image in coco["images"]], dtype=np.float64).reshape(-1, 2),
+    )
+
+
+def describe(splits: dict[str, Split], training: TrainingSizes) -> dict:
+    """The report of a data set: plain numbers, names and sentences, as they go to report.json.
+
+    Args:
+        splits: "train" and "val", with the same categories.
+        training: what the boxes are held against.
+    """
+    report = {
+        "training": {**training._asdict(), "scales": list(training.scales)},
+        "splits": {name: _describe_split(split, training) for name, split in splits.items()},
+        **_describe_alikes(splits),
+        "similar_classes": _describe_similar_classes(splits),
+    }
+    return {**report, "warnings": warnings_of(report)}
+
+
+def _describe_split(split: Split, training: TrainingSizes) -> dict:
+    coco, objects = split.coco, pack_objects(split.coco)
+    per_image = np.bincount(objects.owners, minlength=len(coco["images"]))
+    per_class = np.bincount(objects.classes, minlength=len(coco["categories"]))
+    names = [image["file_name"] for image in coco["images"]]
+    return {
+        "images": len(names),
+        "images_without_objects": int((per_image == 0).sum()),
+        "objects": len(objects.owners),
+        "crowd_regions": len(coco["annotations"]) - len(objects.owners),
+        "objects_per_class": {c["name"]: int(n) for c, n in zip(coco["categories"], per_class, strict=True)},
+        "objects_per_image": _describe_counts(per_image, names, training.num_queries),
+        **_describe_sizes(objects, training),
+        "box_shapes": _describe_shapes(objects.boxes_xywh),
+        "repeated_boxes": _describe_repeated(objects, names),
+        "notes": [{"what": what, **asdict(note)} for what, note in split.notes.items()],
+    }
+
+
+def _describe_counts(per_image: np.ndarray, names: list[str], num_queries: int) -> dict:
+    return {
+        "mean": round(float(per_image.mean()), 2) if len(names) else 0.0,
+        "most": int(per_image.max(initial=0)),
+        "fullest_image": names[per_image.argmax()] if len(names) else None,
+        "images_over_queries": int((per_image > num_queries).sum()),
+    }
+
+
+def training_scale(sizes_hw: np.ndarray, shorter: int, longest: int) -> np.ndarray:
+    """Pixels of the training image per pixel of the photograph, for images (N, 2)."""
+    return np.minimum(shorter / sizes_hw.min(1), longest / sizes_hw.max(1))
+
+
+def _describe_sizes(objects: PackedObjects, training: TrainingSizes) -> dict:
+    """Objects by COCO's sizes, in the photographs and as the network sees them at its smallest and largest scale."""
+    shorter = sorted({min(training.scales), max(training.scales)})
+    seen = {
+        s: objects.areas * training_scale(objects.sizes_hw, s, training.max_size)[objects.owners] ** 2 for s in shorter
+    }
+    return {
+        "box_sizes": {
+            "in the photographs": _by_size(objects.areas),
+            **{f"at shorter side {side}": _by_size(areas) for side, areas in seen.items()},
+        },
+        "tiny_boxes": int((seen[shorter[-1]] < TINY_SIDE**2).sum()),
+    }
+
+
+def _by_size(areas: np.ndarray) -> dict[str, int]:
+    small, large = int((areas < SMALL_SIDE**2).sum()), int((areas >= LARGE_SIDE**2).sum())
+    return {"small": small, "medium": len(areas) - small - large, "large": large}
+
+
+def _describe_shapes(boxes_xywh: np.ndarray) -> dict[str, int]:
+    wide = int((boxes_xywh[:, 2] > 2 * boxes_xywh[:, 3]).sum())
+    tall = int((boxes_xywh[:, 3] > 2 * boxes_xywh[:, 2]).sum())
+    return {"wider than 2:1": wide, "in between": len(boxes_xywh) - wide - tall, "taller than 1:2": tall}
+
+
+def _describe_repeated(objects: PackedObjects, names: list[str]) -> dict:
+    groups = objects.owners * (objects.classes.max(initial=0) + 1) + objects.classes
+    repeated = np.flatnonzero(repeated_boxes(groups, objects.boxes_xywh))
+    return {
+        "count": len(repeated),
+        "examples": [
+            f"{names[objects.owners[i]]} at {', '.join(f'{v:.0f}' for v in objects.boxes_xywh[i])}"
+            for i in repeated[:_EXAMPLES]
+        ],
+    }
+
+
+def _describe_alikes(splits: dict[str, Split]) -> dict:
+    """Images that are there twice: within each split, and validation images that are training images too."""
+    both = (splits["train"], splits["val"])
+    names = [f"{name}/{image['file_name']}" for name in ("train", "val") for image in splits[name].coco["images"]]
+    origins = [path for split in both for path in split.origins]
+    train_count = len(splits["train"].origins)
+    earlier, in_training = find_alikes(np.concatenate([split.thumbnails for split in both]), train_count)
+    repeats, leaks = _pairs(earlier), _pairs(in_training)
+    identical = {pair for pair in leaks if filecmp.cmp(*(origins[i] for i in pair), shallow=False)}
+    return {
+        "repeated_images": {
+            "train": _describe_pairs([pair for pair in repeats if pair[0] < train_count], names),
+            "val": _describe_pairs([pair for pair in repeats if pair[0] >= train_count], names),
+        },
+        "validation_images_in_training": {
+            **_describe_pairs(sorted(leaks, key=lambda pair: pair not in identical), names),
+            "identical": len(identical),
+        },
+    }
+
+
+def _describe_similar_classes(splits: dict[str, Split]) -> dict:
+    """Classes whose names may be meant to be one, with an image of the rarer."""
+    counts: Counter[str] = Counter()
+    image_of: dict[str, str] = {}
+    for name, split in splits.items():
+        files = {image["id"]: image["file_name"] for image in split.coco["images"]}
+        classes = {category["id"]: category["name"] for category in split.coco["categories"]}
+        for annotation in split.coco["annotations"]:
+            label = classes[annotation["category_id"]]
+            counts[label] += 1
+            image_of.setdefault(label, f"{name}/{files[annotation['image_id']]}")
+    pairs = similar_classes(counts)
+    return {
+        "count": len(pairs),
+        "examples": [
+            f"{rare} ({counts[rare]}, in {image_of[rare]}) and {common} ({counts[common]})"
+            for rare, common in pairs[:_EXAMPLES]
+        ],
+    }
+
+
+def _pairs(partners: np.ndarray) -> list[tuple[int, int]]:
+    """(image, the one it looks like) of those that have one."""
+    return [(image, partner) for image, partner in enumerate(partners.tolist()) if partner < len(partners)]
+
+
+def _describe_pairs(pairs: list[tuple[int, int]], names: list[str]) -> dict:
+    return {"count": len(pairs), "examples": [f"{names[a]} = {names[b]}" for a, b in pairs[:_EXAMPLES]]}

@@ -1,0 +1,45 @@
+"""What an import clips, drops or skips, counted for its report. No torch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+POINT = "points, which have no box, skipped"
+CLIPPED = "regions clipped to the image"
+OUTSIDE = "regions outside the image dropped"
+ZERO = "regions without width or height dropped"
+LINE = "outlines without area replaced by their box"
+UNLABELLED = "regions without a class left out (--skip_unlabelled)"
+OTHER = "regions of class {} left out (--categories)"
+SEVERAL = "regions with several checked boxes taken by --checked"
+BAD = "unusable images left out (--skip_bad_images)"
+TURNED = "EXIF-rotated photographs annotated as stored, regions turned upright"
+UNSURE = "EXIF-rotated photographs annotated as stored or as shown, taken as shown: look at them"
+
+EXAMPLES = 5
+
+
+@dataclass
+class Note:
+    """One thing that was done."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)  # "image" or "image, region key"; the first few
+
+
+class Notes(dict[str, Note]):
+    """What was clipped, dropped or skipped in one split, by category: a few words on what, and what was done."""
+
+    def add(self, remarks: Iterable[tuple[str, str]]) -> None:
+        """Count remarks, each a category and where it was."""
+        for category, where in remarks:
+            note = self.setdefault(category, Note())
+            note.count += 1
+            if len(note.examples) < EXAMPLES:
+                note.examples.append(where)
+
+    def lines(self) -> list[str]:
+        """A line per category, most frequent first."""
+        return [
+            f"{category}: {note.count} ({'; '.join(note.examples)}{'; ...' if note.count > EXAMPLES else ''})"
+            for category, note in sorted(self.items(), key=lambda item: -item[1].count)
+        ]

@@ -1,0 +1,80 @@
+"""Imported data: a checked COCO dict per split with its image files, and which image goes to which split. No torch."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from detr.importers.notes import Notes
+from utils import UserError, pluralize
+
+
+class Split(NamedTuple):
+    """What is imported for training, or for validation."""
+
+    coco: dict
+    origins: list[Path]  # the file of each of `coco["images"]`
+    notes: Notes
+    thumbnails: np.ndarray  # (images, 16, 18) uint8, as `thumbnails.look_at` makes them
+
+
+def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: float, seed: int) -> list[bool]:
+    """For each image, whether it is for validation.
+
+    A hash of name and seed says so: an image added later moves none of the others. Only where training would lack a
+    class, validation one that two images have, or either any image, are those moved whose hash is nearest to the limit.
+
+    Args:
+        names: file names, each once.
+        classes: the category ids of each image's objects.
+        fraction: share of the images that is for validation, between 0 and 1.
+        seed: another one gives another split.
+
+    Raises UserError for less than two images.
+    """
+    if len(names) < 2:
+        raise UserError(
+            f"{pluralize(len(names), 'image')} cannot be divided into training and validation; at least 2 are needed"
+        )
+    shares = [_share(name, seed) for name in names]
+    in_val = [share < fraction for share in shares]
+    counts = {
+        side: Counter(c for i, found in enumerate(classes) if in_val[i] is side for c in found)
+        for side in (False, True)
+    }
+    order = sorted(range(len(names)), key=lambda index: shares[index])
+    having: dict[int, list[int]] = defaultdict(list)  # images with a class, by share
+    for index in order:
+        for category in classes[index]:
+            having[category].append(index)
+
+    def move(candidates: Sequence[int], to_val: bool, is_spared: bool) -> bool:
+        """Move the first candidate from the other side, sparing those whose class would vanish there."""
+        for index in candidates:
+            if in_val[index] is not to_val and not (
+                is_spared and any(counts[not to_val][category] == 1 for category in classes[index])
+            ):
+                in_val[index] = to_val
+                counts[not to_val].subtract(classes[index])
+                counts[to_val].update(classes[index])
+                return True
+        return False
+
+    for category in sorted(having):
+        if not counts[False][category]:
+            move(having[category][::-1], to_val=False, is_spared=False)
+    for category in sorted(having):
+        if not counts[True][category] and len(having[category]) > 1:
+            move(having[category], to_val=True, is_spared=True)
+    for to_val, candidates in ((True, order), (False, order[::-1])):
+        if to_val not in in_val:
+            _ = move(candidates, to_val, is_spared=True) or move(candidates, to_val, is_spared=False)
+    return in_val
+
+
+def _share(name: str, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

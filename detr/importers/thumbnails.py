@@ -1,0 +1,48 @@
+"""Decode every image once, as small as its format allows: which can be read, and how each looks. No torch."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from detr.data.images import Header, read_header, read_rgb
+from utils import UserError
+
+_SIZE_HW = (16, 18)
+_DECODED_SIDE = 64  # pixels: enough to average from, and an eighth of most photographs
+
+
+class Look(NamedTuple):
+    """What is known of an image once it has been decoded."""
+
+    header: Header
+    thumbnail: np.ndarray  # (16, 18) uint8, cells of grey
+
+
+def look_at(paths: Sequence[Path], on_image: Callable[[], None] = lambda: None) -> Iterator[Look | UserError]:
+    """Decode images, in parallel; for one that cannot be read to its end the error. `on_image` is called after each."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside Python's lock
+        try:
+            for found in pool.map(_look_at_one, paths):
+                on_image()
+                yield found
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C should not wait for ten thousand images
+
+
+def stacked(looks: Iterable[Look]) -> np.ndarray:
+    """The thumbnails of N images, (N, 16, 18) uint8."""
+    return np.array([look.thumbnail for look in looks], dtype=np.uint8).reshape(-1, *_SIZE_HW)
+
+
+def _look_at_one(path: Path) -> Look | UserError:
+    try:
+        header = read_header(path)
+        image = read_rgb(path, scale=_DECODED_SIDE / min(header.size_hw))
+    except UserError as error:
+        return error
+    return Look(header, np.asarray(image.convert("L").resize(_SIZE_HW[::-1], Image.Resampling.BOX)))

@@ -1,0 +1,127 @@
+"""Find annotation files and images, never outside the folders that were given. No torch."""
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote
+
+from detr.importers.via.reader import format_of, parse
+from utils import UserError, join_names
+
+_SUFFIXES = (".json", ".csv")
+
+
+def find_annotation_file(folder: Path) -> Path:
+    """The one annotation file of a folder, told by content. Raises UserError when there is none, or several."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected train/ and val/, each with images and a VIA file")
+    candidates = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    # Of a single one its reader says best what is wrong, if anything is.
+    found = candidates if len(candidates) == 1 else [path for path in candidates if _is_annotation_file(path)]
+    if len(found) != 1:
+        names = join_names(path.name for path in found or candidates) or "none"
+        raise UserError(
+            f"{folder}: expected one annotation file (*.json or *.csv), or train/ and val/ with one in each, "
+            f"found {names}{'' if found or not candidates else ', which are no VIA files'}"
+        )
+    if not found[0].resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{found[0]} is a link that leads out of the folder; name the file itself")
+    return found[0]
+
+
+def _is_annotation_file(path: Path) -> bool:
+    try:
+        return format_of(parse(path)) is not None
+    except UserError:
+        return False
+
+
+class ImageFolder:
+    """The images below a folder, found by the names that annotation files give them."""
+
+    def __init__(self, root: Path, left_out: Path | None = None) -> None:
+        """Args: the folder; a folder in it that is not searched."""
+        self._root, self._left_out = root, left_out
+        self._real_folder = lru_cache(Path.resolve)  # each link on the way is looked up once, not once per image
+        self._by_name: dict[str, list[Path]] | None = None  # filled when the first image is not where its name says
+
+    def find(self, name: str) -> tuple[Path, Path]:
+        """The file of an image, as it was found and with links followed.
+
+        Of an address, or a path that is not below the folder, the last part counts. The case of the extension does not
+        matter, and subfolders are searched. Raises UserError that goes on where a message has named the image: there is
+        none, there are several, or the name or a link leads out of the folder.
+        """
+        if "://" in name:
+            name = unquote(name.partition("://")[2])
+        parts = [part for part in re.split(r"[/\\]", re.sub(r"^/*[A-Za-z]:", "", name)) if part not in ("", ".")]
+        if ".." in parts:
+            raise UserError(": the name leads out of the folder; accepted: a plain name, or one with folders")
+        if not parts or len(os.fsencode(parts[-1])) > 255 or any("\0" in part for part in parts):
+            raise UserError(": no such image")
+        path = self._root.joinpath(*parts)
+        if not _is_file(path):
+            path = self._search(parts)
+        real = path.resolve() if path.is_symlink() else self._real_folder(path.parent) / path.name
+        if not real.is_relative_to(self._real_folder(self._root)):
+            raise UserError(": a link that leads out of the folder; accepted: a file in it")
+        return path, real
+
+    def _search(self, parts: list[str]) -> Path:
+        if self._by_name is None:
+            self._by_name = self._index()
+        found = self._by_name.get(_key(parts[-1]), [])
+        if len(found) > 1:  # of cam1/a.jpg and cam2/a.jpg the name photos/cam2/a.jpg means the second
+            alike = [_common_tail(path.parts[:-1], parts[:-1]) for path in found]
+            found = [path for path, count in zip(found, alike, strict=True) if count == max(alike)]
+            found = [path for path in found if path.name == parts[-1]] or found
+        if not found:
+            raise UserError(": no such image")
+        if len(found) > 1:
+            raise UserError(
+                f": several files have this name: {join_names(str(path) for path in found)}; keep one of them"
+            )
+        return found[0]
+
+    def _index(self) -> dict[str, list[Path]]:
+        found = defaultdict(list)
+        for folder, folders, files in os.walk(self._root):
+            here = Path(folder)
+            folders[:] = sorted(
+                name
+                for name in folders
+                if not name.startswith(".") and not (self._left_out and _is_same(here / name, self._left_out))
+            )
+            for name in sorted(files):
+                if _is_file(here / name):
+                    found[_key(name)].append(here / name)
+        return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a part of the name is too long
+        return False
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve()
+
+
+def _key(name: str) -> str:
+    """What two spellings of a file's name share: letters with accents may be one character or two."""
+    stem, dot, extension = unicodedata.normalize("NFC", name).rpartition(".")
+    return f"{stem}{dot}{extension.lower()}"
+
+
+def _common_tail(one: tuple[str, ...], other: list[str]) -> int:
+    count = 0
+    for a, b in zip(reversed(one), reversed(other), strict=False):
+        if a != b:
+            break
+        count += 1
+    return count

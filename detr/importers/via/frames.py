@@ -1,0 +1,47 @@
+"""Photographs that EXIF turns: were their regions drawn upright, or in the frame of the stored pixels? No torch.
+
+Browsers, and VIA in them, have shown photographs upright since about 2020; older ones showed the pixels as stored.
+"""
+
+from detr.data.images import SIDEWAYS
+from detr.importers.via.clip import box_of
+from detr.importers.via.record import AnnotatedImage, Point, Region
+
+_TOLERANCE = 1.02  # regions may leave the image a little in any frame
+
+
+def fits(image: AnnotatedImage, width: float, height: float) -> bool:
+    """Whether all regions of an image lie in a frame, give or take a little."""
+    for region in image.regions:
+        left, top, right, bottom = box_of(region.points_xy)
+        if left < width - width * _TOLERANCE or top < height - height * _TOLERANCE:
+            return False
+        if right > width * _TOLERANCE or bottom > height * _TOLERANCE:
+            return False
+    return True
+
+
+def evidence(image: AnnotatedImage, orientation: int, width: int, height: int) -> str | None:
+    """`stored` or `upright` where regions fit that frame only; None where they tell nothing. Sizes are upright."""
+    if orientation not in SIDEWAYS:
+        return None
+    if image.listed_wh:
+        listed = tuple(image.listed_wh)
+        return None if width == height else {(height, width): "stored", (width, height): "upright"}.get(listed)
+    is_upright, is_stored = fits(image, width, height), fits(image, height, width)
+    return None if is_upright == is_stored else "upright" if is_upright else "stored"
+
+
+def turned(image: AnnotatedImage, orientation: int, width: int, height: int) -> AnnotatedImage:
+    """An image whose regions were drawn on the stored pixels, turned upright with them. Sizes are upright."""
+    regions = [
+        Region([_turn(point, orientation, width, height) for point in region.points_xy], *region[1:])
+        for region in image.regions
+    ]
+    return AnnotatedImage(image.file_name, regions, (width, height) if image.listed_wh else None)
+
+
+def _turn(point: Point, orientation: int, width: int, height: int) -> Point:
+    x, y = point[::-1] if orientation in SIDEWAYS else point
+    # What is left of a turn once x and y are exchanged is mirroring, as EXIF's table has it.
+    return width - x if orientation in (2, 3, 6, 7) else x, height - y if orientation in (3, 4, 7, 8) else y

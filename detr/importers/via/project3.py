@@ -1,0 +1,96 @@
+"""VIA 3.x project (JSON) of images: files, views of them, and `metadata` that marks regions in a view. No torch."""
+
+from collections.abc import Iterator
+
+from detr.importers.via.record import AnnotatedImage, Region
+from detr.importers.via.regions import file_name, make_region
+from detr.importers.via.shapes import is_number
+from utils import UserError, printable, quote
+
+_IMAGE = 2  # `type` of a file; 4 is a video, 8 is sound
+_SHAPES = {  # `xy` is [shape id, numbers ...]
+    1: ("point", ("cx", "cy")),
+    2: ("rect", ("x", "y", "width", "height")),
+    3: ("circle", ("cx", "cy", "r")),
+    4: ("ellipse", ("cx", "cy", "rx", "ry")),
+    5: ("polyline", ()),  # a line: two points
+    6: ("polyline", ()),
+    7: ("polygon", ()),
+}
+
+
+def recognise(content: object) -> bool:
+    """Whether content is a VIA 3.x project."""
+    return isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in ("metadata", "file"))
+
+
+def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
+    """Read every image and region. Raises UserError naming image and entry, also for times in videos and sounds."""
+    names = {}
+    for key, entry in content["file"].items():
+        if not isinstance(entry, dict):
+            raise UserError(f"{where}: file {printable(key)} is {quote(entry)}; an object is needed")
+        names[key] = file_name(entry.get("fname"), where)
+        if entry.get("type", _IMAGE) != _IMAGE:
+            raise UserError(f"{where}: {names[key]} is a video or a sound; accepted: images")
+    options = _options(content.get("attribute"))
+    regions: dict[str, list[Region]] = {key: [] for key in names}
+    for key, entry in content["metadata"].items():
+        if not isinstance(entry, dict):
+            raise UserError(f"{where}: entry {printable(key)} is {quote(entry)}; an object is needed")
+        if entry.get("z"):
+            raise UserError(f"{where}: entry {printable(key)} marks a time ({quote(entry['z'])}); accepted: images")
+        if not entry.get("xy"):
+            continue  # says something about the file as a whole
+        image = _file_of(entry, content.get("view"), names, f"{where}: entry {printable(key)}")
+        place = f"{where}: {names[image]}, region {printable(key)}"
+        regions[image].append(make_region(key, _shape(entry["xy"], place), _values(entry, options), place))
+    for key, name in names.items():
+        yield AnnotatedImage(name, regions[key])
+
+
+def _file_of(entry: dict, views: object, names: dict[str, str], where: str) -> str:
+    view = str(entry.get("vid"))
+    files = [view]
+    if isinstance(views, dict) and isinstance(views.get(view), dict) and isinstance(views[view].get("fid_list"), list):
+        files = [str(number) for number in views[view]["fid_list"]]
+    if len(files) != 1 or files[0] not in names:
+        raise UserError(f"{where} belongs to view {quote(view)}, which is not of exactly one listed file")
+    return files[0]
+
+
+def _shape(xy: object, where: str) -> dict:
+    kind = xy[0] if isinstance(xy, list) else None
+    if not is_number(kind) or kind not in _SHAPES:
+        accepted = ", ".join(f"{number} {name}" for number, (name, _) in _SHAPES.items())
+        raise UserError(f"{where} has xy = {quote(xy)}; accepted: a list that begins with a shape id ({accepted})")
+    name, keys = _SHAPES[kind]
+    if not keys:
+        return {"name": name, "all_points_x": xy[1::2], "all_points_y": xy[2::2]}
+    if len(xy) - 1 != len(keys):
+        raise UserError(f"{where} is a {name} with {len(xy) - 1} numbers; {', '.join(keys)} are needed")
+    return {"name": name, **dict(zip(keys, xy[1:], strict=True))}
+
+
+def _options(attributes: object) -> dict[str, tuple[str, dict[str, str]]]:
+    found = {}
+    for key, attribute in attributes.items() if isinstance(attributes, dict) else ():
+        if isinstance(attribute, dict):
+            name, options = attribute.get("aname"), attribute.get("options")
+            known = options if isinstance(options, dict) else {}
+            found[key] = name if isinstance(name, str) and name.strip() else key, known
+    return found
+
+
+def _values(entry: dict, options: dict[str, tuple[str, dict[str, str]]]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    given = entry.get("av")
+    for key, value in given.items() if isinstance(given, dict) else ():
+        name, known = options.get(key, (key, {}))
+        parts = value.split(",") if isinstance(value, str) else ()
+        if isinstance(value, str) and value in known:
+            value = known[value]
+        elif parts and all(part in known for part in parts):
+            value = [known[part] for part in parts]  # several boxes are checked
+        values[name] = value
+    return values

@@ -1,0 +1,35 @@
+"""Tell an annotation file's format by its content, and read it into neutral records. No torch."""
+
+from pathlib import Path
+from types import ModuleType
+
+from detr.importers.via import annotations, coco_export, project, project3, table
+from detr.importers.via.record import AnnotatedImage
+from utils import UserError, parse_json
+
+# Each has `recognise(content)` and `read(content, where)`; content is parsed JSON, or the text of what is not JSON.
+FORMATS: tuple[ModuleType, ...] = (project, project3, coco_export, annotations, table)
+ACCEPTED = "VIA 1.x and 2.x annotations (JSON, CSV), VIA 2.x and 3.x projects, VIA's COCO export"
+
+
+def parse(path: Path) -> object:
+    """The content of a file: Python values where it is JSON, else its text. Raises UserError naming the file."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not JSON or CSV (no UTF-8 text: {error})") from error
+    return parse_json(text, str(path)) if text.lstrip()[:1] in ("{", "[") else text
+
+
+def format_of(content: object) -> ModuleType | None:
+    """The format that recognises a content."""
+    return next((known for known in FORMATS if known.recognise(content)), None)
+
+
+def read_annotations(path: Path) -> list[AnnotatedImage]:
+    """Read an annotation file. Raises UserError naming the file when it is in no format that we know."""
+    content = parse(path)
+    known = format_of(content)
+    if known is None:
+        raise UserError(f"{path}: not a VIA annotation file that is supported; accepted: {ACCEPTED}")
+    return list(known.read(content, str(path)))

@@ -1,0 +1,42 @@
+"""What the formats that VIA itself reads back have in common: an entry per image, `shape_attributes` per region.
+
+VIA 1.x keeps an image's regions in a dict, 2.x in a list; files by other tools mix the two. No torch.
+"""
+
+from detr.importers.via.record import AnnotatedImage, Region
+from detr.importers.via.shapes import outline
+from utils import UserError, is_line, printable, quote
+
+
+def read_image(entry: object, where: str) -> AnnotatedImage:
+    """One image with `filename` and `regions`. Raises UserError that begins with `where` and names image and region."""
+    if not isinstance(entry, dict):
+        raise UserError(f"{where}: found {quote(entry)} in place of an image with filename and regions")
+    name = file_name(entry.get("filename"), where)
+    regions = entry.get("regions")
+    if regions is None or isinstance(regions, list):
+        regions = dict(enumerate(regions or ()))
+    if not isinstance(regions, dict):
+        raise UserError(f"{where}: {name} has the regions {quote(regions)}; accepted: a list, or an object")
+    return AnnotatedImage(name, [_read(key, region, f"{where}: {name}") for key, region in regions.items()])
+
+
+def file_name(name: object, where: str) -> str:
+    """The name of an image, if it is one. Raises UserError."""
+    if not isinstance(name, str) or not is_line(name):
+        raise UserError(f"{where}: an image has the file name {quote(name)}; a non-empty line of text is needed")
+    return name
+
+
+def _read(key: object, region: object, where: str) -> Region:
+    where = f"{where}, region {printable(str(key))}"
+    if not isinstance(region, dict):
+        raise UserError(f"{where} is {quote(region)}; an object with shape_attributes is needed")
+    return make_region(key, region.get("shape_attributes"), region.get("region_attributes"), where)
+
+
+def make_region(key: object, shape: object, attributes: object, where: str) -> Region:
+    """A region from VIA's two dicts. Raises UserError that begins with `where`."""
+    if attributes is not None and attributes != [] and not isinstance(attributes, dict):
+        raise UserError(f"{where} has the region_attributes {quote(attributes)}; an object is needed")
+    return Region(outline(shape, where), attributes or {}, printable(str(key)))

@@ -1,0 +1,124 @@
+"""Regions -> COCO annotations inside their image. No torch.
+
+Ids start at 1: COCO's evaluation takes annotation id 0 for "no match".
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from detr.importers.notes import CLIPPED, LINE, OUTSIDE, POINT, ZERO
+from detr.importers.thumbnails import Look
+from detr.importers.via.classes import Classes
+from detr.importers.via.clip import box_of, clip, polygon_area
+from detr.importers.via.record import AnnotatedImage, Point, Region
+from detr.importers.via.shapes import corners
+from utils import UserError, pluralize
+
+_SMALLEST = 0.01  # pixels: a narrower box has no width that means anything
+
+
+class ConvertedImage(NamedTuple):
+    """One image with its annotations, which have no ids yet."""
+
+    file_name: str  # in the COCO folder
+    path: Path  # where the image lies now
+    width: int
+    height: int
+    annotations: list[dict]
+    remarks: list[tuple[str, str]]  # category of detr.importers.via.notes, where
+    look: Look | None = None  # what was seen when it was decoded
+
+
+def convert(image: AnnotatedImage, path: Path, width: int, height: int, classes: Classes) -> ConvertedImage:
+    """The annotations of one image, clipped to it. Polygons and boxes inside it are exactly as drawn.
+
+    Raises UserError that goes on where a message has named the image: it was resized after it was annotated.
+    """
+    _check_size(image, width, height)
+    annotations, remarks = [], []
+    for region in image.regions:
+        where = f"{image.file_name}, region {region.key}"
+        outlines, said = _outlines(region, width, height)
+        remarks += [(category, where) for category in said]
+        if outlines:
+            names, said = classes.of(region)
+            remarks += [(category, where) for category in said]
+            annotations += [_annotation(classes.ids[name], outlines) for name in names]
+    return ConvertedImage(path.name, path, width, height, annotations, remarks)
+
+
+def to_coco(images: Iterable[ConvertedImage], classes: Classes) -> dict:
+    """Number converted images and their annotations, and make them a COCO dict."""
+    coco: dict = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": number, "name": name} for name, number in classes.ids.items()],
+    }
+    for image_id, image in enumerate(images, start=1):
+        size = {"width": image.width, "height": image.height}
+        coco["images"].append({"id": image_id, "file_name": image.file_name, **size})
+        for annotation in image.annotations:
+            annotation["id"], annotation["image_id"] = len(coco["annotations"]) + 1, image_id
+            coco["annotations"].append(annotation)
+    return coco
+
+
+def _outlines(region: Region, width: int, height: int) -> tuple[list[list[Point]], list[str]]:
+    """The parts of a region inside the image, and what there is to remark about it; no parts where it is dropped."""
+    points = region.points_xy
+    if len(points) == 1:
+        return [], [POINT]
+    left, top, right, bottom = box_of(points)
+    if right - left < _SMALLEST or bottom - top < _SMALLEST:
+        return [], [ZERO]
+    remarks = []
+    if polygon_area(points) <= 1e-9 * (right - left) * (bottom - top):
+        points, remarks = corners(left, top, right, bottom), [LINE]
+    if left >= 0 and top >= 0 and right <= width and bottom <= height:
+        return [points], remarks
+    parts = [part for part in clip(points, width, height) if polygon_area(part) > 0]
+    if not parts:
+        return [], [OUTSIDE]
+    left, top, right, bottom = box_of([point for part in parts for point in part])
+    if right - left < _SMALLEST or bottom - top < _SMALLEST:
+        return [], [OUTSIDE]
+    return parts, [*remarks, CLIPPED]
+
+
+def _annotation(category_id: int, outlines: list[list[Point]]) -> dict:
+    left, top, right, bottom = box_of([point for outline in outlines for point in outline])
+    return {
+        "id": 0,
+        "image_id": 0,
+        "category_id": category_id,
+        "bbox": [left, top, right - left, bottom - top],  # xywh
+        "area": sum(map(polygon_area, outlines)),
+        "segmentation": [[value for point in outline for value in point] for outline in outlines],
+        "iscrowd": 0,
+    }
+
+
+def _check_size(image: AnnotatedImage, width: int, height: int) -> None:
+    """Raise UserError where the regions belong to the image at another size."""
+    if image.listed_wh and tuple(image.listed_wh) != (width, height):
+        factor = width / image.listed_wh[0]
+        raise UserError(
+            f": has {width}x{height} pixels and was annotated at {image.listed_wh[0]}x{image.listed_wh[1]}; "
+            f"regions times {factor:.3g} would fit"
+        )
+    boxes = [box_of(region.points_xy) for region in image.regions if len(region.points_xy) > 1]
+    sizes = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
+    inside = [
+        max(0, min(right, width) - max(left, 0)) * max(0, min(bottom, height) - max(top, 0))
+        for left, top, right, bottom in boxes
+    ]
+    outside = sum(part < size / 2 for part, size in zip(inside, sizes, strict=True))
+    if outside > len(boxes) / 2:
+        right, bottom = max(box[2] for box in boxes), max(box[3] for box in boxes)
+        factor = min(width / right if right > 0 else 1, height / bottom if bottom > 0 else 1)
+        fit = f"; resized after it was annotated? regions times {factor:.3g} would fit" if factor < 1 else ""
+        raise UserError(
+            f": {outside} of {pluralize(len(boxes), 'region')} mostly outside its {width}x{height} pixels, "
+            f"up to {right:.0f}x{bottom:.0f}{fit}"
+        )

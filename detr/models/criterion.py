@@ -1,0 +1,152 @@
+"""The set loss (DETR, section 3.1, equation 2): classes, boxes and what the reference code logs beside them.
+
+All decoder layers are computed together. Every term is a sum over images or objects divided by a normalizer that is
+known from the targets alone, so that the parts of a batch that is split over accumulation steps or processes, each
+divided by the normalizers of the whole, add up to the loss of the whole.
+
+Shapes: L decoder layers, B images, Q queries, T objects of the fullest image, K classes, M matched pairs.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detr.box_ops import cxcywh_to_xyxy, generalized_box_iou
+from detr.models.matcher import HungarianMatcher, Match
+from detr.structures import DetrOutput, Targets, to_device
+
+TINY = 1e-12  # in place of a normalizer that is 0, so that 0 / 0 is 0
+
+
+class Normalizers(NamedTuple):
+    """What the losses are divided by. Those of a batch are the sums of those of its parts."""
+
+    images: float
+    objects: float
+    matched: float  # objects that get a query: all of an image, unless it has more objects than there are queries
+    class_weight: float  # summed over the queries of all images
+
+    def __add__(self, other: "Normalizers") -> "Normalizers":
+        return Normalizers(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class Losses(NamedTuple):
+    """The number to minimise and the terms behind it."""
+
+    total: Tensor  # ()
+    terms: dict[str, Tensor]  # unweighted and detached, each (); named as in the reference's log
+
+    def __add__(self, other: "Losses") -> "Losses":
+        """Of two parts of a batch, both divided by the normalizers of the whole."""
+        return Losses(self.total + other.total, {name: self.terms[name] + other.terms[name] for name in self.terms})
+
+
+class SetCriterion(nn.Module):
+    """Hungarian set loss over all decoder layers.
+
+    Args:
+        num_classes: K; label K is "no object".
+        matcher: pairs predictions with objects.
+        eos_coef: weight of the "no object" class in the classification loss.
+        bbox_loss_coef, giou_loss_coef: weights of the box losses; classification has weight 1.
+        aux_loss: supervise every decoder layer, not only the last (DETR, section 3.2).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        matcher: HungarianMatcher,
+        eos_coef: float = 0.1,
+        bbox_loss_coef: float = 5.0,
+        giou_loss_coef: float = 2.0,
+        aux_loss: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.eos_coef = eos_coef
+        self.weights = {"loss_ce": 1.0, "loss_bbox": bbox_loss_coef, "loss_giou": giou_loss_coef}
+        self.aux_loss = aux_loss
+        class_weights = torch.ones(num_classes + 1)
+        class_weights[num_classes] = eos_coef
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def normalizers(self, targets: Targets, num_queries: int) -> Normalizers:
+        """Of the B images of `targets`, each answered by Q queries."""
+        images, matched = len(targets.counts), sum(min(count, num_queries) for count in targets.counts)
+        class_weight = matched + self.eos_coef * (images * num_queries - matched)
+        return Normalizers(images, sum(targets.counts), matched, class_weight)
+
+    def forward(self, outputs: DetrOutput, targets: Targets, batch_normalizers: Normalizers | None = None) -> Losses:
+        """Return the losses of the outputs (L, B, Q, ...) against the targets of the B images.
+
+        `batch_normalizers` are those of the batch that these images are a part of; by default they are all of it.
+        """
+        if not self.aux_loss:
+            outputs = DetrOutput(outputs.logits[-1:], outputs.boxes_cxcywh[-1:])
+        normalizers = batch_normalizers or self.normalizers(targets, outputs.logits.shape[2])
+        match = self.matcher(outputs, targets)
+        target_classes = self._target_classes(outputs, targets, match)
+        per_layer = {
+            "loss_ce": self._class_loss(outputs.logits, target_classes) / max(normalizers.class_weight, TINY),
+            **self._box_losses(outputs.boxes_cxcywh, targets, match, max(normalizers.objects, 1)),
+        }
+        total = sum(self.weights[name] * values.sum() for name, values in per_layer.items())
+        with torch.no_grad():
+            per_layer["cardinality_error"] = self._cardinality_error(outputs.logits, targets) / normalizers.images
+            terms = _name_by_layer({name: values.detach() for name, values in per_layer.items()})
+            terms["class_error"] = self._class_error(outputs.logits, target_classes, normalizers)
+        return Losses(total, terms)
+
+    def weight_of(self, term: str) -> float | None:
+        """The weight of a logged term in the total, such as `loss_bbox_3`; None for terms that are only logged."""
+        return self.weights.get(term.rstrip("0123456789").rstrip("_"))
+
+    def _target_classes(self, outputs: DetrOutput, targets: Targets, match: Match) -> Tensor:
+        """(L, B, Q): the matched object's label, K for queries without one."""
+        target_classes = torch.full(
+            outputs.logits.shape[:-1], self.num_classes, dtype=torch.int64, device=outputs.logits.device
+        )
+        target_classes[match.layer, match.image, match.query] = targets.labels[match.image, match.target]
+        return target_classes
+
+    def _class_loss(self, logits: Tensor, target_classes: Tensor) -> Tensor:
+        """Weighted cross-entropy, summed: (L, B, Q, K + 1), (L, B, Q) -> (L,)."""
+        loss = F.cross_entropy(logits.flatten(0, 2), target_classes.flatten(), self.class_weights, reduction="none")
+        return loss.unflatten(0, target_classes.shape).sum((1, 2))
+
+    def _box_losses(self, boxes_cxcywh: Tensor, targets: Targets, match: Match, objects: float) -> dict[str, Tensor]:
+        """L1 and GIoU losses of the matched pairs, per object: (L, B, Q, 4) -> (L,) each."""
+        predicted = boxes_cxcywh[match.layer, match.image, match.query]  # (M, 4)
+        target_boxes = targets.boxes_cxcywh[match.image, match.target]
+        distance = (predicted - target_boxes).abs().sum(-1)
+        giou_loss = 1 - generalized_box_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target_boxes))
+        zeros = boxes_cxcywh.sum((1, 2, 3)) * 0  # keeps the heads in the graph of a batch without objects
+        return {
+            "loss_bbox": zeros.index_add(0, match.layer, distance) / objects,
+            "loss_giou": zeros.index_add(0, match.layer, giou_loss) / objects,
+        }
+
+    def _cardinality_error(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Sum the absolute errors in the number of objects: (L, B, Q, K + 1) -> (L,). Logged, not trained on."""
+        num_detected = (logits.argmax(-1) != self.num_classes).sum(-1).float()  # (L, B)
+        num_targets = to_device(torch.tensor(targets.counts, dtype=torch.float32), logits.device)
+        return (num_detected - num_targets).abs().sum(-1)
+
+    def _class_error(self, logits: Tensor, target_classes: Tensor, normalizers: Normalizers) -> Tensor:
+        """Percentage of matched queries of the last layer that name another class, (); 100 where nothing is matched."""
+        if not normalizers.matched:
+            return logits.new_full((), 100 * logits.shape[1] / normalizers.images)
+        last = target_classes[-1]
+        wrong = (last != self.num_classes) & (logits[-1].argmax(-1) != last)
+        return 100 * wrong.sum() / normalizers.matched
+
+
+def _name_by_layer(per_layer: dict[str, Tensor]) -> dict[str, Tensor]:
+    """{name: (L,)} -> {name: last, name_0: first, ...}, as the reference's log calls them."""
+    terms = {name: values[-1] for name, values in per_layer.items()}
+    for layer in range(len(next(iter(per_layer.values()))) - 1):
+        terms |= {f"{name}_{layer}": values[layer] for name, values in per_layer.items()}
+    return terms

@@ -1,0 +1,145 @@
+"""The encoder-decoder transformer (DETR, section 3.2 and figure 10).
+
+Shapes: B images, N = H*W tokens of the feature map, Q object queries in each of G groups, L decoder layers, D width.
+Positions are added to queries and keys of every attention, never to values, so that content and position stay apart.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detr.models.attention import MultiheadAttention
+from detr.models.cpu_kernels import Dropout
+
+
+class FeedForward(nn.Module):
+    """The feed-forward half of a layer; a base class because the public files keep its parameters in the layer."""
+
+    def __init__(self, dim: int, dim_feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(dim, dim_feedforward)
+        self.linear2 = nn.Linear(dim_feedforward, dim)
+        self.dropout = Dropout(dropout)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Map (..., D) to (..., D)."""
+        return self.linear2(self.dropout(F.relu(self.linear1(x))))
+
+
+class EncoderLayer(FeedForward):
+    """Self-attention among the tokens, then a feed-forward network, each with a residual and a LayerNorm."""
+
+    def __init__(self, dim: int, nheads: int, dim_feedforward: int, dropout: float, pre_norm: bool) -> None:
+        super().__init__(dim, dim_feedforward, dropout)
+        self.self_attn = MultiheadAttention(dim, nheads, dropout)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.pre_norm = pre_norm
+
+    def forward(self, src: Tensor, pos: Tensor, padding_mask: Tensor) -> Tensor:
+        """Map tokens (B, N, D), their positions (B, N, D) and mask (B, N) to (B, N, D)."""
+
+        def self_attention(x: Tensor) -> Tensor:
+            x_with_pos = x + pos
+            return self.self_attn(x_with_pos, x_with_pos, x, padding_mask)
+
+        src = _residual(src, self_attention, self.norm1, self.dropout, self.pre_norm)
+        return _residual(src, self.feed_forward, self.norm2, self.dropout, self.pre_norm)
+
+
+class DecoderLayer(FeedForward):
+    """Self-attention among the queries, attention from queries to tokens, then a feed-forward network."""
+
+    def __init__(self, dim: int, nheads: int, dim_feedforward: int, dropout: float, pre_norm: bool) -> None:
+        super().__init__(dim, dim_feedforward, dropout)
+        self.self_attn = MultiheadAttention(dim, nheads, dropout)
+        self.multihead_attn = MultiheadAttention(dim, nheads, dropout)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim)
+        self.pre_norm = pre_norm
+
+    def forward(
+        self, tgt: Tensor, query_embed: Tensor, memory: Tensor, memory_with_pos: Tensor, padding_mask: Tensor
+    ) -> Tensor:
+        """Map tgt (B, G, Q, D), query_embed (G, Q, D), memory (B, N, D), the same with positions, and mask to tgt."""
+
+        def self_attention(x: Tensor) -> Tensor:
+            x_with_pos = (x + query_embed).flatten(0, 1)  # (B * G, Q, D): the groups do not see each other
+            return self.self_attn(x_with_pos, x_with_pos, x.flatten(0, 1)).view_as(x)
+
+        def cross_attention(x: Tensor) -> Tensor:
+            x_with_pos = (x + query_embed).flatten(1, 2)
+            return self.multihead_attn(x_with_pos, memory_with_pos, memory, padding_mask).view_as(x)
+
+        tgt = _residual(tgt, self_attention, self.norm1, self.dropout, self.pre_norm)
+        tgt = _residual(tgt, cross_attention, self.norm2, self.dropout, self.pre_norm)
+        return _residual(tgt, self.feed_forward, self.norm3, self.dropout, self.pre_norm)
+
+
+def _residual(x: Tensor, branch, norm: nn.LayerNorm, dropout: Dropout, pre_norm: bool) -> Tensor:
+    """Add branch(x) to x, normalized after the sum (DETR's default) or before the branch (`--pre_norm`)."""
+    return x + dropout(branch(norm(x))) if pre_norm else norm(x + dropout(branch(x)))
+
+
+class Encoder(nn.Module):
+    """A stack of encoder layers; pre-norm ends with one more LayerNorm."""
+
+    def __init__(self, depth: int, dim: int, nheads: int, dim_feedforward: int, dropout: float, pre_norm: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(dim, nheads, dim_feedforward, dropout, pre_norm) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim) if pre_norm else None
+
+    def forward(self, src: Tensor, pos: Tensor, padding_mask: Tensor) -> Tensor:
+        """Map tokens (B, N, D), their positions (B, N, D) and mask (B, N) to the memory (B, N, D)."""
+        for layer in self.layers:
+            src = layer(src, pos, padding_mask)
+        return src if self.norm is None else self.norm(src)
+
+
+class Decoder(nn.Module):
+    """A stack of decoder layers; each layer's output passes the same LayerNorm on its way to the heads."""
+
+    def __init__(self, depth: int, dim: int, nheads: int, dim_feedforward: int, dropout: float, pre_norm: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(dim, nheads, dim_feedforward, dropout, pre_norm) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, query_embed: Tensor, memory: Tensor, pos: Tensor, padding_mask: Tensor) -> Tensor:
+        """Map (G, Q, D), (B, N, D), (B, N, D), (B, N) to the normalized output of every layer, (L, G * B, Q, D)."""
+        tgt = query_embed.new_zeros(()).expand(memory.shape[0], *query_embed.shape)
+        memory_with_pos = memory + pos
+        outputs = []
+        for layer in self.layers:
+            tgt = layer(tgt, query_embed, memory, memory_with_pos, padding_mask)
+            outputs.append(tgt)
+        return self.norm(torch.stack(outputs)).transpose(1, 2).flatten(1, 2)
+
+
+class Transformer(nn.Module):
+    """Encoder over the feature map, decoder over the object queries."""
+
+    def __init__(
+        self,
+        dim: int = 256,
+        nheads: int = 8,
+        enc_layers: int = 6,
+        dec_layers: int = 6,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        pre_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(enc_layers, dim, nheads, dim_feedforward, dropout, pre_norm)
+        self.decoder = Decoder(dec_layers, dim, nheads, dim_feedforward, dropout, pre_norm)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(self, src: Tensor, pos: Tensor, padding_mask: Tensor, query_embed: Tensor) -> Tensor:
+        """Map features and positions (B, D, H, W), mask (B, H, W), query_embed (G, Q, D) to (L, G * B, Q, D)."""
+        src = src.flatten(2).transpose(1, 2)  # (B, D, H, W) -> (B, N, D)
+        pos = pos.flatten(2).transpose(1, 2)
+        padding_mask = padding_mask.flatten(1)
+        memory = self.encoder(src, pos, padding_mask)
+        return self.decoder(query_embed, memory, pos, padding_mask)

@@ -1,0 +1,373 @@
+"""Weights and checkpoints: read, strip, describe, adapt, and gather what continuing a run needs.
+
+A file holds tensors and plain values only and is always read with `weights_only=True`. Its `model` has exactly the
+keys and shapes of the public DETR files; its `config` says which architecture they belong to.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import pickle
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchvision
+from torch import Tensor
+
+from detr.models.backbone import BACKBONES, STRIDES
+from detr.models.class_transfer import ClassRows
+from detr.models.detr import Detr, DetrConfig
+from detr.models.model_zoo import PUBLIC_WEIGHTS
+from utils import UserError, atomic_path
+
+CLASS_HEAD = ("class_embed.weight", "class_embed.bias")
+REFERENCE_RESOLUTION = {"scale": 800, "max_size": 1333}  # pixels; what the reference's code evaluates at
+TRAIN_ONLY = ("extra_queries",)  # parameters that help to train a DETR and are no part of it
+
+
+def read_checkpoint(path: Path) -> dict:
+    """Read a file that holds a DETR's `model` state dict, and whatever lies beside it.
+
+    Raises UserError with the file's name and the reason: missing, truncated, holding code, not a DETR.
+    """
+    checkpoint = _read_tensors(path)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
+        raise UserError(f"{path}: not a DETR checkpoint; expected a dict with the weights under 'model'")
+    not_tensors = [key for key, value in checkpoint["model"].items() if not isinstance(value, Tensor)]
+    if not_tensors:
+        raise UserError(f"{path}: 'model' holds something that is not a tensor: {not_tensors[0]}")
+    return _upgrade(checkpoint)
+
+
+def _upgrade(checkpoint: dict) -> dict:
+    """Give the parts of a file that an earlier version wrote the names that they have now."""
+    for part in (checkpoint.get("config"), checkpoint.get("args")):
+        if isinstance(part, dict) and part.get("batch_norm") == "live":
+            part["batch_norm"] = "train"
+    if "updates_done" in (step := checkpoint.get("step") or {}):
+        means = step["means"]
+        checkpoint["step"] = {
+            "steps_done": step["updates_done"],
+            "steps_per_epoch": step["updates_per_epoch"],
+            "metrics": {
+                "names": means["names"], "sums": means["sums"], "lrs": means["rates"], "steps": means["updates"]
+            },
+        }  # fmt: skip
+    return checkpoint
+
+
+def _read_tensors(path: Path) -> object:
+    """`torch.load` with tensors and plain values only, plus the Namespace of the reference's own checkpoints."""
+    if path.suffix == ".safetensors" and path.exists():
+        raise UserError(f"{path}: safetensors files are not read; accepted: what torch.save writes (.pth)")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: is a folder; the weights of a run are its checkpoint_best.pth") from error
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+            reason = "it holds Python objects other than tensors and plain values, which could run code when read"
+        else:
+            reason = "it is not a PyTorch file, or it is damaged"
+        raise UserError(f"{path}: refused, {reason}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as a PyTorch file; it is truncated or damaged") from error
+
+
+def save_tensors(path: Path, value: object) -> None:
+    """Write a file for `torch.load`, atomically. Raises UserError where that fails: most often the disk is full."""
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.save(value, file)
+    except (OSError, RuntimeError) as error:
+        # PyTorch's writer raises an error of its own about the one that it was stopped by.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise UserError(
+            f"{path} could not be written ({cause.strerror}; {free:.0f} MiB are free there); what was saved before is "
+            "as it was"
+        ) from error
+
+
+def strip_class_head(checkpoint: dict, config: dict) -> dict:
+    """What a fine-tuning starts from: the detector's weights (the EMA's of a run) without the class head, the
+    architecture without its classes, and the size of the images where that is known.
+    """
+    model = {key: value for key, value in best_weights(checkpoint).items() if key not in CLASS_HEAD}
+    stripped = {"model": model, "config": {key: value for key, value in config.items() if key != "num_classes"}}
+    return stripped | {key: checkpoint[key] for key in ("resolution",) if key in checkpoint}
+
+
+def has_class_head(checkpoint: dict) -> bool:
+    """Whether the weights still have their class head."""
+    return checkpoint["model"].keys() >= set(CLASS_HEAD)
+
+
+def read_config(path: Path, checkpoint: dict) -> dict:
+    """The architecture of a checkpoint as keywords of `DetrConfig`; without `num_classes` where the head is stripped.
+
+    Files without `config` (the public ones) are read from their shapes; what shapes cannot tell (heads, dropout,
+    dilation) is left out unless the file's name is that of a public file, or the reference's code has left its `args`.
+    Raises UserError when the file's weights are not a DETR.
+    """
+    known = {field.name for field in dataclasses.fields(DetrConfig)}
+    config = checkpoint.get("config")
+    if config is None:
+        config = _config_from_shapes(path, checkpoint["model"])
+        dilation_of = {weights.file_name: weights.dilation for weights in PUBLIC_WEIGHTS.values()}
+        if path.name in dilation_of:
+            config["dilation"] = dilation_of[path.name]
+        if isinstance(reference := checkpoint.get("args"), argparse.Namespace):
+            config |= {name: vars(reference)[name] for name in ("nheads", "dilation") if name in reference}
+    config = {"stride": 32} | config  # files from before there was a choice
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise UserError(f"{path}: its config has {', '.join(unknown)}, unknown here; it is from another version")
+    return config
+
+
+def _config_from_shapes(path: Path, model: dict[str, Tensor]) -> dict:
+    needed = ("input_proj.weight", "query_embed.weight", "transformer.decoder.layers.0.linear1.weight")
+    missing = [key for key in needed if key not in model]
+    if missing:
+        raise UserError(f"{path}: not the weights of a DETR, {missing[0]} is missing")
+    dim = model["input_proj.weight"].shape[0]
+    backbone, stride = _backbone_from_shapes(path, model)
+    config = {
+        "backbone": backbone,
+        "stride": stride,
+        "position_embedding": "learned" if "backbone.1.row_embed.weight" in model else "sine",
+        "hidden_dim": dim,
+        "enc_layers": _count_layers(model, "transformer.encoder.layers."),
+        "dec_layers": _count_layers(model, "transformer.decoder.layers."),
+        "dim_feedforward": model["transformer.decoder.layers.0.linear1.weight"].shape[0],
+        "num_queries": model["query_embed.weight"].shape[0],
+        "pre_norm": "transformer.encoder.norm.weight" in model,
+    }
+    if "class_embed.bias" in model:
+        config["num_classes"] = model["class_embed.bias"].shape[0] - 1
+    return config
+
+
+def _count_layers(model: dict[str, Tensor], prefix: str) -> int:
+    return len({key[len(prefix) :].split(".")[0] for key in model if key.startswith(prefix)})
+
+
+def _backbone_from_shapes(path: Path, model: dict[str, Tensor]) -> tuple[str, int]:
+    """Name and stride of the backbone whose parameters have the shapes of `backbone.0.body.*`."""
+    prefix = "backbone.0.body."
+    found = {key[len(prefix) :]: value.shape for key, value in model.items() if key.startswith(prefix)}
+    for stride, name in itertools.product(STRIDES, BACKBONES):
+        if found == _body_shapes(name, stride):
+            return name, stride
+    raise UserError(
+        f"{path}: its backbone has the shapes of no torchvision ResNet or MobileNetV3; accepted: {', '.join(BACKBONES)}"
+    )
+
+
+def _body_shapes(name: str, stride: int) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        body = BACKBONES[name](name, dilation=False, stride=stride, batch_norm="frozen")
+    return _shapes(body.state_dict())
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items()}
+
+
+class LoadReport(NamedTuple):
+    """What became of a file's weights."""
+
+    loaded: int  # tensors, as they are
+    fresh: list[str]  # parameters that stay as initialised: the class head, or nothing
+    class_rows: ClassRows | None  # the class head where it was put together row by row
+
+    def __str__(self) -> str:
+        text = f"{self.loaded} tensors loaded"
+        if self.fresh:
+            text += f"; starting fresh: {', '.join(self.fresh)}"
+        return text + (f"; {self.class_rows}" if self.class_rows else "")
+
+
+def load_weights(detr: Detr, model: dict[str, Tensor], path: Path, class_rows: ClassRows | None = None) -> LoadReport:
+    """Load a state dict into the network; only the class head may be missing, and starts fresh then.
+
+    `class_rows` says which rows to take of a head that is there for other classes; None takes the head as it is.
+    Raises UserError naming the keys when anything else is missing, unexpected or of another shape.
+    """
+    own, train_only = plain_state(detr)
+    if class_rows:
+        model = model | _head_from_rows(own, model, class_rows, path)
+    fresh = [] if any(key in model for key in CLASS_HEAD) else list(CLASS_HEAD)
+    missing = [key for key in own if key not in model and key not in fresh]
+    unexpected = [key for key in model if key not in own]
+    reshaped = [
+        f"{key} {tuple(model[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in model and model[key].shape != own[key].shape
+    ]
+    for what, keys in (("is missing", missing), ("is not part of this model", unexpected), ("has shape", reshaped)):
+        if keys:
+            first = f"{what} {keys[0]}" if what == "has shape" else f"{keys[0]} {what}"
+            more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+            raise UserError(f"{path}: the weights do not fit a DETR with {detr.config.backbone}: {first}{more}")
+    detr.load_state_dict(own | model | train_only)
+    return LoadReport(len(model) - (len(CLASS_HEAD) if class_rows else 0), fresh, class_rows)
+
+
+def _head_from_rows(own: dict[str, Tensor], model: dict[str, Tensor], class_rows: ClassRows, path: Path) -> dict:
+    """The network's class head as initialised, with the rows in place that come from the file's."""
+    head, rows = {}, len(model["class_embed.bias"])
+    for key in CLASS_HEAD:
+        theirs, ours = model[key], own[key].clone()
+        if theirs.shape != (rows, *ours.shape[1:]) or not all(row < rows - 1 for row in class_rows.file_names):
+            raise UserError(f"{path}: its class head does not fit its classes, {key} has shape {tuple(theirs.shape)}")
+        for label, row in class_rows.row_of_label.items():
+            ours[label] = theirs[row]
+        ours[-1] = theirs[-1]
+        head[key] = ours
+    return head
+
+
+class SavedDetector(NamedTuple):
+    """A fine-tuned detector as its file describes it."""
+
+    model: Detr  # for evaluation
+    categories: list[dict]
+    raw_ids: bool  # how labels follow from `categories`, see `data.LabelMap`
+    resolution: dict[str, int]
+
+
+def load_detector(path: Path, categories: list[dict] | None = None) -> SavedDetector:
+    """Rebuild a fine-tuned detector from its file alone; of a run's `checkpoint.pth` it is the average of the weights.
+
+    The files of the reference's code and the public ones do not name their classes: `categories`, COCO's, do so for
+    them, and they see images at `REFERENCE_RESOLUTION`.
+
+    Raises UserError where the file has no class head, or nothing says what its classes are.
+    """
+    checkpoint = read_checkpoint(path)
+    config = read_config(path, checkpoint)
+    if "num_classes" not in config or not has_class_head(checkpoint):
+        raise UserError(f"{path}: has no class head; fine-tune it with main.py first")
+    resolution, raw_ids = checkpoint.get("resolution", REFERENCE_RESOLUTION), checkpoint.get("raw_ids", False)
+    if "categories" not in checkpoint:
+        if categories is None:
+            raise UserError(
+                f"{path}: does not say what its classes are called, as main.py's checkpoints do; --coco_path with the "
+                "annotations it was trained on tells"
+            )
+        raw_ids = _labels_are_ids(categories, config["num_classes"], path)
+    detr = Detr(DetrConfig(**config))
+    load_weights(detr, best_weights(checkpoint), path)
+    return SavedDetector(detr.eval(), checkpoint.get("categories", categories), raw_ids, resolution)
+
+
+def _labels_are_ids(categories: list[dict], num_classes: int, path: Path) -> bool:
+    """Whether labels are category ids, as the reference's code has them wherever all ids are below `num_classes`.
+
+    Ids that are not can only be meant by their order: 1 for the single class of a file whose labels start at 0.
+    """
+    ids = [category["id"] for category in categories]
+    if max(ids) < num_classes:
+        return True
+    if len(ids) != num_classes:
+        raise UserError(
+            f"{path}: has {num_classes} classes; the annotations have {len(ids)}, with ids up to {max(ids)}: they are "
+            "not those it was trained on"
+        )
+    return False
+
+
+def best_weights(checkpoint: dict) -> dict[str, Tensor]:
+    """What to use a checkpoint for anything but going on with it: the average of the weights where it has one."""
+    return checkpoint.get("ema") or checkpoint["model"]
+
+
+def plain_state(detr: Detr) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state dict in two: what a plain DETR has, under the public files' keys, and what only its training uses."""
+    state = detr.state_dict()
+    train_only = {key: state.pop(key) for key in TRAIN_ONLY if key in state}
+    return dict(state), train_only
+
+
+def detector_state(
+    detr: Detr, categories: list[dict], resolution: dict[str, int], best: dict, raw_ids: bool = False
+) -> dict:
+    """A detector as it is saved: weights, architecture, what its classes are called, and how good it was when.
+
+    `resolution` has the keywords `scale` and `max_size` of `transforms.evaluation_params`, in pixels; `raw_ids` says
+    how labels follow from `categories`, as in `data.LabelMap`.
+    """
+    return {
+        "model": plain_state(detr)[0],
+        "config": dataclasses.asdict(detr.config),
+        "categories": categories,
+        "raw_ids": raw_ids,
+        "resolution": resolution,
+        "best": best,
+        "epoch": best["epoch"],
+    }
+
+
+def random_state() -> dict:
+    """The random numbers' state on every device, as tensors."""
+    state = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict) -> None:
+    """Set the random numbers to where `random_state` found them; other numbers of GPUs are left as seeded."""
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state.get("cuda", ())) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.backends.mps.is_available() and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
+
+
+def imagenet_weights(name: str) -> dict[str, Tensor]:
+    """Return torchvision's ImageNet weights of a backbone, downloaded once. Raises UserError where that fails."""
+    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    try:
+        return weights.get_state_dict(check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"the ImageNet weights of {name} could not be downloaded ({error}): fetch {weights.url} by hand and "
+            f"give its path as --backbone_weights, or start from a DETR with --resume"
+        ) from error
+
+
+def read_backbone_weights(path: Path, name: str) -> dict[str, Tensor]:
+    """Read a classifier's state dict from a file. Raises UserError where it is none."""
+    state = _read_tensors(path)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path}: not a state dict of a torchvision {name}")
+    return state
+
+
+def load_backbone_weights(detr: Detr, state: dict[str, Tensor], source: str) -> None:
+    """Start the backbone from a classifier's state dict, and print its `source`.
+
+    The classifier's last layers are not used, and neither are stages that this backbone leaves out for its stride.
+    Raises UserError where the weights do not fit.
+    """
+    body, name = detr.backbone[0].body, detr.config.backbone
+    state = {
+        key: value for key, value in state.items() if not key.startswith(body.classifier) and "num_batches" not in key
+    }
+    own, whole = _shapes(body.state_dict()), _body_shapes(name, stride=32)
+    if not own.items() <= _shapes(state).items() <= whole.items():
+        raise UserError(f"{source}: these are not the weights of a torchvision {name}")
+    body.load_state_dict({key: state[key] for key in own})
+    print(f"backbone started from {source}")

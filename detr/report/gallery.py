@@ -1,0 +1,108 @@
+"""What is shown of validation images: which ones, how wrong each is, and whose attention goes with a box. Numpy only.
+
+Shapes: G annotated objects, N detections, I images in the order of their ids, Q queries.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from detr.evaluation.coco_matching import IGNORED, TP_IOU, UNMATCHED, Matches, iou_rowwise, match_all
+from detr.evaluation.error_analysis import NO_ERROR, Errors, find_errors, missed_gt
+
+MOST_IMAGES = 100  # of a report
+_MOST_QUERIES = 20
+
+
+class AttentionMaps(NamedTuple):
+    """What Q queries, whatever their score, predict in an image, and what they attend to; every map sums to 1."""
+
+    scores: np.ndarray  # (Q,) in [0, 1]
+    boxes_xyxy: np.ndarray  # (Q, 4), pixels of the image
+    boxes_cxcywh: np.ndarray  # (Q, 4) in [0, 1]
+    cross: np.ndarray  # (Q, h, w) cross-attention of each query in the last decoder layer
+    encoder: np.ndarray | None  # (h, w, h, w) self-attention of each cell in the last encoder layer, if there is any
+
+
+class EvaluatedImages(NamedTuple):
+    """A run's validation images with every object and every detection, and what is wrong with them."""
+
+    images: list[dict]  # COCO's, in the order of their ids
+    folder: Path
+    matches: Matches
+    errors: Errors
+
+    def of_image(self, number: int, threshold: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of an image's objects, and of its detections from this score on, the best first."""
+        detections = np.flatnonzero(
+            (self.matches.detections.image == number) & (self.matches.detections.score >= threshold)
+        )
+        best_first = np.argsort(-self.matches.detections.score[detections], kind="stable")
+        return np.flatnonzero(self.matches.gt.image == number), detections[best_first]
+
+    def missed(self, threshold: float) -> np.ndarray:
+        """(G,) bool: objects that nothing from this score on finds or explains."""
+        return missed_gt(self.matches, self.errors, self.matches.detections.score >= threshold)
+
+    def wrong(self, threshold: float) -> np.ndarray:
+        """(I,) how many mistakes each image has: wrong detections from this score on, and missed objects."""
+        kept = (self.matches.detections.score >= threshold) & (self.errors.kind != NO_ERROR)
+        images = self.matches.detections.image[kept], self.matches.gt.image[self.missed(threshold)]
+        return np.bincount(np.concatenate(images), minlength=len(self.images))
+
+    def is_ignored(self, number: int) -> bool:
+        """Whether a detection counts neither way: it lies in a crowd region."""
+        return bool(self.matches.outcome["all"][0, number] == IGNORED)
+
+
+def evaluate_images(coco: dict, results: list[dict], folder: Path) -> EvaluatedImages:
+    """Detections in COCO's results format, checked ones, held against the annotations; the images are in `folder`."""
+    matches = match_all(coco, results)
+    images = sorted(coco["images"], key=lambda image: image["id"])
+    return EvaluatedImages(images, folder, matches, find_errors(matches))
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most this many of the numbers below `count`, evenly spaced, with the first and the last of them."""
+    return np.linspace(0, max(0, count - 1), min(count, most)).round().astype(int).tolist()
+
+
+def worst_first(evaluated: EvaluatedImages, threshold: float) -> np.ndarray:
+    """(I,) the numbers of the images, those with most mistakes first."""
+    return np.argsort(-evaluated.wrong(threshold), kind="stable")
+
+
+def queries_of(boxes_xywh: np.ndarray, scores: np.ndarray, maps: AttentionMaps) -> Iterator[int]:
+    """The query that each detection of an image comes from, or `UNMATCHED`.
+
+    Detections may have been made in a padded batch, which moves boxes a little: it is the query whose box is closest,
+    and of equal boxes the one of the closest score.
+    """
+    queries_xywh = np.concatenate((maps.boxes_xyxy[:, :2], maps.boxes_xyxy[:, 2:] - maps.boxes_xyxy[:, :2]), axis=1)
+    nowhere = np.zeros(len(queries_xywh), dtype=bool)
+    for box_xywh, score in zip(boxes_xywh, scores, strict=True):
+        iou = iou_rowwise(np.broadcast_to(box_xywh, queries_xywh.shape), queries_xywh, nowhere)
+        best = int(np.argmax(iou - 0.1 * np.abs(maps.scores - score)))
+        yield best if iou[best] >= TP_IOU else UNMATCHED
+
+
+class Places(NamedTuple):
+    """Where a query looks: what it predicts in each of I images."""
+
+    query: int
+    boxes_cxcywh: np.ndarray  # (I, 4) in [0, 1]
+    scores: np.ndarray  # (I,)
+
+
+def busiest_queries(attention: list[AttentionMaps]) -> list[Places]:
+    """The queries with the highest scores, in their own order."""
+    if not attention:
+        return []
+    scores, boxes_cxcywh = (
+        np.stack([maps.scores for maps in attention]),
+        np.stack([maps.boxes_cxcywh for maps in attention]),
+    )
+    busiest = np.argsort(-scores.mean(axis=0), kind="stable")[:_MOST_QUERIES]
+    return [Places(query, boxes_cxcywh[:, query], scores[:, query]) for query in sorted(busiest.tolist())]

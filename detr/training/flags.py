@@ -1,0 +1,262 @@
+"""The flags of main.py: the reference code's names, meanings and defaults, and ours. No torch."""
+
+import argparse
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from detr.training.schedule import LR_SCHEDULES
+
+# The paper's, and what prep.py holds a data set against.
+SCALES, MAX_SIZE = tuple(range(480, 801, 32)), 1333  # shorter sides trained at, longest side, in pixels
+NUM_QUERIES = 100
+
+
+def parse_arguments(description: str, arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line, or `arguments` in its place."""
+    args = make_parser(description).parse_args(arguments)
+    if args.lr_drop is None:
+        args.lr_drop = max(1, round(args.epochs * 2 / 3))  # the paper drops at 200 of 300
+    if args.freeze == "backbone":
+        args.lr_backbone = 0.0
+    return args
+
+
+def flags_as_json(args: argparse.Namespace) -> dict:
+    """Return the command line as plain values, fit for JSON and for checkpoints."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """The reference's flags and ours. Architecture flags default to None, unset, so that a file's own are adopted."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    _add_training_flags(parser.add_argument_group("training"))
+    _add_architecture_flags(parser.add_argument_group("architecture (default: that of the weights started from)"))
+    _add_loss_flags(parser.add_argument_group("matching and loss"))
+    _add_data_flags(parser.add_argument_group("data"))
+    _add_run_flags(parser.add_argument_group("run"))
+    return parser
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number of at least 1. Raises ArgumentTypeError."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def _not_negative(kind: Callable[[str], float], text: str) -> float:
+    value = kind(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is negative" if value < 0 else f"{value} is not finite")
+    return value
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, _, new = (part.strip() for part in text.partition("="))
+    if not (old and new):
+        raise argparse.ArgumentTypeError(f"{text!r} is not COCO_NAME=YOUR_NAME, such as person=pedestrian")
+    return old, new
+
+
+_count = partial(_not_negative, int)
+_count.__name__ = positive_int.__name__ = "whole number"  # as argparse calls them in its messages
+_amount = partial(_not_negative, float)
+_amount.__name__ = "number"
+
+
+def _add_training_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--lr", type=_amount, default=1e-4, help="learning rate of the transformer and the heads (%(default)s)")
+    add("--lr_backbone", type=_amount, default=1e-5, help="learning rate of the backbone; 0 freezes it (%(default)s)")
+    add("--batch_size", type=positive_int, default=2, help="images per step (%(default)s)")
+    add("--weight_decay", type=_amount, default=1e-4, help="weight decay of AdamW, per step (%(default)s)")
+    add("--epochs", type=positive_int, default=300, help="passes over the training images (%(default)s)")
+    add("--lr_drop", type=positive_int, help="epochs until learning rates drop to a tenth (default: 2/3 of --epochs)")
+    add("--clip_max_norm", type=_amount, default=0.1, help="largest norm of the gradient; 0 never clips (%(default)s)")
+    add(
+        "--lr_schedule",
+        choices=LR_SCHEDULES,
+        default="step",
+        help="drop at --lr_drop, or fall to 0 along a cosine (step)",
+    )
+    add("--warmup_steps", type=_count, default=0, metavar="N", help="steps over which learning rates rise at first (0)")
+    add(
+        "--accumulate",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="batches per step: the result of N x --batch_size in the memory of --batch_size (1)",
+    )
+    add(
+        "--ema_decay",
+        type=_amount,
+        default=0.99,
+        help="share that the average of the weights keeps per step; the average is what is evaluated and kept as best; "
+        "0: no average (%(default)s)",
+    )
+    add(
+        "--patience",
+        type=_count,
+        default=0,
+        metavar="EPOCHS",
+        help="stop after so many without a better AP; 0: never (0)",
+    )
+    add("--freeze", choices=("backbone",), help="what to keep as it is: the same as --lr_backbone 0")
+    add(
+        "--query_groups",
+        type=positive_int,
+        default=1,
+        metavar="K",
+        help="train K groups of queries side by side, so that an object teaches K of them; only the first is kept (1)",
+    )
+
+
+def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--backbone",
+        help="torchvision ResNet: resnet18, resnet34, resnet50, resnet101, ..., or for small machines "
+        "mobilenet_v3_small, mobilenet_v3_large (resnet50)",
+    )
+    add("--dilation", action="store_true", default=None, help="stride 16 instead of 32 in the last stage (DC5)")
+    add(
+        "--stride",
+        type=int,
+        choices=(16, 32),
+        help="pixels from one cell of the feature map to the next; 16 leaves out the backbone's last stage: fewer "
+        "parameters and a finer map, of four times as many cells (32)",
+    )
+    add("--position_embedding", choices=("sine", "learned"), help="kind of position embedding (sine)")
+    add("--enc_layers", type=_count, help="encoder layers (6)")
+    add("--dec_layers", type=positive_int, help="decoder layers (6)")
+    add("--dim_feedforward", type=positive_int, help="width of the feed-forward networks, in channels (2048)")
+    add("--hidden_dim", type=positive_int, help="width of the transformer, in channels (256)")
+    add("--dropout", type=_amount, help="share of activations dropped in training, 0 to 1 (0.1)")
+    add("--nheads", type=positive_int, help="attention heads (8)")
+    add("--num_queries", type=positive_int, help="object queries: the most objects an image can have (100)")
+    add("--pre_norm", action="store_true", default=None, help="LayerNorm before each block instead of after it")
+    add(
+        "--batch_norm",
+        type=lambda text: {"live": "train"}.get(text, text),  # as earlier versions called it
+        choices=("frozen", "train"),
+        help="keep the backbone's BatchNorm as pre-trained, or train it, for large batches (frozen)",
+    )
+    add(
+        "--num_classes",
+        type=positive_int,
+        help="number of classes; needs no counting: it is read from the annotations and only checked against this",
+    )
+    add(
+        "--backbone_weights",
+        metavar="{imagenet,none,FILE}",
+        help="where the backbone starts when no DETR weights are given: torchvision's ImageNet weights (downloaded), a "
+        "file of them, or random numbers; then nothing is frozen and BatchNorm is trained (imagenet)",
+    )
+
+
+def _add_loss_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--no_aux_loss", dest="aux_loss", action="store_false", help="supervise only the last decoder layer")
+    add("--set_cost_class", type=_amount, default=1.0, help="weight of the class in the matching (%(default)s)")
+    add("--set_cost_bbox", type=_amount, default=5.0, help="weight of the boxes' L1 in the matching (%(default)s)")
+    add("--set_cost_giou", type=_amount, default=2.0, help="weight of the boxes' GIoU in the matching (%(default)s)")
+    add("--bbox_loss_coef", type=_amount, default=5.0, help="weight of the L1 box loss (%(default)s)")
+    add("--giou_loss_coef", type=_amount, default=2.0, help="weight of the GIoU box loss (%(default)s)")
+    add("--eos_coef", type=_amount, default=0.1, help='weight of the "no object" class in its loss (%(default)s)')
+
+
+def _add_data_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--dataset_file", choices=("custom", "coco"), default="custom", help="layout of --coco_path (%(default)s)")
+    add("--coco_path", type=Path, default=Path("data/custom"), help="the COCO folder (%(default)s)")
+    add(
+        "--scales",
+        type=positive_int,
+        nargs="+",
+        metavar="PIXELS",
+        help="shorter sides to train at, drawn per image; evaluation takes the largest (480 to 800 by 32)",
+    )
+    add(
+        "--max_size",
+        type=positive_int,
+        metavar="PIXELS",
+        help="longest side, in pixels (1333)",
+    )
+    add("--no_augment", dest="augment", action="store_false", help="no mirroring and no cropping")
+    add(
+        "--color_jitter",
+        type=_amount,
+        default=0.0,
+        metavar="S",
+        help="change brightness, contrast and saturation of training images by up to this share, such as 0.2 (0)",
+    )
+    add(
+        "--cache", choices=("none", "ram"), default="none", help="ram: decode each image once, keep it in memory (none)"
+    )
+    add("--num_workers", type=_count, default=2, help="processes that load images; 0 loads in between (%(default)s)")
+
+
+def _add_run_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--output_dir", type=Path, default=Path("outputs"), help="the run's folder (%(default)s)")
+    add("--device", default="auto", help="auto (CUDA, then MPS, then CPU), cuda, cuda:1, mps or cpu (%(default)s)")
+    add(
+        "--amp",
+        choices=("auto", "bf16", "fp16", "off"),
+        default="auto",
+        help="16-bit arithmetic in the network: auto where the device has it natively, off for float32 (%(default)s)",
+    )
+    add("--seed", type=_count, default=42, help="seed of all random numbers (%(default)s)")
+    add(
+        "--resume",
+        metavar="{auto,FILE,URL}",
+        help="a checkpoint to go on with, or weights to start from; auto goes on with the run in --output_dir, "
+        "or starts from --weights if there is none",
+    )
+    add("--weights", type=Path, metavar="FILE", help="weights to start from")
+    add(
+        "--class_map",
+        type=_pair,
+        nargs="+",
+        action="extend",
+        metavar="COCO_NAME=YOUR_NAME",
+        help="classes that start from what the weights know under another name, such as person=pedestrian; the same "
+        "names and their plurals are found without it",
+    )
+    add("--overwrite", action="store_true", help="start anew in a used --output_dir: its run is deleted")
+    add("--start_epoch", type=_count, default=0, help="epoch to begin a new run with, from 0 (%(default)s)")
+    add("--eval", action="store_true", help="evaluate --resume (default: the run's checkpoint_best.pth), do not train")
+    add(
+        "--eval_every",
+        type=positive_int,
+        default=1,
+        metavar="EPOCHS",
+        help="epochs from one evaluation to the next (1)",
+    )
+    add(
+        "--save_every",
+        type=positive_int,
+        default=1,
+        metavar="EPOCHS",
+        help="epochs from one checkpoint to the next (1)",
+    )
+    add(
+        "--save_every_steps",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="save every N steps too, for long epochs (0: no)",
+    )
+    add(
+        "--skip_nonfinite",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="leave out up to N steps whose loss or gradient is not finite before stopping (%(default)s)",
+    )
+    add("--tensorboard", action="store_true", help="write the log for TensorBoard too, to --output_dir/tensorboard")

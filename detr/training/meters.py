@@ -1,0 +1,85 @@
+"""Running means of what an epoch logs, and the time that remains."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from detr.models.criterion import Losses, SetCriterion
+from detr.training import distributed
+
+
+class MetricLogger:
+    """Running means of the loss, its terms and the learning rate; the sums stay on the device until they are read."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._sums: Tensor | None = None  # of every name, and how many were counted
+        self._lrs, self._steps = 0.0, 0
+
+    def update(self, losses: Losses, counts: Tensor | None = None, lr: float = 0.0) -> None:
+        """Count the losses of one batch or step, unless `counts`, (), which may still be on the device, is False."""
+        self._names = ["loss", *losses.terms]
+        values = torch.stack((losses.total.detach(), *losses.terms.values(), torch.ones_like(losses.total.detach())))
+        if counts is not None:
+            values = torch.where(counts, values, 0)
+        self._sums = values if self._sums is None else self._sums + values
+        self._lrs += lr
+        self._steps += 1
+
+    def mean(self, name: str) -> float:
+        """Return the mean of `loss` or of a term so far; NaN where nothing was counted."""
+        return self._means()[name] if self._names else float("nan")
+
+    def log_terms(self, criterion: SetCriterion) -> dict[str, float]:
+        """Return all means under the reference's log keys: `loss_x` weighted as in the total, `loss_x_unscaled` not."""
+        if not self._names:
+            return {}
+        means = self._means()
+        log = {"lr": self._lrs / self._steps, "class_error": means["class_error"], "loss": means.pop("loss")}
+        log |= {
+            name: mean * weight for name, mean in means.items() if (weight := criterion.weight_of(name)) is not None
+        }
+        return log | {f"{name}_unscaled": mean for name, mean in means.items()}
+
+    def all_ranks(self) -> "MetricLogger":
+        """Return the same over the batches of all ranks, of which some may have had none."""
+        states = [state for state in distributed.all_gather([self.state()]) if state["names"]]
+        merged = MetricLogger()
+        for state in states:
+            sums = state["sums"] if merged._sums is None else merged._sums + state["sums"]
+            merged.load_state({**state, "sums": sums, "steps": merged._steps + state["steps"]}, torch.device("cpu"))
+        return merged
+
+    def state(self) -> dict:
+        """Return what a checkpoint in the middle of an epoch holds of them."""
+        sums = None if self._sums is None else self._sums.cpu()
+        return {"names": self._names, "sums": sums, "lrs": self._lrs, "steps": self._steps}
+
+    def load_state(self, state: dict, device: torch.device) -> None:
+        """Continue from `state`, with the sums on the device that computes the losses."""
+        self._names, self._lrs, self._steps = state["names"], state["lrs"], state["steps"]
+        self._sums = None if state["sums"] is None else state["sums"].to(device)
+
+    def _means(self) -> dict[str, float]:
+        *sums, count = self._sums.tolist()
+        return {name: value / count if count else float("nan") for name, value in zip(self._names, sums, strict=True)}
+
+
+class TimeLeft:
+    """How long the remaining epochs will take, from the mean of those that are done.
+
+    Args:
+        epochs: of the whole run.
+        first: the first epoch, counted from 0, that is measured from beginning to end.
+    """
+
+    def __init__(self, epochs: int, first: int) -> None:
+        self._epochs, self._first, self._began = epochs, first, time.monotonic()
+
+    def after(self, epoch: int) -> float:
+        """Return the seconds that remain after an epoch; 0 while nothing is known."""
+        if epoch < self._first:
+            self._began = time.monotonic()  # the rest of an epoch does not tell how long one takes
+        measured = epoch + 1 - self._first
+        return (time.monotonic() - self._began) / max(1, measured) * (self._epochs - epoch - 1)
