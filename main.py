@@ -40,7 +40,7 @@ from detr.models.matcher import HungarianMatcher
 from detr.training import distributed
 from detr.training.device import Precision, limit_threads, pick_device, pick_precision
 from detr.training.evaluate import evaluate
-from detr.training.meters import MetricLogger, TimeLeft
+from detr.training.meters import MetricLogger, TimeLeft, summary_line
 from detr.training.resume import (
     ResumeState,
     architecture_of,
@@ -65,6 +65,8 @@ class Components(NamedTuple):
     model: Detr
     criterion: SetCriterion
     folder: RunFolder
+    train_loader: DataLoader
+    val_loader: DataLoader
 
 
 def main() -> None:
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace, world: distributed.World) -> None:
     args.scales, args.max_size = choose_sizes(start, args.scales, args.max_size)
     parts = build_components(args, start, world)
     if args.eval:
-        evaluate_only(args, start, parts)
+        evaluate_only(start, parts)
         return
     trainer = build_trainer(args, start, parts)
     with parts.folder.locked():
@@ -130,9 +132,19 @@ def build_components(args: argparse.Namespace, start: ResumeState, world: distri
         model.config.num_classes, matcher, args.eos_coef, args.bbox_loss_coef, args.giou_loss_coef, args.aux_loss
     )
     torch.manual_seed(args.seed + world.rank)  # every rank has the same weights by now, and draws its own dropout
-    folder = RunFolder(args.output_dir, world, flags_as_json(args), data, resolution)
+    shard = {"rank": world.rank, "world_size": world.size}
+    steps = AspectRatioBatchSampler(data.train, args.batch_size, args.seed, accumulate=args.accumulate, **shard)
+    batches = AspectRatioBatchSampler(data.val, args.batch_size, **shard)
     return Components(
-        world, device, pick_precision(args.amp, device), data, model.to(device), criterion.to(device), folder
+        world,
+        device,
+        pick_precision(args.amp, device),
+        data,
+        model.to(device),
+        criterion.to(device),
+        RunFolder(args.output_dir, world, flags_as_json(args), data, resolution),
+        make_loader(data.train, steps, args.num_workers, pin_memory=device.type == "cuda"),
+        make_loader(data.val, batches, args.num_workers, pin_memory=device.type == "cuda"),
     )
 
 
@@ -159,7 +171,7 @@ def build_trainer(args: argparse.Namespace, start: ResumeState, parts: Component
         parts.model,
         parts.criterion,
         config,
-        train_sampler(args, parts).steps_per_epoch,
+        parts.train_loader.batch_sampler.steps_per_epoch,
         parts.precision,
         parts.world,
         args.start_epoch,
@@ -173,21 +185,6 @@ def build_trainer(args: argparse.Namespace, start: ResumeState, parts: Component
         for name, now, before in start.changed_flags(parts.folder.flags):
             print(f"--{name} is {now}; up to epoch {trainer.epochs_done} it was {before}")
     return trainer
-
-
-def train_sampler(args: argparse.Namespace, parts: Components) -> AspectRatioBatchSampler:
-    """Batch the training images: this rank's share of each step."""
-    world = parts.world
-    return AspectRatioBatchSampler(
-        parts.data.train, args.batch_size, args.seed, True, args.accumulate, world.rank, world.size
-    )
-
-
-def val_loader(args: argparse.Namespace, parts: Components) -> DataLoader:
-    """Load this rank's share of the validation images."""
-    val, world = parts.data.val, parts.world
-    sampler = AspectRatioBatchSampler(val, args.batch_size, rank=world.rank, world_size=world.size)
-    return make_loader(val, sampler, args.num_workers, pin_memory=parts.device.type == "cuda")
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -205,17 +202,15 @@ def train(args: argparse.Namespace, parts: Components, trainer: Trainer) -> None
             "the validation images have no object: AP is not defined, and the weights of the lowest validation loss "
             "are kept as the best"
         )
-    sampler = train_sampler(args, parts)
-    loaders = make_loader(data.train, sampler, args.num_workers, parts.device.type == "cuda"), val_loader(args, parts)
     write_log = folder.open_log(trainer.epochs_done, args.tensorboard)
     time_left = TimeLeft(args.epochs, trainer.epochs_done + bool(trainer.steps_done))
     with utils.StopRequest() as stop, explain_worker_errors(), folder.saved_when_stopped(trainer):
         for epoch in range(trainer.epochs_done, args.epochs):
-            sampler.set_epoch(epoch, trainer.steps_done)
-            log, predictions = train_one_epoch(args, parts, trainer, loaders[0], stop), []
+            parts.train_loader.batch_sampler.set_epoch(epoch, trainer.steps_done)
+            log, predictions = train_one_epoch(parts, trainer, stop, args.save_every_steps), []
             is_last = epoch + 1 == args.epochs
             if is_last or (epoch + 1) % args.eval_every == 0:
-                val_log, predictions = evaluate_one_epoch(parts, trainer, loaders[1], stop)
+                val_log, predictions = evaluate_one_epoch(parts, trainer, stop)
                 log |= val_log
             log |= {"epoch": epoch, "n_parameters": trainable} | trainer.stats(log.get("seconds_eval", 0.0))
             if trainer.end_epoch(log.get("test_coco_eval_bbox", [None])[0], log.get("test_loss", math.inf)):
@@ -232,54 +227,55 @@ def train(args: argparse.Namespace, parts: Components, trainer: Trainer) -> None
 
 
 def train_one_epoch(
-    args: argparse.Namespace, parts: Components, trainer: Trainer, loader: DataLoader, stop: utils.StopRequest
+    parts: Components, trainer: Trainer, stop: utils.StopRequest, save_every_steps: int
 ) -> dict[str, float]:
-    """Train on the rest of an epoch, saving every --save_every_steps; return its means, named as in the log."""
-    title, done = f"epoch {trainer.epochs_done + 1}/{args.epochs}", trainer.steps_done * args.accumulate
+    """Train on the rest of an epoch, saving every so many steps; return its means, named as in the log."""
+    loader, accumulate = parts.train_loader, trainer.config.accumulate
+    title, done = f"epoch {trainer.epochs_done + 1}/{trainer.config.epochs}", trainer.steps_done * accumulate
     with utils.Progress(len(loader), title, done=done, shown=parts.world.is_main) as bar:
 
         def on_step() -> None:
-            bar.update(args.accumulate, lambda: f"loss {trainer.metrics.mean('loss'):.3f}")
+            bar.update(accumulate, lambda: f"loss {trainer.metrics.mean('loss'):.3f}")
             stop.check(distributed.any_rank(stop.requested))
-            if args.save_every_steps and trainer.steps_done % args.save_every_steps == 0:
+            if save_every_steps and trainer.steps_done % save_every_steps == 0:
                 parts.folder.save_last(trainer)
 
-        return prefixed("train_", trainer.train_epoch(read_batches(loader, stop), on_step))
+        means = trainer.train_epoch(read_batches(loader, stop), on_step)
+    return {f"train_{name}": mean for name, mean in means.items()}
 
 
-def evaluate_one_epoch(
-    parts: Components, trainer: Trainer, loader: DataLoader, stop: utils.StopRequest
-) -> tuple[dict, list[dict]]:
+def evaluate_one_epoch(parts: Components, trainer: Trainer, stop: utils.StopRequest) -> tuple[dict, list[dict]]:
     """Evaluate the trained weights; return the numbers, named as in the log, and the detections."""
     began = time.monotonic()
     distributed.broadcast_batch_norm(trainer.detector)
-    losses, metrics, predictions = evaluate_with_progress(parts, trainer.detector, loader, stop)
+    losses, metrics, predictions = evaluate_with_progress(parts, trainer.detector, stop)
     if not math.isfinite(losses["loss"]):
         raise UserError(
             f"epoch {trainer.epochs_done + 1}: on the validation images the loss is not finite (NaN or infinity): the "
             "last steps have spoilt the weights, which do not replace the saved ones. A smaller --lr or "
             "--clip_max_norm usually helps"
         )
-    seconds = round(time.monotonic() - began, 2)
-    return prefixed("test_", losses) | {"test_coco_eval_bbox": metrics, "seconds_eval": seconds}, predictions
+    log = {f"test_{name}": loss for name, loss in losses.items()} | {"test_coco_eval_bbox": metrics}
+    return log | {"seconds_eval": round(time.monotonic() - began, 2)}, predictions
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation
 
 
-def evaluate_only(args: argparse.Namespace, start: ResumeState, parts: Components) -> None:
+def evaluate_only(start: ResumeState, parts: Components) -> None:
     """Print the 12 COCO numbers and save the detections."""
     with explain_worker_errors():
-        _, metrics, predictions = evaluate_with_progress(parts, parts.model, val_loader(args, parts))
+        _, metrics, predictions = evaluate_with_progress(parts, parts.model)
     for name, value in zip(COCO_NUMBERS, metrics, strict=True):
         print(f"{name:10} {value:.4f}")
     print(f"detections: {parts.folder.write_predictions(start, predictions)}")
 
 
 def evaluate_with_progress(
-    parts: Components, model: Detr, loader: DataLoader, stop: utils.StopRequest | None = None
+    parts: Components, model: Detr, stop: utils.StopRequest | None = None
 ) -> tuple[dict, list[float], list[dict]]:
     """Evaluate on the validation images; return losses, the 12 COCO numbers and the detections."""
+    loader = parts.val_loader
     common = loader.batch_sampler.batches_on_every_rank  # while all ranks have a batch they can ask each other
     with utils.Progress(len(loader), "evaluate", shown=parts.world.is_main) as bar:
 
@@ -298,26 +294,6 @@ def evaluate_with_progress(
             parts.precision,
             on_batch,
         )
-
-
-# ------------------------------------------------------------------------------------------------------------- logging
-
-
-def prefixed(prefix: str, values: dict) -> dict:
-    """Return the same values under longer names."""
-    return {prefix + name: value for name, value in values.items()}
-
-
-def summary_line(log: dict, epochs: int, best: dict, seconds_left: float) -> str:
-    """Return one epoch in one line."""
-    words = [f"epoch {log['epoch'] + 1}/{epochs}", f"loss {log['train_loss']:.3f}"]
-    if "test_coco_eval_bbox" in log:
-        ap, ap50 = log["test_coco_eval_bbox"][:2]
-        star = " (best so far)" if best["epoch"] == log["epoch"] else ""
-        scores = [f"AP {ap:.3f}", f"AP50 {ap50:.3f}{star}"] if ap >= 0 else [f"AP not defined{star}"]
-        words += [f"val loss {log['test_loss']:.3f}", *scores]
-    words += [f"lr {log['train_lr']:.1e}", f"{log['images_per_second']:.1f} images/s", f"{log['seconds']:.0f} s"]
-    return "  ".join(words + ([f"{utils.duration(seconds_left)} left"] if seconds_left else []))
 
 
 if __name__ == "__main__":

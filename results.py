@@ -88,16 +88,18 @@ def main() -> None:
         evaluated, attention = None, {}
         if first and first.gt["images"]:
             evaluated = evaluate_images(first.gt, first.predictions, first.image_folder)
-            attention = compute_attention(args, evaluated, first.gt["categories"])
+            attention = compute_attention(
+                evaluated, args.checkpoint or args.log[0] / BEST, args.device, first.gt["categories"]
+            )
             show_images(evaluated, attention, first.metrics["threshold"], figures)
         write_report(runs, measured, evaluated, attention, figures)
 
 
-def load_detector(args: argparse.Namespace, categories: list[dict] | None) -> "Detector":
-    """Load the detector that the command line names, or the best of the first run."""
+def load_detector(checkpoint: Path, device: str, categories: list[dict] | None) -> "Detector":
+    """Load a detector; `categories` name the classes of files that do not."""
     from detr.detector import Detector  # torch takes seconds to import: only what needs a detector pays for it
 
-    return Detector(args.checkpoint or args.log[0] / BEST, args.device, categories=categories)
+    return Detector(checkpoint, device, categories=categories)
 
 
 # ------------------------------------------------------------------------------------------------------ figures of runs
@@ -176,7 +178,7 @@ def write_report(
 
 def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | None:
     """Return all metrics of a run; None, after saying why, where its detections or its annotations are not known."""
-    gt, image_folder = find_gt(args, run.config)
+    gt, image_folder = find_gt(args.coco_path, run.config)
     detects = args.checkpoint and folder == args.log[0]
     path = folder / "figures" / PREDICTIONS if detects else folder / PREDICTIONS
     missing = ["does not say where its images are (--coco_path tells)"] if gt is None else []
@@ -186,7 +188,8 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | 
         print(f"no metrics: {folder} {' and '.join(missing)}")
         return None
     if detects:
-        utils.write_json(path, detect_all(args, gt, image_folder))
+        detector = load_detector(args.checkpoint, args.device, gt["categories"])
+        utils.write_json(path, detect_all(detector, gt, image_folder))
         print(f"saved {path}")
     elif run.config.get("validation_images", now := fingerprint(gt)) != now:
         print(
@@ -198,19 +201,19 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | 
     return Measured(gt, image_folder, predictions, measure(gt, predictions, args.threshold))
 
 
-def find_gt(args: argparse.Namespace, config: dict) -> tuple[dict | None, Path]:
+def find_gt(coco_path: Path | None, config: dict) -> tuple[dict | None, Path]:
     """Return the validation annotations that a run was evaluated on and their images; None where they are not known."""
     recorded = config.get("args", {})
-    coco_path = args.coco_path or (Path(recorded["coco_path"]) if "coco_path" in recorded else None)
+    if coco_path is None and "coco_path" in recorded:
+        coco_path = Path(recorded["coco_path"])
     if coco_path is None:
         return None, Path()
     path = find_val_json(coco_path, recorded.get("dataset_file", "custom"))
     return read_coco(path), coco_path / "val2017"
 
 
-def detect_all(args: argparse.Namespace, gt: dict, image_folder: Path) -> list[dict]:
-    """Return the detections of --checkpoint in the annotated images, in COCO's results format."""
-    detector = load_detector(args, gt["categories"])
+def detect_all(detector: "Detector", gt: dict, image_folder: Path) -> list[dict]:
+    """Return the detections in the annotated images, in COCO's results format."""
     predictions = []
     with utils.Progress(len(gt["images"]), "detect") as bar:
         for image in gt["images"]:
@@ -221,15 +224,14 @@ def detect_all(args: argparse.Namespace, gt: dict, image_folder: Path) -> list[d
 
 
 def compute_attention(
-    args: argparse.Namespace, evaluated: EvaluatedImages, categories: list[dict]
+    evaluated: EvaluatedImages, checkpoint: Path, device: str, categories: list[dict]
 ) -> dict[int, AttentionMaps]:
     """Return the attention maps of the first run's detector in the images that the report shows, by their numbers."""
-    checkpoint = args.checkpoint or args.log[0] / BEST
     if not checkpoint.exists():
         print(f"no attention maps: there is no {checkpoint}")
         return {}
     try:
-        detector = load_detector(args, categories)
+        detector = load_detector(checkpoint, device, categories)
     except UserError as error:  # everything else needs no detector
         print(f"no attention maps: {error}")
         return {}
@@ -248,10 +250,12 @@ def compute_attention(
 def detect_in_images(args: argparse.Namespace, figures: Path) -> None:
     """Detect objects in any images; save each with its boxes drawn, and all detections as JSON and as CSV."""
     paths = find_images(args.images)
-    detector = load_detector(args, find_gt(args, {})[0]["categories"] if args.coco_path else None)
+    checkpoint = args.checkpoint or args.log[0] / BEST
+    gt, _ = find_gt(args.coco_path, {})
+    detector = load_detector(checkpoint, args.device, gt and gt["categories"])
     lowest, why = args.threshold, "--threshold"
     if lowest is None:
-        lowest, why = best_known_threshold(figures, args.checkpoint or args.log[0] / BEST)
+        lowest, why = best_known_threshold(figures, checkpoint)
     folder, names, results = figures / "images", picture_names(paths), {}
     with utils.Progress(len(paths), "detect") as bar:
         for batch in batches_by_aspect_ratio(paths, args.batch_size):

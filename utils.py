@@ -448,12 +448,12 @@ _FIRST_EAST_ASIAN = "\u2e80"  # of Unicode's characters
 
 def load_font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
     """Return a font for Pillow, of a size in pixels, that has the letters of the text if this machine has one."""
-    return _load_font(size, max(text, default="") >= _FIRST_EAST_ASIAN)
+    return _load_font(size, EAST_ASIAN if max(text, default="") >= _FIRST_EAST_ASIAN else ())
 
 
 @functools.cache
-def _load_font(size: int, is_east_asian: bool) -> ImageFont.FreeTypeFont:
-    for name in EAST_ASIAN if is_east_asian else ():
+def _load_font(size: int, preferred: tuple[str, ...]) -> ImageFont.FreeTypeFont:
+    for name in preferred:
         with contextlib.suppress(OSError):  # not on this machine
             return ImageFont.truetype(name, size)
     matplotlib = Path(importlib.util.find_spec("matplotlib").origin).parent  # importing it would take a while

@@ -259,7 +259,8 @@ def prepare(check: Check) -> None:
 
 def data(check: Check) -> None:
     """Images per second of the loader alone, with the two processes of a Colab machine and balloon-sized images."""
-    from detr.data.dataset import load_folder, make_loader
+    from detr.data.dataset import load_folder
+    from detr.data.loader import make_loader
     from detr.data.sampler import AspectRatioBatchSampler
     from detr.data.transforms import augment_params, evaluation_params
 

@@ -13,14 +13,14 @@ class Mutation(NamedTuple):
     test: str  # as pytest takes it
 
 
-FAKE_GPU = "tests/test_fake_gpu.py::"
+FAKE_GPU = "tests/training/test_fake_gpu.py::"
 STEP = FAKE_GPU + "test_a_step_waits_for_the_gpu_once_a_batch_and_copies_without_waiting"
 PAGE = FAKE_GPU + "test_from_the_command_line_to_the_page"
 ON_CPU = FAKE_GPU + "test_what_is_written_out_for_a_cpu_stays_there"
 FORMAT = FAKE_GPU + "test_the_format_is_one_that_the_gpu_computes_in"
-FLOAT16 = "tests/test_float16.py::"
-ENGINE = "tests/test_engine.py::"
-SURVIVAL = "tests/test_survival.py::"
+FLOAT16 = "tests/training/test_float16.py::"
+ENGINE = "tests/training/test_trainer.py::"
+SURVIVAL = "tests/training/test_survival.py::"
 
 # Lines that only a GPU reaches, seen from a CPU.
 ON_A_GPU = [
@@ -215,7 +215,7 @@ ELSEWHERE = [
         "main.py",
         "    broadcast_batch_norm(training.detector)\n",
         "",
-        "tests/test_distributed.py::test_all_processes_evaluate_the_same_statistics",
+        "tests/training/test_distributed.py::test_all_processes_evaluate_the_same_statistics",
     ),
     Mutation(
         "a collapsed float16 scale goes unseen",
@@ -236,14 +236,14 @@ ELSEWHERE = [
         "detr/data/transforms.py",
         "IMAGENET_MEAN = (0.485, 0.456, 0.406)",
         "IMAGENET_MEAN = (0.5, 0.456, 0.406)",
-        "tests/test_data.py::test_pixels_are_normalized_as_the_backbones_were_trained",
+        "tests/data/test_dataset.py::test_pixels_are_normalized_as_the_backbones_were_trained",
     ),
     Mutation(
         "another standard deviation",
         "detr/data/transforms.py",
         "IMAGENET_STD = (0.229, 0.224, 0.225)",
         "IMAGENET_STD = (0.229, 0.224, 0.229)",
-        "tests/test_data.py::test_pixels_are_normalized_as_the_backbones_were_trained",
+        "tests/data/test_dataset.py::test_pixels_are_normalized_as_the_backbones_were_trained",
     ),
     Mutation(
         "evaluated at the first scale",
@@ -299,7 +299,7 @@ ELSEWHERE = [
         "detr/training/distributed.py",
         "result = call() if is_first else None",
         "result = call()",
-        "tests/test_distributed.py::test_weights_are_downloaded_once_for_all_processes",
+        "tests/training/test_distributed.py::test_weights_are_downloaded_once_for_all_processes",
     ),
     Mutation(
         "a lock on a file that is deleted",

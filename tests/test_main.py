@@ -62,7 +62,7 @@ def test_every_flag_has_help(capsys: pytest.CaptureFixture, run: RunScript) -> N
 def test_a_run_leaves_everything_behind(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     assert run("main", *SCRATCH, "--num_classes", 1, "--epochs", 2) == 0
     output = capsys.readouterr().out
-    assert "nothing is frozen, BatchNorm is live" in output and "epoch 2/2" in output
+    assert "nothing is frozen, BatchNorm is trained" in output and "epoch 2/2" in output
     assert {path.name for path in Path("outputs").iterdir()} == set(main.RUN_FILES)
     log = read_log()
     assert [entry["epoch"] for entry in log] == [0, 1]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detr.data.images import find_photographs
+from detr.data.images import find_images
 from detr.detector import Detector
 from detr.evaluation.metrics import measure
 from detr.models.detr import Detr, DetrConfig
@@ -23,7 +23,7 @@ from detr.report.gallery import EvaluatedImages
 from detr.report.metric_figures import draw_confusion, draw_metrics
 from detr.report.runs import Run, read_run
 from detr.report.tables import class_table, headline_table
-from results import drawing_names
+from results import picture_names
 from tests.conftest import SHARED, TINY, RunScript, needs_shared
 from utils import UserError
 
@@ -150,15 +150,15 @@ def test_photographs_are_found_by_globs_each_once(tmp_path: Path, monkeypatch: p
     for name in ("a/1.jpg", "a/2.PNG", "a/notes.txt", "a/b/1.png", "[odd].jpg"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
-    names = lambda *patterns: [str(path) for path in find_photographs([*patterns])]  # noqa: E731
+    names = lambda *patterns: [str(path) for path in find_images([*patterns])]  # noqa: E731
     assert names("a") == names("a/*") == ["a/1.jpg", "a/2.PNG"]
     assert names("a/**/*.png", "a/1.jpg", "a") == ["a/b/1.png", "a/1.jpg", "a/2.PNG"]
     assert names(f"{tmp_path}/a/?.jpg") == [f"{tmp_path}/a/1.jpg"]
     assert names("[odd].jpg", "a/notes.txt") == ["[odd].jpg", "a/notes.txt"]  # files that are named
     for pattern in ("b", "*.gif", "**.jpg", "a/*.txt"):
         with pytest.raises(UserError, match=r"nothing fits|no photographs"):
-            find_photographs([pattern])
-    assert [*drawing_names([Path(n) for n in ("a.jpg", "a.png", "a_2.jpg", "b/a.jpg")]).values()] == [
+            find_images([pattern])
+    assert [*picture_names([Path(n) for n in ("a.jpg", "a.png", "a_2.jpg", "b/a.jpg")]).values()] == [
         *("a", "a_2", "a_2_2", "a_3"),
     ]
 

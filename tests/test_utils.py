@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 import utils
 from tests.conftest import CONTENT
@@ -126,3 +126,30 @@ def test_boxes_are_drawn_where_they_are() -> None:
     assert painted[100, 38:43].any() and painted[138:143, 100].any()
     assert not painted[80:130, 50:150].any() and not painted[150:, :].any()
     assert not np.asarray(image).any(), "the picture itself stays as it is"
+
+
+# ------------------------------------------------------------------------------------------------------------- fonts
+
+
+def drawn(font: ImageFont.FreeTypeFont, text: str) -> bytes:
+    image = Image.new("L", (40, 40))
+    ImageDraw.Draw(image).text((5, 5), text, 255, font)
+    return image.tobytes()
+
+
+@pytest.mark.parametrize("letter", "aéßłøğЖΩع")
+def test_letters_of_europe_and_the_near_east(letter: str) -> None:
+    font = utils.load_font(20, letter)
+    assert drawn(font, letter) not in (drawn(font, "\ufffe"), drawn(font, ""))
+
+
+def test_letters_of_east_asia() -> None:
+    font = utils.load_font(20, "a 气球")
+    if font.getname()[0] == "DejaVu Sans":
+        pytest.skip(f"none of {', '.join(utils.EAST_ASIAN)} on this machine")
+    assert drawn(font, "气") not in (drawn(font, "\ufffe"), drawn(font, ""))
+
+
+def test_an_unknown_letter_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(utils, "EAST_ASIAN", ())
+    assert utils.load_font(20, "气").getname()[0] == "DejaVu Sans"

@@ -52,10 +52,10 @@ def resampled_ap(matches: Matches, times_drawn: np.ndarray) -> np.ndarray:
             continue
         where = matches.slice_of(label)
         outcome, image = matches.outcome["all"][:, where], matches.detections.image[where]
-        # What comes after the last that is right changes nothing.
+        # What comes after the last true positive changes nothing.
         end = int(np.append(0, np.flatnonzero((outcome == TP).any(axis=0)) + 1).max())
-        is_mine = matches.counted["all"] & (matches.gt.label == label)
-        objects = times_drawn @ np.bincount(matches.gt.image[is_mine], minlength=matches.images)
+        is_class = matches.counted["all"] & (matches.gt.label == label)
+        objects = times_drawn @ np.bincount(matches.gt.image[is_class], minlength=matches.images)
         step = max(1, _NUMBERS_AT_ONCE // (end + 1))
         for begin in range(0, len(times_drawn), step):
             part = slice(begin, begin + step)
@@ -68,14 +68,14 @@ def _class_ap(outcome: np.ndarray, weight: np.ndarray, objects: np.ndarray) -> n
     all_up_to = np.cumsum(weight, axis=1, dtype=np.int32)
     ap = np.empty((len(weight), len(outcome)))
     for level, results in enumerate(outcome):
-        right, ignored = np.flatnonzero(results == TP), np.flatnonzero(results == IGNORED)
-        right_up_to = np.cumsum(weight[:, right], axis=1, dtype=np.int32)
+        tp, ignored = np.flatnonzero(results == TP), np.flatnonzero(results == IGNORED)
+        tp_up_to = np.cumsum(weight[:, tp], axis=1, dtype=np.int32)
         ignored_up_to = np.pad(np.cumsum(weight[:, ignored], axis=1, dtype=np.int32), ((0, 0), (1, 0)))
-        counted_up_to = all_up_to[:, right] - ignored_up_to[:, np.searchsorted(ignored, right)]
-        precision = right_up_to / (counted_up_to + TINY)
+        counted_up_to = all_up_to[:, tp] - ignored_up_to[:, np.searchsorted(ignored, tp)]
+        precision = tp_up_to / (counted_up_to + TINY)
         reached = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        # Each detection that is right answers for the recall points that it is the first to reach.
-        recall = right_up_to / np.maximum(objects, 1)[:, None]
+        # Each true positive answers for the recall points that it is the first to reach.
+        recall = tp_up_to / np.maximum(objects, 1)[:, None]
         points = np.diff(np.searchsorted(RECALLS, recall, "right"), axis=1, prepend=0)
         ap[:, level] = (reached * points).sum(axis=1) / len(RECALLS)
     ap[objects == 0] = np.nan

@@ -21,7 +21,7 @@ TINY = np.spacing(1)  # COCO adds it to what it divides by
 class Curves(NamedTuple):
     """Precision against recall, and how far recall goes; NaN for classes without objects."""
 
-    precision: np.ndarray  # (T, K, 101) at RECALLS; 0 where so much is never found
+    precision: np.ndarray  # (T, K, 101) at RECALLS; 0 where recall never gets so far
     recall: np.ndarray  # (T, K)
 
 
@@ -40,11 +40,11 @@ def curves(matches: Matches, area: str = "all", most: int = MAX_DETECTIONS) -> C
 
 def precision_at_recalls(outcome: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:
     """(T, 101) precision at RECALLS and (T,) recall of (T, N) outcomes, the best first, of at least one object."""
-    right = np.cumsum(outcome == TP, axis=1, dtype=np.float64)
-    precision = right / (np.cumsum(outcome != IGNORED, axis=1) + TINY)
+    tp = np.cumsum(outcome == TP, axis=1, dtype=np.float64)
+    precision = tp / (np.cumsum(outcome != IGNORED, axis=1) + TINY)
     # Precision at a recall is the best that is to be had at that recall or beyond; the column behind stands for never.
     reached = np.maximum.accumulate(np.pad(precision, ((0, 0), (0, 1)))[:, ::-1], axis=1)[:, ::-1]
-    recall = right / objects
+    recall = tp / objects
     at_recalls = [row[np.searchsorted(steps, RECALLS)] for row, steps in zip(reached, recall, strict=True)]
     return np.array(at_recalls), recall.max(axis=1, initial=0)
 

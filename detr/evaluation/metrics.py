@@ -9,7 +9,7 @@ from detr.evaluation.coco_matching import IOU_THRESHOLDS, MAX_DETECTIONS, Matche
 from detr.evaluation.coco_metrics import RECALLS, Curves, class_numbers, coco_numbers, curves
 from detr.evaluation.error_analysis import confusion, find_errors, summarize_errors
 
-FALLBACK_THRESHOLD = 0.5  # where no best one is known, or nothing right is found
+FALLBACK_THRESHOLD = 0.5  # where no best one is known, or there is no true positive
 
 
 def measure(coco: dict, results: list[dict], threshold: float | None = None) -> dict:
@@ -53,16 +53,16 @@ def _measure_classes(coco: dict, matches: Matches, whole: Curves) -> list[dict]:
     """Per class, in the order of their ids, which is that of the confusion matrix."""
     classes = []
     for label, category in enumerate(sorted(coco["categories"], key=lambda category: category["id"])):
-        these = scored(matches, label)
+        detections = scored(matches, label)
         classes.append(
             {
                 "id": category["id"],
                 "name": category["name"],
-                "objects": these.objects,
+                "objects": detections.objects,
                 **class_numbers(whole, label),
-                "best": best_threshold(these),
-                **at_thresholds(these),
-                "precision_at_recall": whole.precision[:, label].tolist() if these.objects else None,
+                "best": best_threshold(detections),
+                **at_thresholds(detections),
+                "precision_at_recall": whole.precision[:, label].tolist() if detections.objects else None,
             }
         )
     return classes

@@ -85,15 +85,8 @@ def draw_curves(runs: list[Run], name: str, path: Path) -> None:
     edges = {"left": 0.55 / width, "right": 1 - 0.15 / width, "bottom": 0.5 / height}
     figure.subplots_adjust(**edges, top=1 - (_LEGEND_INCHES + 0.3) / height, wspace=0.3, hspace=0.45)
     handles: dict[str, Line2D] = {}
-    width_of_bell = max((len(run.log) for run in runs), default=0) / 40
     for axis, panel in zip(axes.flat, panels, strict=False):
-        handles |= _draw_panel(axis, panel, runs, width_of_bell)
-        axis.set_title(figure_text(panel.title), fontsize=8 if is_small else 11)
-        axis.tick_params(labelsize=7 if is_small else 9)
-        axis.locator_params(axis="y", nbins=4 if is_small else 7)
-        axis.locator_params(axis="x", nbins=4 if is_small else 7, integer=True, min_n_ticks=1)  # no epoch 0.02
-        if not is_small:
-            axis.set_xlabel("epoch")
+        handles |= draw_panel(axis, panel, runs, is_small)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, 1.0), "ncols": 8, "frameon": False, "fontsize": 9}
@@ -103,12 +96,15 @@ def draw_curves(runs: list[Run], name: str, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], width_of_bell: float) -> dict[str, Line2D]:
-    """Draw one panel; returns what its lines look like under what they are called.
+def draw_panel(axis: Axes, panel: Panel, runs: list[Run], is_small: bool = False) -> dict[str, Line2D]:
+    """Draw one panel; return its lines by their names, for a legend.
 
     Colors tell runs apart, and the splits of a single run; dashes are training in any case.
     """
     handles = {}
+    width_of_bell = max((len(run.log) for run in runs), default=0) / 40
+    axis.set_title(figure_text(panel.title), fontsize=8 if is_small else 11)
+    axis.tick_params(labelsize=7 if is_small else 9)
     for number, run in enumerate(runs):
         for line in panel.lines:
             epochs, values = run.series(line.key, line.position)
@@ -132,6 +128,10 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], width_of_bell: float)
         return {}
     axis.ticklabel_format(axis="y", scilimits=(-3, 5), useOffset=False)
     axis.yaxis.get_offset_text().set_fontsize(7)
+    axis.locator_params(axis="y", nbins=4 if is_small else 7)
+    axis.locator_params(axis="x", nbins=4 if is_small else 7, integer=True, min_n_ticks=1)  # no epoch 0.02
+    if not is_small:
+        axis.set_xlabel("epoch")
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     return handles

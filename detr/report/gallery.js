@@ -6,58 +6,58 @@ const AT_FIRST = 12; // images, until all are asked for
 const MISSED = data.kinds.length - 1;
 const EXPLAINS = ["wrong_class", "badly_placed"].map((key) => data.kinds.findIndex((kind) => kind.key === key));
 
-/** What an image's boxes are from the threshold on: things {status, label, box, text, kind, query}. */
-function judge(image, threshold) {
-  const explained = new Map(); // number of an object -> whether it is found
-  const things = [];
-  for (const [label, x, y, width, height, score, kind, about, query] of image.found) {
+/** What an image's boxes are from the threshold on: entries {status, label, box, text, kind, query}. */
+function entriesOf(image, threshold) {
+  const explained = new Map(); // index of an object -> whether a detection matches it
+  const entries = [];
+  for (const [label, x, y, width, height, score, kind, about, query] of image.detections) {
     if (score < threshold) continue;
     if (kind === -1) explained.set(about, true);
     else if (EXPLAINS.includes(kind) && !explained.has(about)) explained.set(about, false);
-    things.push({ status: kind === -1 ? "right" : kind === -2 ? "known" : "wrong", label, score, kind, query,
-      box: [x, y, width, height], other: kind >= 0 && about >= 0 ? image.objects[about][0] : label,
+    entries.push({ status: kind === -1 ? "tp" : kind === -2 ? "gt" : "fp", label, score, kind, query,
+      box: [x, y, width, height], other: kind >= 0 && about >= 0 ? image.gt[about][0] : label,
       detail: kind === -1 ? "" : kind === -2 ? "not counted" : data.kinds[kind].name });
   }
-  image.objects.forEach(([label, x, y, width, height, isCrowd], at) => {
+  image.gt.forEach(([label, x, y, width, height, isCrowd], at) => {
     if (explained.get(at) === true) return; // its detection is drawn
     const isMissed = !isCrowd && !explained.has(at);
-    things.push({ status: isMissed ? "missed" : "known", label, other: label, score: null, kind: isMissed ? MISSED : -2,
+    entries.push({ status: isMissed ? "missed" : "gt", label, other: label, score: null, kind: isMissed ? MISSED : -2,
       query: -1, box: [x, y, width, height], detail: isMissed ? "missed" : isCrowd ? "crowd" : "annotated" });
   });
-  return things;
+  return entries;
 }
 
-const passesClass = (thing) => state.label === "" || thing.label === Number(state.label)
-  || thing.other === Number(state.label);
+const passesClass = (entry) => state.label === "" || entry.label === Number(state.label)
+  || entry.other === Number(state.label);
 const KIND_FILTERS = {
   "": () => true,
-  right: (thing) => thing.status === "right",
-  any: (thing) => ["wrong", "missed"].includes(thing.status),
+  tp: (entry) => entry.status === "tp",
+  any: (entry) => ["fp", "missed"].includes(entry.status),
 };
-const passesKind = (thing) => (KIND_FILTERS[state.kind] || ((one) => one.kind === Number(state.kind)))(thing);
-const counts = (things) => {
-  const sum = { right: 0, wrong: 0, missed: 0, known: 0 };
-  for (const thing of things) sum[thing.status] += 1;
+const passesKind = (entry) => (KIND_FILTERS[state.kind] || ((one) => one.kind === Number(state.kind)))(entry);
+const counts = (entries) => {
+  const sum = { tp: 0, fp: 0, missed: 0, gt: 0 };
+  for (const entry of entries) sum[entry.status] += 1;
   return sum;
 };
-const nameOf = (thing) => gallery.classes[thing.label];
-const scoreOf = (thing) => (thing.score === null ? "" : ` ${thing.score.toFixed(2)}`);
-const area = (thing) => thing.box[2] * thing.box[3];
+const nameOf = (entry) => gallery.classes[entry.label];
+const scoreOf = (entry) => (entry.score === null ? "" : ` ${entry.score.toFixed(2)}`);
+const area = (entry) => entry.box[2] * entry.box[3];
 
 /** The boxes of an image, large ones first, so that small ones lie on top. */
-function drawBoxes(things, hasText) {
+function drawBoxes(entries, hasText) {
   const percent = (share) => `${(100 * share).toFixed(2)}%`;
-  return make("svg", { "aria-hidden": "true" }, [...things].sort((a, b) => area(b) - area(a)).map((thing) => {
-    const [x, y, width, height] = thing.box;
+  return make("svg", { "aria-hidden": "true" }, [...entries].sort((a, b) => area(b) - area(a)).map((entry) => {
+    const [x, y, width, height] = entry.box;
     const place = { x: percent(x), y: percent(y), width: percent(width), height: percent(height) };
-    const group = make("g", { class: `box ${thing.status}` }, make("rect", { class: "halo", ...place }),
+    const group = make("g", { class: `box ${entry.status}` }, make("rect", { class: "halo", ...place }),
       make("rect", { class: "edge", ...place }));
-    if (hasText && thing.status !== "known") {
+    if (hasText && entry.status !== "gt") {
       const isHigh = y > 0.04;
       group.append(make("text", { x: percent(Math.max(0, x)), y: percent(Math.max(0, y)), dx: 2, dy: isHigh ? -5 : 14 },
-        `${thing.detail && `${thing.detail}: `}${nameOf(thing)}${scoreOf(thing)}`));
+        `${entry.detail && `${entry.detail}: `}${nameOf(entry)}${scoreOf(entry)}`));
     }
-    thing.drawn = group;
+    entry.drawn = group;
     return group;
   }));
 }
@@ -76,51 +76,51 @@ function makeCards() {
     const sum = make("span", { class: "sum" });
     const button = make("button", { class: "card", type: "button" }, make("span", { class: "picture" }, frame),
       make("span", { class: "name", title: image.name }, image.name), sum);
-    const card = { image, frame, sum, button, things: [] };
+    const card = { image, frame, sum, button, entries: [] };
     button.addEventListener("click", () => openViewer(card));
     return card;
   });
 }
 
 function redraw() {
-  const total = { right: 0, wrong: 0, missed: 0 };
+  const total = { tp: 0, fp: 0, missed: 0 };
   let objects = 0;
   const kinds = new Map();
   let shown = 0;
   for (const card of state.cards) {
-    const all = judge(card.image, state.threshold).filter(passesClass);
-    card.things = all.filter(passesKind);
+    const all = entriesOf(card.image, state.threshold).filter(passesClass);
+    card.entries = all.filter(passesKind);
     const sum = counts(all);
-    card.wrong = sum.wrong + sum.missed;
-    card.passes = (state.label === "" && state.kind === "") || card.things.length > 0;
+    card.errors = sum.fp + sum.missed;
+    card.passes = (state.label === "" && state.kind === "") || card.entries.length > 0;
     if (card.passes) shown += 1;
-    objects += card.image.objects.filter(([label, , , , , isCrowd]) =>
+    objects += card.image.gt.filter(([label, , , , , isCrowd]) =>
       !isCrowd && (state.label === "" || label === Number(state.label))).length;
     for (const key of Object.keys(total)) total[key] += sum[key];
-    for (const thing of all) kinds.set(thing.kind, (kinds.get(thing.kind) || 0) + 1);
+    for (const entry of all) kinds.set(entry.kind, (kinds.get(entry.kind) || 0) + 1);
     card.frame.querySelector("svg")?.remove();
-    card.frame.append(drawBoxes(card.things, false));
-    card.sum.textContent = all.length ? `${sum.right} right · ${sum.wrong} wrong · ${sum.missed} missed`
+    card.frame.append(drawBoxes(card.entries, false));
+    card.sum.textContent = all.length ? `${sum.tp} TP · ${sum.fp} FP · ${sum.missed} missed`
       : "no objects";
   }
   byId("threshold-value").textContent = number(state.threshold, state.threshold === gallery.threshold ? 3 : 2);
   const ratio = (above, below) => (below ? number(above / below, 2) : "–");
-  byId("counts").replaceChildren(make("b", {}, whole(total.right)), " right, ", make("b", {}, whole(total.wrong)),
-    " wrong, ", make("b", {}, whole(total.missed)), " missed · precision ",
-    make("b", {}, ratio(total.right, total.right + total.wrong)), ", recall ",
-    make("b", {}, ratio(total.right, objects)), " · ", counted(shown, "image"));
+  byId("counts").replaceChildren(make("b", {}, whole(total.tp)), " TP, ", make("b", {}, whole(total.fp)),
+    " FP, ", make("b", {}, whole(total.missed)), " missed · precision ",
+    make("b", {}, ratio(total.tp, total.tp + total.fp)), ", recall ",
+    make("b", {}, ratio(total.tp, objects)), " · ", counted(shown, "image"));
   for (const option of byId("by-kind").options) {
-    const mine = option.value === "any" ? total.wrong + total.missed : option.value === "right" ? total.right
+    const mine = option.value === "any" ? total.fp + total.missed : option.value === "tp" ? total.tp
       : kinds.get(Number(option.value)) || 0;
     if (option.value !== "") option.textContent = `${option.dataset.name} (${whole(mine)})`;
   }
-  byId("nothing").hidden = shown > 0;
+  byId("noentry").hidden = shown > 0;
 }
 
 function sortCards() {
   const byName = (a, b) => a.image.name.localeCompare(b.image.name, "en", { numeric: true });
   const sign = { worst: -1, best: 1 }[state.order] || 0;
-  state.cards.sort((a, b) => sign * (a.wrong - b.wrong) || byName(a, b));
+  state.cards.sort((a, b) => sign * (a.errors - b.errors) || byName(a, b));
   const passing = passingCards();
   byId("cards").replaceChildren(...passing.slice(0, state.isWhole ? undefined : AT_FIRST).map((card) => card.button));
   byId("more").hidden = state.isWhole || passing.length <= AT_FIRST;
@@ -147,11 +147,11 @@ function showGallery() {
   const count = gallery.images.length;
   byId("gallery-note").textContent = `${count < gallery.of
     ? `${whole(count)} of ${whole(gallery.of)} validation images, evenly sampled; counts below are of these. ` : ""}${
-    data.runs.length > 1 ? `What ${data.runs[0].name} finds. ` : ""}Open one to see ${
-    gallery.images.some((image) => image.attention) ? "every box and what the detector looks at." : "every box."}`;
+    data.runs.length > 1 ? `What ${data.runs[0].name} detects. ` : ""}Open one to see ${
+    gallery.images.some((image) => image.attention) ? "every box and what the detector attends to." : "every box."}`;
   byId("by-class").append(make("option", { value: "" }, "all classes"),
     ...gallery.classes.map((name, label) => make("option", { value: label }, name)));
-  const filters = [["", "everything"], ["any", "any mistake"], ["right", "right"],
+  const filters = [["", "everyentry"], ["any", "any error"], ["tp", "true positive"],
     ...data.kinds.map((kind, at) => [at, kind.name])];
   byId("by-kind").append(...filters.map(([value, name]) => make("option", { value, "data-name": name }, name)));
   makeCards();
@@ -211,17 +211,17 @@ function spotlight(maps, position) {
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
 
-function lookFrom(thing) {
+function showAttentionOf(entry) {
   const attention = decode(viewer.card.image);
-  for (const one of viewer.card.things) {
-    one.drawn.classList.toggle("chosen", one === thing);
-    one.row.classList.toggle("chosen", one === thing);
+  for (const one of viewer.card.entries) {
+    one.drawn.classList.toggle("chosen", one === entry);
+    one.row.classList.toggle("chosen", one === entry);
   }
-  byId("stage").classList.toggle("looking", Boolean(thing));
-  spotlight(thing && thing.query >= 0 && attention ? attention.cross : null, thing && thing.query);
+  byId("stage").classList.toggle("attending", Boolean(entry));
+  spotlight(entry && entry.query >= 0 && attention ? attention.cross : null, entry && entry.query);
 }
 
-function lookAtPoint(x, y) {
+function showAttentionAt(x, y) {
   const attention = decode(viewer.card.image);
   const column = Math.max(0, Math.min(attention.width - 1, Math.floor(x * attention.width)));
   const row = Math.max(0, Math.min(attention.height - 1, Math.floor(y * attention.height)));
@@ -234,23 +234,23 @@ function lookAtPoint(x, y) {
   spotlight(attention.encoder, row * attention.width + column);
 }
 
-function pin(thing) {
-  viewer.pinned = viewer.pinned === thing ? null : thing;
-  lookFrom(viewer.pinned);
+function pin(entry) {
+  viewer.pinned = viewer.pinned === entry ? null : entry;
+  showAttentionOf(viewer.pinned);
 }
 
-function rowOf(thing) {
-  const row = make("button", { type: "button" }, make("i", { class: `key ${thing.status}` }),
-    make("span", { class: "what" }, nameOf(thing), make("small", {}, thing.detail || "right")),
-    make("span", {}, scoreOf(thing)));
-  thing.row = row;
-  row.addEventListener("click", () => { setMode(false); pin(thing); });
+function rowOf(entry) {
+  const row = make("button", { type: "button" }, make("i", { class: `key ${entry.status}` }),
+    make("span", { class: "what" }, nameOf(entry), make("small", {}, entry.detail || "true positive")),
+    make("span", {}, scoreOf(entry)));
+  entry.row = row;
+  row.addEventListener("click", () => { setMode(false); pin(entry); });
   for (const [element, enter, leave] of [[row, "pointerenter", "pointerleave"], [row, "focus", "blur"],
-    [thing.drawn, "pointerenter", "pointerleave"]]) {
-    element.addEventListener(enter, () => viewer.isPoints || lookFrom(thing));
-    element.addEventListener(leave, () => viewer.isPoints || lookFrom(viewer.pinned));
+    [entry.drawn, "pointerenter", "pointerleave"]]) {
+    element.addEventListener(enter, () => viewer.isPoints || showAttentionOf(entry));
+    element.addEventListener(leave, () => viewer.isPoints || showAttentionOf(viewer.pinned));
   }
-  thing.drawn.addEventListener("click", () => pin(thing));
+  entry.drawn.addEventListener("click", () => pin(entry));
   return make("li", {}, row);
 }
 
@@ -261,9 +261,9 @@ function setMode(isPoints) {
   byId("mode-points").setAttribute("aria-pressed", isPoints);
   byId("stage").classList.toggle("points", isPoints);
   viewer.mark.style.display = "none";
-  lookFrom(null);
+  showAttentionOf(null);
   const { attention } = viewer.card.image;
-  if (isPoints) lookAtPoint(0.5, 0.5);
+  if (isPoints) showAttentionAt(0.5, 0.5);
   const boxes = attention ? "Point at a box, here or in the list: bright is what its query attends to. " : "";
   const points = "Point at the image: bright is what the encoder attends to from there. Arrow keys move the point; ";
   byId("viewer-help").textContent = isPoints ? `${points}Esc goes back to the boxes.`
@@ -279,14 +279,14 @@ function showInViewer(card) {
   const { width = 1, height = 1, encoder = null } = image.attention || {};
   viewer.canvas = make("canvas", { width, height, hidden: true, "aria-hidden": "true" });
   viewer.mark = make("g", {}, make("circle", { class: "mark under", r: 7 }), make("circle", { class: "mark", r: 7 }));
-  const boxes = drawBoxes(card.things, true);
+  const boxes = drawBoxes(card.entries, true);
   boxes.append(viewer.mark);
   frame.append(viewer.canvas, boxes);
   stage.replaceChildren(frame);
   fitFrame();
-  const order = { wrong: 0, missed: 1, right: 2, known: 3 };
-  const things = [...card.things].sort((a, b) => order[a.status] - order[b.status] || (b.score || 0) - (a.score || 0));
-  byId("things").replaceChildren(...things.map(rowOf));
+  const order = { fp: 0, missed: 1, tp: 2, gt: 3 };
+  const entries = [...card.entries].sort((a, b) => order[a.status] - order[b.status] || (b.score || 0) - (a.score || 0));
+  byId("entries").replaceChildren(...entries.map(rowOf));
   byId("viewer-name").textContent = image.name;
   const shown = passingCards();
   byId("viewer-place").textContent = `${shown.indexOf(card) + 1} of ${shown.length}`;
@@ -294,12 +294,12 @@ function showInViewer(card) {
   frame.addEventListener("pointermove", (event) => {
     if (!viewer.isPoints) return;
     const box = frame.getBoundingClientRect();
-    lookAtPoint((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+    showAttentionAt((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
   });
   frame.addEventListener("pointerdown", (event) => {
     if (!viewer.isPoints) return;
     const box = frame.getBoundingClientRect();
-    lookAtPoint((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+    showAttentionAt((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
   });
   setMode(viewer.isPoints && Boolean(encoder));
 }
@@ -333,7 +333,7 @@ function viewerKey(event) {
   if (!x && !y) return;
   if (viewer.isPoints) {
     const { width, height } = viewer.card.image.attention;
-    lookAtPoint((viewer.point[0] + x + 0.5) / width, (viewer.point[1] + y + 0.5) / height);
+    showAttentionAt((viewer.point[0] + x + 0.5) / width, (viewer.point[1] + y + 0.5) / height);
   } else if (x) turn(x);
   else return;
   event.preventDefault();
@@ -355,11 +355,9 @@ function showViewer() {
 
 showSummary();
 showGallery();
-showMistakes();
+showErrors();
 showClasses();
-showQuality();
-showQueries();
-showTraining();
+showCharts();
 showTheme();
 showNavigation();
 if (gallery) showViewer();

@@ -1,6 +1,6 @@
-"""What is shown of validation images: which ones, how wrong each is, and whose attention goes with a box. Numpy only.
+"""Validation images with their detections and errors, and whose attention goes with a box. Numpy only.
 
-Shapes: G annotated objects, N detections, I images in the order of their ids, Q queries.
+Shapes: G ground-truth objects, N detections, I images in the order of their ids, Q queries.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class AttentionMaps(NamedTuple):
 
 
 class EvaluatedImages(NamedTuple):
-    """A run's validation images with every object and every detection, and what is wrong with them."""
+    """A run's validation images with ground truth, detections and errors."""
 
     images: list[dict]  # COCO's, in the order of their ids
     folder: Path
@@ -35,7 +35,7 @@ class EvaluatedImages(NamedTuple):
     errors: Errors
 
     def of_image(self, number: int, threshold: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers of an image's objects, and of its detections from this score on, the best first."""
+        """Return the indices of an image's ground truth, and of its detections from this score on, the best first."""
         detections = np.flatnonzero(
             (self.matches.detections.image == number) & (self.matches.detections.score >= threshold)
         )
@@ -43,22 +43,22 @@ class EvaluatedImages(NamedTuple):
         return np.flatnonzero(self.matches.gt.image == number), detections[best_first]
 
     def missed(self, threshold: float) -> np.ndarray:
-        """(G,) bool: objects that nothing from this score on finds or explains."""
+        """Return (G,) bool: objects that no detection from this score on matches or explains."""
         return missed_gt(self.matches, self.errors, self.matches.detections.score >= threshold)
 
-    def wrong(self, threshold: float) -> np.ndarray:
-        """(I,) how many mistakes each image has: wrong detections from this score on, and missed objects."""
+    def count_errors(self, threshold: float) -> np.ndarray:
+        """Return (I,) the errors of each image: false positives from this score on, and missed objects."""
         kept = (self.matches.detections.score >= threshold) & (self.errors.kind != NO_ERROR)
         images = self.matches.detections.image[kept], self.matches.gt.image[self.missed(threshold)]
         return np.bincount(np.concatenate(images), minlength=len(self.images))
 
     def is_ignored(self, number: int) -> bool:
-        """Whether a detection counts neither way: it lies in a crowd region."""
+        """Return whether a detection counts neither way: it lies in a crowd region."""
         return bool(self.matches.outcome["all"][0, number] == IGNORED)
 
 
 def evaluate_images(coco: dict, results: list[dict], folder: Path) -> EvaluatedImages:
-    """Detections in COCO's results format, checked ones, held against the annotations; the images are in `folder`."""
+    """Evaluate checked detections in COCO's results format against the annotations; the images are in `folder`."""
     matches = match_all(coco, results)
     images = sorted(coco["images"], key=lambda image: image["id"])
     return EvaluatedImages(images, folder, matches, find_errors(matches))
@@ -70,8 +70,8 @@ def evenly_spaced(count: int, most: int) -> list[int]:
 
 
 def worst_first(evaluated: EvaluatedImages, threshold: float) -> np.ndarray:
-    """(I,) the numbers of the images, those with most mistakes first."""
-    return np.argsort(-evaluated.wrong(threshold), kind="stable")
+    """Return (I,) the numbers of the images, those with most errors first."""
+    return np.argsort(-evaluated.count_errors(threshold), kind="stable")
 
 
 def queries_of(boxes_xywh: np.ndarray, scores: np.ndarray, maps: AttentionMaps) -> Iterator[int]:
@@ -88,15 +88,15 @@ def queries_of(boxes_xywh: np.ndarray, scores: np.ndarray, maps: AttentionMaps) 
         yield best if iou[best] >= TP_IOU else UNMATCHED
 
 
-class Places(NamedTuple):
-    """Where a query looks: what it predicts in each of I images."""
+class QueryPredictions(NamedTuple):
+    """What a query predicts in each of I images."""
 
     query: int
     boxes_cxcywh: np.ndarray  # (I, 4) in [0, 1]
     scores: np.ndarray  # (I,)
 
 
-def busiest_queries(attention: list[AttentionMaps]) -> list[Places]:
+def busiest_queries(attention: list[AttentionMaps]) -> list[QueryPredictions]:
     """The queries with the highest scores, in their own order."""
     if not attention:
         return []
@@ -105,4 +105,4 @@ def busiest_queries(attention: list[AttentionMaps]) -> list[Places]:
         np.stack([maps.boxes_cxcywh for maps in attention]),
     )
     busiest = np.argsort(-scores.mean(axis=0), kind="stable")[:_MOST_QUERIES]
-    return [Places(query, boxes_cxcywh[:, query], scores[:, query]) for query in sorted(busiest.tolist())]
+    return [QueryPredictions(query, boxes_cxcywh[:, query], scores[:, query]) for query in sorted(busiest.tolist())]

@@ -1,4 +1,4 @@
-"""Pictures of validation images: what is right and wrong in them, and what the detector looks at. No torch.
+"""Figures of validation images: true positives, errors, and what the detector attends to. No torch.
 
 Shapes: Q queries, I images, h and w cells of an attention map.
 """
@@ -16,9 +16,17 @@ from PIL import Image
 from detr.data.images import read_rgb
 from detr.evaluation.coco_matching import IGNORED, UNMATCHED
 from detr.evaluation.error_analysis import DUPLICATE, ERROR_TYPES, NO_ERROR
-from detr.report.gallery import AttentionMaps, EvaluatedImages, busiest_queries, evenly_spaced, queries_of, worst_first
+from detr.report.gallery import (
+    AttentionMaps,
+    EvaluatedImages,
+    QueryPredictions,
+    busiest_queries,
+    evenly_spaced,
+    queries_of,
+    worst_first,
+)
 from detr.report.tables import ERROR_NAMES
-from utils import figure_text, save_figure
+from utils import figure_text, pluralize, save_figure
 
 _MOST_IMAGES, _COLUMNS = 12, 4
 _MOST_ATTENDED, _QUERIES_OF_EACH, _POINTS_OF_EACH = 4, 3, 2
@@ -27,11 +35,12 @@ _SIDE = 640  # pixels of an image as it is drawn
 _LARGE = 0.02  # of the image's area, from which on a box is not small
 # How outcomes look, told apart by more than color; the same on the page.
 _STYLES = {
-    "right": {"edgecolor": "#35d08a", "linewidth": 1.6, "linestyle": "-"},
-    "wrong": {"edgecolor": "#ff8a2a", "linewidth": 1.8, "linestyle": (0, (4, 2))},
+    "true positive": {"edgecolor": "#35d08a", "linewidth": 1.6, "linestyle": "-"},
+    "false positive": {"edgecolor": "#ff8a2a", "linewidth": 1.8, "linestyle": (0, (4, 2))},
     "missed": {"edgecolor": "#5cb3ff", "linewidth": 1.6, "linestyle": (0, (1, 1.5)), "hatch": "////"},
-    "annotated, found otherwise": {"edgecolor": "white", "linewidth": 1.0, "linestyle": "-"},
+    "other ground truth": {"edgecolor": "white", "linewidth": 1.0, "linestyle": "-"},
 }
+_QUERY_MARKS = {"small": ("o", "#009E73"), "large and wide": ("_", "#D55E00"), "large and tall": ("|", "#0072B2")}
 _PLAIN = {"edgecolor": "white", "linewidth": 1.4}
 _MOST_TEXTS = 12  # boxes in an image of the gallery up to which each is named; more would hide it
 _MOST_SMALL_TEXTS = 6  # in a smaller one
@@ -41,8 +50,8 @@ _TEXT = {"color": "white", "fontsize": 7, "bbox": {"color": "#000000b0", "pad": 
 
 
 def draw_gallery(evaluated: EvaluatedImages, threshold: float, path: Path) -> None:
-    """Save a PNG of validation images, from most mistakes to fewest, with the detections from a score on."""
-    ranking, wrong = worst_first(evaluated, threshold), evaluated.wrong(threshold)
+    """Save a PNG of validation images, from most errors to fewest, with the detections from a score on."""
+    ranking, errors = worst_first(evaluated, threshold), evaluated.count_errors(threshold)
     numbers = ranking[evenly_spaced(len(ranking), _MOST_IMAGES)].tolist()
     columns = min(_COLUMNS, len(numbers))
     figure = Figure(figsize=(4.2 * columns, 3.6 * -(-len(numbers) // columns) + 0.7), layout="constrained")
@@ -50,15 +59,15 @@ def draw_gallery(evaluated: EvaluatedImages, threshold: float, path: Path) -> No
     for axis, number in zip(axes.flat, numbers, strict=False):
         _draw_evaluated(axis, evaluated, number, threshold)
         name = figure_text(evaluated.images[number]["file_name"])
-        axis.set_title(f"{name}: {wrong[number]} {'error' if wrong[number] == 1 else 'errors'}", fontsize=9)
+        axis.set_title(f"{name}: {pluralize(int(errors[number]), 'error')}", fontsize=9)
     for axis in axes.flat[len(numbers) :]:
         axis.remove()
     of_all = (
         ""
         if len(numbers) == len(evaluated.images)
-        else f"{len(numbers)} of {len(evaluated.images)} images, evenly taken "
+        else f"{len(numbers)} of {len(evaluated.images)} images, evenly sampled "
     )
-    title = f"{of_all}from most mistakes to fewest; score from {threshold:.3f}"
+    title = f"{of_all}from most errors to fewest; score from {threshold:.3f}"
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     shapes = [Patch(facecolor="none", label=name, **style) for name, style in _STYLES.items()]
     maps = {"facecolor": "0.35", "edgecolor": "none", "labelcolor": "white"}  # the colors are made for photographs
@@ -69,7 +78,7 @@ def draw_gallery(evaluated: EvaluatedImages, threshold: float, path: Path) -> No
 def _draw_evaluated(
     axis: Axes, evaluated: EvaluatedImages, number: int, threshold: float, most_texts: int = _MOST_TEXTS
 ) -> None:
-    """Draw an image with what is right, wrong and missed; nothing is named where that is more than `most_texts`."""
+    """Draw an image with its detections and missed objects; more than `most_texts` of them get no text."""
     matches, errors = evaluated.matches, evaluated.errors
     _show(axis, _read(evaluated, number))
     objects, detections = evaluated.of_image(number, threshold)
@@ -78,17 +87,17 @@ def _draw_evaluated(
     missed, others = objects[is_missed], np.setdiff1d(objects[~is_missed], matches.matched[detections])
     detections = detections[matches.outcome["all"][0, detections] != IGNORED]
     is_named = len(missed) + len(detections) <= most_texts
-    for gt in others:
-        _draw_box(axis, matches.gt.boxes_xywh[gt], _STYLES["annotated, found otherwise"])
-    for gt in missed:
-        text = f"missed: {matches.names[matches.gt.label[gt]]}"
-        _draw_box(axis, matches.gt.boxes_xywh[gt], _STYLES["missed"], text if is_named else "")
+    for row in others:
+        _draw_box(axis, matches.gt.boxes_xywh[row], _STYLES["other ground truth"])
+    for row in missed:
+        text = f"missed: {matches.names[matches.gt.label[row]]}"
+        _draw_box(axis, matches.gt.boxes_xywh[row], _STYLES["missed"], text if is_named else "")
     for one in detections:
         kind = errors.kind[one]
         text = f"{matches.names[matches.detections.label[one]]} {matches.detections.score[one]:.2f}"
         is_tp = kind == NO_ERROR
         text = text if is_tp else f"{kinds[kind]}: {text}"
-        style = _STYLES["right" if is_tp else "wrong"]
+        style = _STYLES["true positive" if is_tp else "false positive"]
         _draw_box(axis, matches.detections.boxes_xywh[one], style, text if is_named else "")
 
 
@@ -157,24 +166,28 @@ def draw_queries(attention: list[AttentionMaps], path: Path) -> None:
     rows = -(-len(queries) // columns)
     figure = Figure(figsize=(1.5 * columns + 0.4, 1.65 * rows + 0.8), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    shapes = {"small": ("o", "#009E73"), "large and wide": ("_", "#D55E00"), "large and tall": ("|", "#0072B2")}
-    for axis, (query, boxes_cxcywh, scores) in zip(axes.flat, queries, strict=False):
-        x, y, width, height = boxes_cxcywh.T
-        is_small = width * height <= _LARGE
-        masks = (is_small, ~is_small & (width > height), ~is_small & (width <= height))
-        for mask, (marker, color) in zip(masks, shapes.values(), strict=True):
-            colors = [to_rgba(color, 0.15 + 0.85 * float(score)) for score in scores[mask]]
-            axis.scatter(x[mask], y[mask], s=8 if marker == "o" else 36, marker=marker, color=colors)
-        axis.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect="equal")
-        axis.set_title(f"query {query}", fontsize=8)
-        axis.spines[:].set_color("0.8")
+    for axis, centers in zip(axes.flat, queries, strict=False):
+        draw_query(axis, centers)
     for axis in axes.flat[len(queries) :]:
         axis.remove()
-    marks = [Line2D([], [], linestyle="", marker=m, color=c, label=name) for name, (m, c) in shapes.items()]
+    marks = [Line2D([], [], linestyle="", marker=m, color=c, label=name) for name, (m, c) in _QUERY_MARKS.items()]
     figure.legend(handles=marks, loc="outside upper right", ncols=3, frameon=False, fontsize=9)
     title = f"box centres over {len(attention)} images; pale: low scores"
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     save_figure(figure, path)
+
+
+def draw_query(axis: Axes, query: QueryPredictions) -> None:
+    """Draw the box centers of one query."""
+    x, y, width, height = query.boxes_cxcywh.T
+    is_small = width * height <= _LARGE
+    masks = (is_small, ~is_small & (width > height), ~is_small & (width <= height))
+    for mask, (marker, color) in zip(masks, _QUERY_MARKS.values(), strict=True):
+        colors = [to_rgba(color, 0.15 + 0.85 * float(score)) for score in query.scores[mask]]
+        axis.scatter(x[mask], y[mask], s=8 if marker == "o" else 36, marker=marker, color=colors)
+    axis.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect="equal")
+    axis.set_title(f"query {query.query}", fontsize=8)
+    axis.spines[:].set_color("0.8")
 
 
 def _read(evaluated: EvaluatedImages, number: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Pictures of what `metrics.measure` found, of one run or of several. No torch; matplotlib without a display."""
+"""Figures of what `metrics.measure` returns, of one run or of several. No torch."""
 
 from pathlib import Path
 
@@ -23,15 +23,15 @@ def draw_metrics(runs: Named, path: Path) -> None:
     runs = [(_short(name), metrics) for name, metrics in runs]
     figure = Figure(figsize=(15, 9), layout="constrained")
     axes = figure.subplots(2, 3)
-    _draw_precision(axes[0, 0], runs, level=0)
+    draw_precision(axes[0, 0], runs, level=0)
     if len(runs) == 1:
         _draw_precision_by_iou(axes[0, 1], runs[0][1])
     else:
-        _draw_precision(axes[0, 1], runs, level=5)
-    _draw_f1(axes[0, 2], runs)
+        draw_precision(axes[0, 1], runs, level=5)
+    draw_f1(axes[0, 2], runs)
     _draw_classes(axes[1, 0], runs)
     _draw_errors(axes[1, 1], runs)
-    _draw_calibration(axes[1, 2], runs)
+    draw_calibration(axes[1, 2], runs)
     for axis in axes.flat:
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
@@ -46,7 +46,7 @@ def _unit_square(axis: Axes, title: str, x: str, y: str) -> None:
 
 
 def _reached(precision: np.ndarray) -> np.ndarray:
-    """Precision without its end at 0, where so much is never found."""
+    """Return precision without its end at 0, which recall never reaches."""
     return np.where(precision > 0, precision, np.nan)
 
 
@@ -56,7 +56,7 @@ def _mean_precision(metrics: dict, level: int) -> np.ndarray | None:
     return np.mean(curves, axis=0) if curves else None
 
 
-def _draw_precision(axis: Axes, runs: Named, level: int) -> None:
+def draw_precision(axis: Axes, runs: Named, level: int) -> None:
     """Precision against recall at an IoU."""
     iou = runs[0][1]["iou_thresholds"][level]
     _unit_square(axis, f"precision against recall (IoU {iou:.2f})", "recall", "precision")
@@ -100,9 +100,9 @@ def _draw_precision_by_iou(axis: Axes, metrics: dict) -> None:
             )
 
 
-def _draw_f1(axis: Axes, runs: Named) -> None:
+def draw_f1(axis: Axes, runs: Named) -> None:
     """F1 against the score threshold, the best marked."""
-    _unit_square(axis, "F1 against score threshold (IoU 0.50)", "lowest score kept", "F1")
+    _unit_square(axis, "F1 against score threshold (IoU 0.50)", "score threshold", "F1")
     for number, (name, metrics) in enumerate(runs):
         known = [c for c in metrics["classes"] if c["objects"]] if len(runs) == 1 else []
         if len(known) > 1:
@@ -154,7 +154,7 @@ def _draw_classes(axis: Axes, runs: Named) -> None:
 
 
 def _draw_errors(axis: Axes, runs: Named) -> None:
-    """How many mistakes of each kind, and what AP50 would gain without them."""
+    """Draw the number of errors of each type, and what AP50 would gain without them."""
     height = 0.8 / len(runs)
     most = max((m["count"] for _, metrics in runs for m in metrics["mistakes"].values()), default=0)
     for number, (name, metrics) in enumerate(runs):
@@ -167,15 +167,15 @@ def _draw_errors(axis: Axes, runs: Named) -> None:
             gain = "" if kind["ap50_gain"] is None else f"   {kind['ap50_gain']:+.3f}"
             axis.text(kind["count"], y, f" {kind['count']}{gain}", va="center", fontsize=8)
     threshold = f" from score {runs[0][1]['threshold']:.2f}" if len(runs) == 1 else ""
-    axis.set(title=f"mistakes{threshold} (+: AP50 gained without them)", xlim=(0, max(1, most) * 1.35))
+    axis.set(title=f"errors{threshold} (+: AP50 gained without them)", xlim=(0, max(1, most) * 1.35))
     axis.set_yticks(range(len(ERROR_NAMES)), ERROR_NAMES.values())
     axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axis.invert_yaxis()
 
 
-def _draw_calibration(axis: Axes, runs: Named) -> None:
-    """Share of right detections against their mean score; the area of a dot is how many there are."""
-    _unit_square(axis, "calibration (IoU 0.50; below the line: too sure)", "score", "share that is right")
+def draw_calibration(axis: Axes, runs: Named) -> None:
+    """Draw precision against the mean score; the area of a dot is how many detections there are."""
+    _unit_square(axis, "calibration (IoU 0.50; below the line: overconfident)", "score", "precision")
     axis.plot([0, 1], [0, 1], "--", color="0.6", linewidth=1)
     for number, (name, metrics) in enumerate(runs):
         bins = [b for b in metrics["calibration"]["bins"] if b["count"]]
@@ -198,17 +198,18 @@ def draw_confusion(runs: Named, path: Path) -> None:
     axes = figure.subplots(1, len(runs), squeeze=False)
     figure.get_layout_engine().set(h_pad=0.15)
     for axis, (name, metrics) in zip(axes[0], runs, strict=True):
-        _draw_one_confusion(axis, metrics)
+        draw_run_confusion(axis, metrics)
         run = f"{_short(name)}, " if len(runs) > 1 else ""
         axis.set_title(f"{run}score from {metrics['threshold']:.2f}, IoU 0.50", fontsize=10, pad=8)
     save_figure(figure, path)
 
 
-def _draw_one_confusion(axis: Axes, metrics: dict) -> None:
+def draw_run_confusion(axis: Axes, metrics: dict) -> None:
+    """Draw the confusion matrix of one run."""
     names = [_short(c["name"]) for c in metrics["classes"]]
     counts = np.array(metrics["confusion"])
     counts, names = _most_confused(counts, names)
-    # What stands in the background's row lies on no object: its share is of what was found, not of what is there.
+    # What stands in the background's row matches no ground truth: its share is of the predictions.
     of = np.repeat(counts.sum(axis=1, keepdims=True), len(counts), axis=1)
     of[-1] = counts.sum(axis=0)
     shares = counts / np.maximum(of, 1)
@@ -216,12 +217,12 @@ def _draw_one_confusion(axis: Axes, metrics: dict) -> None:
     for (row, column), count in np.ndenumerate(counts):
         if count:
             text = f"{count}\n{shares[row, column]:.0%}" if len(counts) <= 8 else f"{count}"
-            color = "white" if shares[row, column] > 0.55 else "black"
+            color = "white" if shares[row, column] > 0.55 else "#101010"
             axis.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     places = range(len(counts))
-    axis.set_xticks(places, [*names, "nothing"], rotation=40, ha="right", rotation_mode="anchor")
-    axis.set_yticks(places, [*names, "nothing"])
-    axis.set(xlabel="found as (last row: share of the column)", ylabel="annotated as (share of the row)")
+    axis.set_xticks(places, [*names, "background"], rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_yticks(places, [*names, "background"])
+    axis.set(xlabel="predicted (last row: share of the column)", ylabel="ground truth (share of the row)")
     axis.axhline(len(names) - 0.5, color="0.4", linewidth=1)
     axis.axvline(len(names) - 0.5, color="0.4", linewidth=1)
     axis.spines[:].set_visible(False)

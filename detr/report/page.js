@@ -20,106 +20,10 @@ function make(tag, attributes = {}, ...children) {
 const number = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 const whole = (value) => value.toLocaleString("en");
 const counted = (value, one, many = `${one}s`) => `${whole(value)} ${value === 1 ? one : many}`;
-const short = (value) => (value === 0 ? "0" : Math.abs(value) >= 1e4 || Math.abs(value) < 1e-3
-  ? value.toExponential(1) : String(Number(value.toPrecision(4))));
 const colorOf = (position) => (position === 0 ? "var(--accent)" : `var(--run${1 + ((position - 1) % 6)})`);
 
 const measured = data.runs.map((run, position) => ({ ...run, position })).filter((run) => run.metrics);
 const first = data.runs[0].metrics;
-
-// ------------------------------------------------------------------------------------------------------------- charts
-
-function ticks(low, high, count) {
-  const rough = (high - low) / count || 1;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
-  const found = [];
-  for (let tick = Math.ceil(low / step - 1e-9) * step; tick <= high + step * 1e-6; tick += step) found.push(tick);
-  return found.map((tick) => Number(tick.toPrecision(12)));
-}
-
-/** A diagram of lines {name, x, y, raw, color, dashed}; the pointer reads values off it. */
-function chart({ title, lines, xName = "", yRange = null, xRange = null, small = false, diagonal = false }) {
-  const [width, height] = small ? [240, 130] : [360, 220];
-  const edge = { left: small ? 42 : 44, right: 10, top: 10, bottom: xName ? 36 : 22 };
-  const xs = lines.flatMap((line) => line.x);
-  const ys = lines.flatMap((line) => [...line.y, ...(line.raw || [])]).filter((y) => y !== null);
-  let [left, right] = xRange || [Math.min(...xs), Math.max(...xs)];
-  let [low, high] = yRange || [Math.min(...ys), Math.max(...ys)];
-  if (left === right) [left, right] = [left - 1, right + 1];
-  if (low === high) [low, high] = [low - Math.abs(low || 1) * 0.1, high + Math.abs(high || 1) * 0.1];
-  if (!yRange) [low, high] = [low - (high - low) * 0.04, high + (high - low) * 0.04];
-  const toX = (x) => edge.left + ((x - left) / (right - left)) * (width - edge.left - edge.right);
-  const toY = (y) => height - edge.bottom - ((y - low) / (high - low)) * (height - edge.top - edge.bottom);
-  const path = (line, values) => {
-    let isDown = false;
-    return line.x.map((x, at) => {
-      const y = values[at] ?? null;
-      if (y === null) { isDown = false; return ""; }
-      const step = `${isDown ? "L" : "M"}${toX(x).toFixed(1)} ${toY(y).toFixed(1)}`;
-      isDown = true;
-      return step;
-    }).join("");
-  };
-  const names = lines.map((line) => line.name).filter(Boolean).join(", ");
-  const drawing = make("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img",
-    "aria-label": `${title}${names ? `: ${names}` : ""}` });
-  for (const y of ticks(low, high, small ? 3 : 4)) {
-    drawing.append(make("line", { class: "grid", x1: edge.left, x2: width - edge.right, y1: toY(y), y2: toY(y) }),
-      make("text", { x: edge.left - 7, y: toY(y) + 4, "text-anchor": "end" }, short(y)));
-  }
-  for (const x of ticks(left, right, small ? 3 : 5).filter((tick) => xRange || Number.isInteger(tick))) {
-    drawing.append(make("text", { x: toX(x), y: height - edge.bottom + 15, "text-anchor": "middle" }, short(x)));
-  }
-  if (xName) drawing.append(make("text", { x: (edge.left + width - edge.right) / 2, y: height - 4,
-    "text-anchor": "middle" }, xName));
-  if (diagonal) drawing.append(make("line", { class: "cursor", x1: toX(0), y1: toY(0), x2: toX(1), y2: toY(1) }));
-  for (const line of lines) {
-    const isPoint = line.x.length === 1;
-    if (line.raw) drawing.append(make("path", { class: "raw", d: path(line, line.raw),
-      style: { stroke: line.color } }));
-    drawing.append(make("path", { class: line.dashed ? "dashed" : "", d: path(line, line.y),
-      style: { stroke: line.color } }));
-    if (isPoint || line.dots) line.x.forEach((x, at) => line.y[at] !== null && drawing.append(
-      make("circle", { cx: toX(x), cy: toY(line.y[at]), r: 3, style: { fill: line.color } })));
-  }
-  const keys = make("p", { class: "keys" });
-  const showKeys = (x = null) => keys.replaceChildren(...(x === null ? [] : [`${xName || "epoch"} ${short(x)}`]),
-    ...lines.filter((line) => line.name || x !== null).map((line) => {
-      const at = x === null ? -1 : line.x.reduce((best, value, place) =>
-        (Math.abs(value - x) < Math.abs(line.x[best] - x) ? place : best), 0);
-      const value = at < 0 ? null : (line.raw || line.y)[at];
-      const shape = make("i", { class: line.dashed ? "dashed" : "", style: { borderColor: line.color } });
-      return make("span", {}, shape, line.name + (value === null ? "" : ` ${short(value)}`));
-    }));
-  const cursor = make("line", { class: "cursor", y1: edge.top, y2: height - edge.bottom, visibility: "hidden" });
-  drawing.append(cursor);
-  drawing.addEventListener("pointermove", (event) => {
-    const box = drawing.getBoundingClientRect();
-    const at = left + (((event.clientX - box.left) / box.width) * width - edge.left)
-      / (width - edge.left - edge.right) * (right - left);
-    const x = xs.reduce((best, value) => (Math.abs(value - at) < Math.abs(best - at) ? value : best), xs[0]);
-    for (const [name, value] of [["x1", toX(x)], ["x2", toX(x)], ["visibility", "visible"]]) {
-      cursor.setAttribute(name, value);
-    }
-    showKeys(x);
-  });
-  drawing.addEventListener("pointerleave", () => { cursor.setAttribute("visibility", "hidden"); showKeys(); });
-  showKeys();
-  return make("figure", {}, make("figcaption", {}, title), drawing, keys);
-}
-
-function trainingChart(panel, small) {
-  const isOne = data.runs.length === 1;
-  const best = (line) => line.y.indexOf(Math.max(...line.y));
-  const lines = panel.lines.map((line) => ({
-    name: [isOne ? "" : data.runs[line.run].name, panel.share
-      ? `best ${number(line.y[best(line)])} in epoch ${line.x[best(line)]}` : line.split].filter(Boolean).join(", "),
-    x: line.x, y: line.smooth || line.y, raw: line.smooth && line.y, dashed: line.split === "train",
-    color: isOne && line.split === "train" ? "var(--run1)" : colorOf(line.run),
-  }));
-  return chart({ title: panel.title, lines, small, xName: small ? "" : "epoch", yRange: panel.share ? [0, 1] : null });
-}
 
 // ------------------------------------------------------------------------------------------------------------- tables
 
@@ -173,7 +77,7 @@ const intervalOf = (metrics, key) => {
 };
 
 function headline() {
-  const { best } = first.overall;
+  const best = first.f1;
   const error = first.calibration.expected_error;
   const big = (name, value, detail, range) => make("div", { class: "number" }, make("p", { class: "name" }, name),
     make("p", { class: "value" }, number(value)), value === null ? "" : range || "",
@@ -181,10 +85,10 @@ function headline() {
   return make("div", { class: "numbers" },
     ...["AP", "AP50"].map((key) => big(key === "AP" ? "AP, IoU 0.50 to 0.95" : "AP50, IoU 0.50", first.coco[key],
       intervalOf(first, key), rangeOf(first.coco[key], first.interval[key]))),
-    big("Best F1", best.f1, best.f1 === null ? "nothing right is found"
+    big("Best F1", best.f1, best.f1 === null ? "no true positive"
       : `at score ${number(best.threshold)}: precision ${number(best.precision)}, recall ${number(best.recall)}`,
     rangeOf(best.f1)),
-    big("Calibration error", error, "mean distance between the scores and the share that is right", rangeOf(error)));
+    big("Calibration error", error, "mean distance between the scores and precision", rangeOf(error)));
 }
 
 function showSummary() {
@@ -208,8 +112,8 @@ function showSummary() {
       const name = [make("i", { class: "key", style: { borderColor: colorOf(position), background: colorOf(position),
         height: "0.2rem" } }), run.name];
       return [{ value: run.name, show: name }, { value: run.epochs, show: whole(run.epochs) }, withInterval("AP"),
-        withInterval("AP50"), cellOf(numbers && numbers.overall.best.f1),
-        cellOf(numbers && numbers.overall.best.threshold),
+        withInterval("AP50"), cellOf(numbers && numbers.f1.f1),
+        cellOf(numbers && numbers.f1.threshold),
         cellOf(numbers && numbers.calibration.expected_error)];
     });
     byId("headline").append(make("div", { class: "scroll" },
@@ -222,7 +126,7 @@ function showSummary() {
   }
 }
 
-// ----------------------------------------------------------------------------------------------- classes and mistakes
+// ----------------------------------------------------------------------------------------------- classes and errors
 
 function showClasses() {
   if (!measured.length) return;
@@ -241,29 +145,12 @@ function showClasses() {
     })]);
     byId("class-table").append(table(["AP of", ...measured.map((run) => run.name)], rows));
   }
-  if (first && first.confusion) showConfusion();
 }
 
-const shadeOf = (share) => `color-mix(in srgb, var(--accent) ${Math.round(8 + 42 * share)}%, transparent)`;
-
-function showConfusion() {
-  const names = [...first.classes.map((one) => one.name), "nothing"];
-  const rows = first.confusion.map((row, truth) => {
-    const total = row.reduce((sum, count) => sum + count, 0) || 1;
-    return make("tr", {}, make("th", { scope: "row" }, names[truth]), row.map((count, found) => make("td", {
-      class: truth === found && truth < names.length - 1 ? "diagonal" : count ? null : "zero",
-      style: { background: count ? shadeOf(count / total) : "" },
-    }, truth === found && truth === names.length - 1 ? "" : whole(count))));
-  });
-  byId("confusion").hidden = false;
-  byId("confusion-table").append(make("table", { class: "confusion" }, make("thead", {}, make("tr", {},
-    make("th"), names.map((text) => make("th", { scope: "col" }, text)))), make("tbody", {}, rows)));
-}
-
-function showMistakes() {
+function showErrors() {
   if (!measured.length) return;
-  byId("mistakes").hidden = false;
-  byId("mistakes-note").textContent = `${
+  byId("errors").hidden = false;
+  byId("errors-note").textContent = `${
     measured.map((run) => `${measured.length > 1 ? `${run.name}: ` : ""}from score ${
     number(run.metrics.threshold)} on`).join(", ")}; the gain is what AP50 would be higher by without them.`;
   const most = Math.max(1, ...measured.flatMap((run) => 
@@ -275,74 +162,14 @@ function showMistakes() {
         { value: gain, show: gain === null ? "–" : `+${number(Math.max(0, gain))}` }];
     }), { value: kind.meaning, show: kind.meaning, text: true }]);
   const heads = measured.length > 1 ? measured.flatMap((run) => [run.name, "gain"]) : ["Count", "AP50 gain"];
-  byId("mistakes-table").append(table(["Kind", ...heads, "What it is"], rows));
+  byId("errors-table").append(table(["Kind", ...heads, "What it is"], rows));
 }
 
-// -------------------------------------------------------------------------------------------------------------- curves
-
-function meanOf(curves) {
-  return curves.length === 0 ? null : curves[0].map((_, at) =>
-    curves.reduce((sum, curve) => sum + curve[at], 0) / curves.length);
-}
-
-function showQuality() {
-  if (!measured.length) return;
-  const isOne = measured.length === 1;
-  const known = isOne ? measured[0].metrics.classes.filter((one) => one.precision) : [];
-  const ended = (curve) => curve.map((value) => (value > 0 ? value : null));
-  const precision = isOne && known.length > 1 && known.length <= 6
-    ? known.map((one, at) => ({ name: one.name, x: first ? first.recalls : measured[0].metrics.recalls,
-      y: ended(one.precision), color: colorOf(at) }))
-    : measured.map((run) => ({ name: isOne ? "" : run.name, x: run.metrics.recalls, color: colorOf(run.position),
-      y: ended(meanOf(run.metrics.classes.map((one) => one.precision).filter(Boolean)) || [null]) }));
-  const unit = { xRange: [0, 1], yRange: [0, 1] };
-  const scores = isOne
-    ? ["precision", "recall", "f1"].map((key, at) => ({ name: key === "f1" ? "F1" : key,
-      x: measured[0].metrics.thresholds,
-      y: measured[0].metrics.overall[key], color: colorOf([1, 2, 0][at]), dashed: at < 2 }))
-    : measured.map((run) => ({ name: run.name, x: run.metrics.thresholds, y: run.metrics.overall.f1,
-      color: colorOf(run.position) }));
-  const right = measured.map((run) => {
-    const bins = run.metrics.calibration.bins.filter((bin) => bin.count);
-    return { name: isOne ? "" : run.name, x: bins.map((bin) => bin.score), y: bins.map((bin) => bin.precision),
-      color: colorOf(run.position), dots: true };
-  });
-  byId("quality").hidden = false;
-  byId("quality-charts").append(
-    chart({ title: "Precision against recall (IoU 0.50)", lines: precision, xName: "recall", ...unit }),
-    chart({ title: isOne ? "Which threshold" : "F1 against the threshold", lines: scores,
-      xName: "score from", ...unit }),
-    chart({ title: "Share that is right against score", lines: right, xName: "score", diagonal: true, ...unit }));
-}
-
-function showTraining() {
-  const panels = data.panels.filter((panel) => panel.lines.length);
-  if (!data.everything.some((panel) => panel.lines.length)) return;
-  byId("training").hidden = false;
-  byId("training-charts").append(...panels.map((panel) => trainingChart(panel, false)));
-  byId("everything").addEventListener("toggle", (event) => {
-    const place = event.target.querySelector(".charts");
-    if (!place.children.length) {
-      place.append(...data.everything.filter((panel) => panel.lines.length).map((panel) => trainingChart(panel, true)));
-    }
-  });
-}
-
-function showQueries() {
-  const places = data.gallery ? data.gallery.queries : [];
-  byId("queries").hidden = !places.length;
-  const percent = (share) => `${(100 * share).toFixed(1)}%`;
-  byId("query-charts").append(...places.map(({ query, boxes, scores }) => {
-    const drawing = make("svg", { role: "img", "aria-label": `Query ${query}` });
-    boxes.forEach(([x, y, width, height], at) => {
-      const isLarge = width * height > 0.02; // of the image's area
-      const [kind, wide, high] = !isLarge ? ["small", 4, 4] : width > height ? ["wide", 9, 3] : ["tall", 3, 9];
-      drawing.append(make("rect", { class: `shape ${kind}`, x: percent(x), y: percent(y), width: wide,
-        height: high, rx: 2,
-        transform: `translate(${-wide / 2} ${-high / 2})`, opacity: (0.15 + 0.85 * scores[at]).toFixed(2) }));
-    });
-    return make("figure", {}, drawing, make("figcaption", {}, `query ${query}`));
-  }));
+/** Sections of charts, which the page already holds. */
+function showCharts() {
+  for (const id of ["confusion", "quality", "queries", "training", "everyentry"]) {
+    byId(id).hidden = !byId(id).querySelector(".chart");
+  }
 }
 
 const THEME = "detr-report-theme"; // where the browser keeps the choice

@@ -1,4 +1,4 @@
-"""One self-contained HTML file about one run or several: numbers, curves, and a gallery that answers to the mouse.
+"""One self-contained HTML file about one run or several: numbers, charts, and a gallery that answers to the mouse.
 
 Everything that comes from outside (names of classes, files, runs) travels as JSON in a script element that is never
 run, and the page's script writes it as text only. No torch; nothing is fetched when the page is opened.
@@ -9,25 +9,28 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from PIL import Image
 
 from detr.data.images import read_rgb
 from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.evaluation.error_analysis import ERROR_TYPES, NO_ERROR
-from detr.report.curves import FIGURES, SMALLEST_SMOOTHED, SPLITS, Panel, panels_of_everything, smooth
+from detr.report.curves import FIGURES, Panel, draw_panel, panels_of_everything
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, busiest_queries, evenly_spaced, queries_of
+from detr.report.image_figures import draw_query
+from detr.report.metric_figures import draw_calibration, draw_f1, draw_precision, draw_run_confusion
 from detr.report.runs import Run
+from detr.report.svg import to_svg
 from detr.report.tables import ERROR_NAMES
 
 _MOST_BOXES = 100  # detections of an image, the best
 _IMAGE_BYTES = 6_000_000  # of all images together; base64 makes a third more of them
 _LARGEST_SIDE, _SMALLEST_SIDE = 1024, 240  # pixels of the longer side of an image
-_MOST_POINTS = 500  # of a curve
-_MOST_CONFUSED = 16  # classes in a confusion matrix that can still be read
 
 
 def build_page(
@@ -48,6 +51,15 @@ def build_page(
 
     Raises UserError when an image cannot be read.
     """
+    measured = [(run.name, metrics[run.name]) for run in runs if metrics.get(run.name)]
+    panels = [panel for panels in FIGURES.values() for panel in panels]
+    charts = {
+        "QUALITY": _quality_charts(measured),
+        "TRAINING": _training_charts(runs, panels, is_small=False),
+        "EVERYTHING": _training_charts(runs, panels_of_everything(runs), is_small=True),
+        "QUERIES": _query_charts(list((attention or {}).values())),
+        "CONFUSION": _confusion_charts(measured[:1] if runs and metrics.get(runs[0].name) else []),
+    }
     data = {
         "runs": [
             {"name": run.name, "epochs": len(run.log), "metrics": _numbers(metrics.get(run.name))} for run in runs
@@ -57,28 +69,25 @@ def build_page(
             {"name": ERROR_NAMES[kind].replace("\n", " "), "key": kind, "meaning": meaning}
             for kind, meaning in ERROR_TYPES.items()
         ],
-        "panels": [_curves(panel, runs) for panels in FIGURES.values() for panel in panels],
-        "everything": [_curves(panel, runs) for panel in panels_of_everything(runs)],
         "gallery": None,
     }
     if evaluated and evaluated.images:
         threshold = metrics[runs[0].name]["threshold"]
         data["gallery"] = _gallery(evaluated, attention or {}, threshold, on_image)
-    return _fill(json.dumps(_rounded(data), separators=(",", ":"), ensure_ascii=False))
+    return _fill(json.dumps(_rounded(data), separators=(",", ":"), ensure_ascii=False), charts)
 
 
-def _fill(data: str) -> str:
-    """The template with its parts in place; the browser runs the one script that it is told of, by its hash."""
+def _fill(data: str, charts: dict[str, str]) -> str:
+    """Fill the template; the browser runs the one script that it is told of, by its hash."""
     parts = {
         "STYLE": _piece("page.css"),
         "SCRIPT": _piece("page.js") + _piece("gallery.js"),
         "DATA": data.replace("<", "\\u003c"),  # no </script> and no <!-- can occur
+        **charts,
     }
     digest = hashlib.sha256(parts["SCRIPT"].encode()).digest()
     parts["HASH"] = base64.b64encode(digest).decode()
-    return re.sub(
-        "@([A-Z]+)@", lambda detections: parts[detections[1]], _piece("page.html")
-    )  # in one pass: parts stay as is
+    return re.sub("@([A-Z]+)@", lambda name: parts[name[1]], _piece("page.html"))  # in one pass: parts stay as is
 
 
 def _piece(name: str) -> str:
@@ -100,43 +109,59 @@ def _numbers(metrics: dict | None) -> dict | None:
     """Of all metrics those that the page shows."""
     if metrics is None:
         return None
-    names = (
-        *("images", "objects", "coco", "interval", "overall", "threshold", "thresholds", "recalls"),
-        *("mistakes", "calibration"),
-    )
+    names = ("images", "objects", "coco", "interval", "threshold", "mistakes", "calibration")
     numbers = {name: metrics[name] for name in names}
-    numbers["confusion"] = metrics["confusion"] if len(metrics["classes"]) <= _MOST_CONFUSED else None
+    numbers["f1"] = metrics["overall"]["best"]
     numbers["classes"] = [
-        {
-            **{key: one[key] for key in ("name", "objects", "AP", "AP50", "AR", "best")},
-            "precision": one["precision_at_recall"] and one["precision_at_recall"][0],
-        }
-        for one in metrics["classes"]
+        {key: one[key] for key in ("name", "objects", "AP", "AP50", "AR", "best")} for one in metrics["classes"]
     ]
     return numbers
 
 
-def _curves(panel: Panel, runs: list[Run]) -> dict:
-    """What is drawn in a diagram: values as logged, and smoothed where there are enough."""
-    width_of_bell = max((len(run.log) for run in runs), default=0) / 40
-    lines = []
-    for number, run in enumerate(runs):
-        for line in panel.lines:
-            epochs, values = run.series(line.key, line.position)
-            split = next((label for prefix, (label, _) in SPLITS.items() if line.key.startswith(prefix)), "")
-            points = evenly_spaced(len(values), _MOST_POINTS)
-            smoothed = smooth(np.array(values), width_of_bell) if len(values) >= SMALLEST_SMOOTHED else None
-            if values:
-                lines.append(
-                    {
-                        "run": number,
-                        "split": split,
-                        "x": [epochs[point] for point in points],
-                        "y": [values[point] for point in points],
-                        "smooth": None if smoothed is None else smoothed[points].tolist(),
-                    }
-                )
-    return {"title": panel.title, "share": panel.is_share, "lines": lines}
+# -------------------------------------------------------------------------------------------------------------- charts
+
+
+def _quality_charts(runs: list[tuple[str, dict]]) -> str:
+    """Draw what depends on the threshold: precision against recall, F1, calibration."""
+    draws = (
+        partial(draw_precision, runs=runs, level=0),
+        partial(draw_f1, runs=runs),
+        partial(draw_calibration, runs=runs),
+    )
+    return "".join(to_svg(partial(_with_legend, draw=draw), 4.4, 3.4) for draw in draws if runs)
+
+
+def _with_legend(axis: Axes, draw: Callable[[Axes], object]) -> None:
+    draw(axis)
+    axis.grid(alpha=0.3)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8, labelcolor="linecolor")
+
+
+def _training_charts(runs: list[Run], panels: Sequence[Panel], is_small: bool) -> str:
+    """Draw the curves of panels that have values."""
+
+    def draw(axis: Axes, panel: Panel) -> None:
+        handles = draw_panel(axis, panel, runs, is_small)
+        if any(handles) and not is_small:
+            axis.legend([*handles.values()], [*handles], fontsize=8)
+
+    size = (2.6, 1.9) if is_small else (4.4, 3.0)
+    logged = (
+        panel for panel in panels if any(run.series(one.key, one.position)[0] for run in runs for one in panel.lines)
+    )
+    return "".join(to_svg(partial(draw, panel=panel), *size) for panel in logged)
+
+
+def _query_charts(attention: list[AttentionMaps]) -> str:
+    return "".join(to_svg(partial(draw_query, query=query), 1.5, 1.6) for query in busiest_queries(attention))
+
+
+def _confusion_charts(runs: list[tuple[str, dict]]) -> str:
+    """Draw the confusion matrix of the first run."""
+    sides = [min(12.0, 2.4 + 0.55 * (len(metrics["classes"]) + 1)) for _, metrics in runs]
+    charts = zip(runs, sides, strict=True)
+    return "".join(to_svg(partial(draw_run_confusion, metrics=run[1]), side, side) for run, side in charts)
 
 
 # ------------------------------------------------------------------------------------------------------------- gallery
@@ -155,10 +180,6 @@ def _gallery(
         "threshold": threshold,
         "classes": evaluated.matches.names,
         "images": images,
-        "queries": [
-            {"query": query, "boxes": boxes_cxcywh.tolist(), "scores": scores.tolist()}
-            for query, boxes_cxcywh, scores in busiest_queries(list(attention.values()))
-        ],
     }
 
 
@@ -180,11 +201,11 @@ def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, 
         "width": photograph.width,
         "height": photograph.height,
         "jpeg": _jpeg(photograph, budget),
-        "objects": [
+        "gt": [
             [int(matches.gt.label[one]), *(matches.gt.boxes_xywh[one] / scale).tolist(), int(crowd)]
             for one, crowd in zip(objects, matches.gt.crowd[objects], strict=True)
         ],
-        "found": [
+        "detections": [
             [
                 int(matches.detections.label[one]),
                 *(matches.detections.boxes_xywh[one] / scale).tolist(),

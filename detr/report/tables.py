@@ -4,11 +4,11 @@ from detr.evaluation.coco_metrics import COCO_NUMBERS
 
 ERROR_NAMES = {
     "missed": "missed",
-    "background": "nothing there",
-    "badly_placed": "badly placed",
-    "duplicate": "found again",
-    "wrong_class": "wrong class",
-    "both": "wrong class,\nbadly placed",
+    "background": "background",
+    "badly_placed": "localization",
+    "duplicate": "duplicate",
+    "wrong_class": "classification",
+    "both": "classification\nand localization",
 }
 
 
@@ -25,12 +25,12 @@ def headline_table(runs: list[tuple[str, dict]]) -> str:
         add(key, *(_number(metrics["coco"][key]) + _interval(metrics["interval"].get(key)) for _, metrics in runs))
     add("best F1", *(_best(metrics["overall"]["best"]) for _, metrics in runs))
     add("calibration error", *(_number(metrics["calibration"]["expected_error"]) for _, metrics in runs))
-    add("mistakes", *(f"at score {metrics['threshold']:.3f}" for _, metrics in runs))
+    add("errors", *(f"at score {metrics['threshold']:.3f}" for _, metrics in runs))
     for kind, name in ERROR_NAMES.items():
         add(f"  {name}".replace("\n", " "), *(_error(metrics["mistakes"][kind]) for _, metrics in runs))
     interval = runs[0][1]["interval"]
     note = (
-        f"in brackets: {interval['level']:.0%} of {interval['resamples']} resamples of the images; behind mistakes: "
+        f"in brackets: {interval['level']:.0%} of {interval['resamples']} resamples of the images; behind errors: "
         "what AP50, which is over all scores, would gain without them"
     )
     return f"{_aligned(rows)}\n{note}"

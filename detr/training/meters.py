@@ -7,6 +7,7 @@ from torch import Tensor
 
 from detr.models.criterion import Losses, SetCriterion
 from detr.training import distributed
+from utils import duration
 
 
 class MetricLogger:
@@ -83,3 +84,15 @@ class TimeLeft:
             self._began = time.monotonic()  # the rest of an epoch does not tell how long one takes
         measured = epoch + 1 - self._first
         return (time.monotonic() - self._began) / max(1, measured) * (self._epochs - epoch - 1)
+
+
+def summary_line(log: dict, epochs: int, best: dict, seconds_left: float) -> str:
+    """Return one epoch in one line."""
+    words = [f"epoch {log['epoch'] + 1}/{epochs}", f"loss {log['train_loss']:.3f}"]
+    if "test_coco_eval_bbox" in log:
+        ap, ap50 = log["test_coco_eval_bbox"][:2]
+        star = " (best so far)" if best["epoch"] == log["epoch"] else ""
+        scores = [f"AP {ap:.3f}", f"AP50 {ap50:.3f}{star}"] if ap >= 0 else [f"AP not defined{star}"]
+        words += [f"val loss {log['test_loss']:.3f}", *scores]
+    words += [f"lr {log['train_lr']:.1e}", f"{log['images_per_second']:.1f} images/s", f"{log['seconds']:.0f} s"]
+    return "  ".join(words + ([f"{duration(seconds_left)} left"] if seconds_left else []))

@@ -16,7 +16,7 @@ from detr.models.matcher import HungarianMatcher
 from detr.structures import Batch, Targets
 from detr.training.device import Precision
 from detr.training.schedule import OptimConfig
-from detr.training.trainer import Training
+from detr.training.trainer import Trainer
 from tests.peer import make_peer, peer_labels
 
 CLASSES = 91
@@ -51,7 +51,7 @@ class Ours:
             self.model.freeze_backbone()
         self.model.to(device)
         self.criterion = SetCriterion(CLASSES, HungarianMatcher()).to(device)
-        self.training = Training(self.model, self.criterion, OptimConfig(), 1, precision(None, device))
+        self.training = Trainer(self.model, self.criterion, OptimConfig(), 1, precision(None, device))
 
     def forward(self, dtype: torch.dtype | None) -> None:
         self.model.eval()

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detr.data.dataset import load_folder, make_loader
+from detr.data.dataset import load_folder
+from detr.data.loader import make_loader
 from detr.data.sampler import AspectRatioBatchSampler
 from detr.data.transforms import augment_params, evaluation_params
 from detr.models.cpu_kernels import tune_malloc

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from detr.models.cpu_kernels import attend, fast_weight_gradient, tune_malloc
+from detr.models.cpu_kernels import fast_weight_gradient, scaled_dot_product_attention, tune_malloc
 from tests.benchmarks.common import BF16, Ours, OwnProcess, Peer, in_turn, make_batch, ratio, seconds
 
 rows: list[tuple[str, str, str, str]] = []
@@ -147,7 +147,7 @@ def _time_attention(dropout: float, rounds: int) -> dict[str, list[float]]:
     inputs = [x.unflatten(-1, (8, 32)).transpose(1, 2).requires_grad_() for x in flat]
     mask = torch.ones(2, 1, 1, 540, dtype=torch.bool)
     towards = torch.ones_like(inputs[0])
-    sides = {"ours": attend, "PyTorch": F.scaled_dot_product_attention}
+    sides = {"ours": scaled_dot_product_attention, "PyTorch": F.scaled_dot_product_attention}
 
     def run(side: str) -> None:
         torch.autograd.grad(sides[side](*inputs, mask, dropout), inputs, towards)
@@ -185,8 +185,9 @@ def peak_memory_mib(side: str) -> float:
 def compare_loading(coco_path: Path) -> None:
     """Padding and images per second of the training loader: one by one and whole, against grouped and reduced."""
     import detr.data.dataset
-    from detr.data.dataset import load_folder, make_loader
+    from detr.data.dataset import load_folder
     from detr.data.images import read_rgb
+    from detr.data.loader import make_loader
     from detr.data.sampler import AspectRatioBatchSampler
     from detr.data.transforms import augment_params, evaluation_params
 

@@ -47,6 +47,7 @@ def _header(content: str) -> tuple[list[str], str]:
 
 
 def _rows(content: str, separator: str, where: str) -> Iterator[tuple[int, list[str]]]:
+    limit = csv.field_size_limit(2**31 - 1)  # a polygon of a hundred thousand points is one cell
     lines = csv.reader(io.StringIO(content.lstrip(), newline=""), delimiter=separator, strict=True)
     try:
         next(lines)
@@ -55,6 +56,8 @@ def _rows(content: str, separator: str, where: str) -> Iterator[tuple[int, list[
                 yield lines.line_num, row
     except csv.Error as error:
         raise UserError(f"{where}: line {lines.line_num} is not whole ({error})") from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _cell(text: str, where: str) -> object:

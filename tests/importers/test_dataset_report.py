@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 
 import utils
 from detr.importers.dataset_figure import choose_samples, draw_dataset
-from detr.importers.dataset_report import Training, describe, training_scale
+from detr.importers.dataset_report import TrainingSizes, describe, training_scale
 from detr.importers.dataset_text import lines_of, title_of
 from detr.importers.duplicates import candidates, find_alikes, repeated_boxes
 from detr.importers.notes import Notes
@@ -19,7 +19,7 @@ from detr.importers.thumbnails import look_at, stacked
 from detr.training.flags import MAX_SIZE, NUM_QUERIES, SCALES
 from tests.conftest import SHARED, RunScript, needs_shared
 
-TRAINING = Training((480, 800), 1333, 5)
+TRAINING = TrainingSizes((480, 800), 1333, 5)
 
 
 def random_coco(seed: int, images: int, per_image: int, names: tuple[str, ...] = ("a", "b", "c")) -> dict:

@@ -14,8 +14,8 @@ from detr.importers.via.importer import import_via
 from detr.models.postprocess import Detections
 from detr.training.evaluate import coco_metrics, evaluate, to_coco_results
 from tests.conftest import SHARED, needs_shared
-from tests.test_engine import FLOAT32, make_training
-from tests.test_parity import make_batch
+from tests.models.test_parity import make_batch
+from tests.training.test_trainer import FLOAT32, make_training
 from utils import UserError
 
 

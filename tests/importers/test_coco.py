@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from detr.data.coco_json import read_coco
 from detr.importers.coco import read_coco_folder, safe_name
-from detr.importers.dataset_report import Training, describe
+from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of
 from detr.importers.notes import Note
 from tests.conftest import RunScript
@@ -105,7 +105,7 @@ def test_what_was_prepared_can_be_prepared_again_in_place(
     tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture
 ) -> None:
     from detr.data.dataset import load_folder
-    from tests.test_data import evaluation_params
+    from tests.data.test_dataset import evaluation_params
 
     write_layout(tmp_path / "in")
     assert run("prep", "--coco", tmp_path / "in", "--weights", "none") == 0
@@ -320,13 +320,13 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path: Path) -> None:
             4, [f"train0.png, annotation {number}" for number in (4, 5, 6, 7)]
         ),
     }
-    assert lines_of(describe(splits, Training((480,), 1333, 100)))
+    assert lines_of(describe(splits, TrainingSizes((480,), 1333, 100)))
 
 
 def test_crowds_count_in_evaluation_and_are_skipped_in_training(tmp_path: Path, run: RunScript) -> None:
     from detr.data.dataset import load_folder
     from detr.training.evaluate import coco_metrics
-    from tests.test_data import evaluation_params
+    from tests.data.test_dataset import evaluation_params
 
     def add_crowd(coco: dict) -> None:
         counts = [0, 10 * 40, 60 * 40 - 10 * 40]  # columns: the left ten
@@ -379,7 +379,7 @@ def test_mutated_files_are_read_or_refused_in_a_sentence(tmp_path: Path) -> None
             splits = read_coco_folder(folder)
         except UserError:
             continue
-        lines_of(describe(splits, Training((480, 800), 1333, 100)))
+        lines_of(describe(splits, TrainingSizes((480, 800), 1333, 100)))
         read += 1
     assert 30 < read < 270
 

@@ -19,12 +19,12 @@ from detr.models.detr import Detr, DetrConfig
 from detr.models.matcher import HungarianMatcher
 from detr.training.device import pick_device, pick_precision
 from detr.training.schedule import OptimConfig
-from detr.training.trainer import Training
+from detr.training.trainer import Trainer
 from tests.conftest import ROOT, TINY, RunScript
 from tests.fake_gpu import FakeGpu, device_of
-from tests.test_distributed import torchrun
+from tests.models.test_parity import make_batch
 from tests.test_main import read_log, weights
-from tests.test_parity import make_batch
+from tests.training.test_distributed import torchrun
 from utils import UserError
 
 GPU = torch.device("cuda", 0)
@@ -103,7 +103,7 @@ def test_the_format_is_one_that_the_gpu_computes_in(capability: tuple[int, int],
 # ----------------------------------------------------------------------------------------------------------- the step
 
 
-def make_training(backbone: str = "resnet18", batch_norm: str = "frozen", **recipe: object) -> Training:
+def make_training(backbone: str = "resnet18", batch_norm: str = "frozen", **recipe: object) -> Trainer:
     """A small DETR on the GPU, ready to be trained."""
     torch.manual_seed(0)
     config = DetrConfig(
@@ -113,14 +113,14 @@ def make_training(backbone: str = "resnet18", batch_norm: str = "frozen", **reci
     model.add_query_groups(2, spread=1.0)
     criterion = SetCriterion(3, HungarianMatcher()).to(GPU)
     recipe = OptimConfig(**{"lr": 1e-3, "lr_backbone": 1e-3, "epochs": 10, "ema_decay": 0.9, **recipe})
-    return Training(model, criterion, recipe, 4, pick_precision("auto", GPU))
+    return Trainer(model, criterion, recipe, 4, pick_precision("auto", GPU))
 
 
 def pinned_batch() -> object:
     return torch.utils.data._utils.pin_memory.pin_memory(make_batch(3), "cuda")
 
 
-@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 @pytest.mark.parametrize("capability", FORMATS)
 def test_a_step_waits_for_the_gpu_once_a_batch_and_copies_without_waiting(
     capability: tuple[int, int], batch_norm: str

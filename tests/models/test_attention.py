@@ -7,9 +7,10 @@ from torch import Tensor
 
 from detr.models import cpu_kernels as attend_module
 from detr.models import cpu_kernels as dropout_module
-from detr.models.cpu_kernels import Dropout, attend, drop, may_attend, random_mask
+from detr.models.attention import to_attn_mask
+from detr.models.cpu_kernels import Dropout, dropout, random_mask, scaled_dot_product_attention
 
-PADDED = may_attend(torch.tensor([[False] * 7, [False] * 4 + [True] * 3]))
+PADDED = to_attn_mask(torch.tensor([[False] * 7, [False] * 4 + [True] * 3]))
 
 
 def make_inputs(dtype: torch.dtype, spread: float = 1.0) -> list[Tensor]:
@@ -40,7 +41,7 @@ def fixed_mask(monkeypatch: pytest.MonkeyPatch) -> Tensor:
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_outputs_and_gradients(dtype: torch.dtype, tolerance: float, dropout: float, fixed_mask: Tensor) -> None:
     inputs = make_inputs(dtype)
-    out = attend(*inputs, PADDED, dropout)
+    out = scaled_dot_product_attention(*inputs, PADDED, dropout)
     expected = by_formula(*inputs, fixed_mask.double() / (1 - dropout) if dropout else 1.0)
     towards = torch.randn(out.shape).to(dtype)
     gradients = torch.autograd.grad(out, inputs, towards)
@@ -52,17 +53,19 @@ def test_outputs_and_gradients(dtype: torch.dtype, tolerance: float, dropout: fl
 
 def test_gradients_of_the_written_out_form_by_differences(fixed_mask: Tensor) -> None:
     inputs = make_inputs(torch.float64)
-    assert torch.autograd.gradcheck(lambda *inputs: attend(*inputs, PADDED, 0.3), inputs)
-    (once,) = torch.autograd.grad(attend(*inputs, PADDED, 0.3).square().sum(), inputs[0], create_graph=True)
+    assert torch.autograd.gradcheck(lambda *inputs: scaled_dot_product_attention(*inputs, PADDED, 0.3), inputs)
+    (once,) = torch.autograd.grad(
+        scaled_dot_product_attention(*inputs, PADDED, 0.3).square().sum(), inputs[0], create_graph=True
+    )
     with pytest.raises(RuntimeError, match="once_differentiable"):
         once.sum().backward()  # rather than a second derivative that lacks a part
 
 
 def test_gradients_inside_of_autocast(fixed_mask: Tensor) -> None:
     inputs = make_inputs(torch.float32)
-    outside = torch.autograd.grad(attend(*inputs, PADDED, 0.3).sum(), inputs)
+    outside = torch.autograd.grad(scaled_dot_product_attention(*inputs, PADDED, 0.3).sum(), inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = torch.autograd.grad(attend(*inputs, PADDED, 0.3).sum(), inputs)
+        inside = torch.autograd.grad(scaled_dot_product_attention(*inputs, PADDED, 0.3).sum(), inputs)
     assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
 
 
@@ -86,7 +89,7 @@ def test_weights_are_written_out_only_where_that_is_faster(
         attend_module, "_weights", lambda query, *others: seen.append(query.dtype) or weights(query, *others)
     )
     with torch.set_grad_enabled(learns):
-        attend(*make_inputs(dtype), PADDED, dropout)
+        scaled_dot_product_attention(*make_inputs(dtype), PADDED, dropout)
     assert seen == [expected] * (expected is not None)
 
 
@@ -94,8 +97,8 @@ def test_other_devices_have_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delattr(attend_module, "_WrittenOut")
     monkeypatch.setattr(dropout_module, "random_mask", None)
     inputs = [torch.empty(2, 3, tokens, 8, device="meta") for tokens in (5, 7, 7)]
-    assert attend(*inputs, None, 0.1).shape == (2, 3, 5, 8)
-    assert drop(inputs[0], 0.1).shape == (2, 3, 5, 8)
+    assert scaled_dot_product_attention(*inputs, None, 0.1).shape == (2, 3, 5, 8)
+    assert dropout(inputs[0], 0.1).shape == (2, 3, 5, 8)
 
 
 @pytest.mark.parametrize("learns", [False, True])
@@ -104,7 +107,7 @@ def test_scores_are_not_rounded_to_16_bits(dtype: torch.dtype, learns: bool) -> 
     """Scores reach 100, where bfloat16 has steps of 0.5: rounding them would change weights by a third."""
     inputs = make_inputs(dtype, spread=6.0)
     with torch.set_grad_enabled(learns), torch.autocast("cpu", torch.bfloat16):
-        out = attend(*inputs, PADDED, 0.0)
+        out = scaled_dot_product_attention(*inputs, PADDED, 0.0)
     assert out.dtype == dtype
     expected = by_formula(*inputs)
     assert (out - expected).abs().max() < 0.01 * expected.abs().max()
@@ -112,7 +115,7 @@ def test_scores_are_not_rounded_to_16_bits(dtype: torch.dtype, learns: bool) -> 
 
 def test_with_dropout_it_is_attention_on_average() -> None:
     inputs = make_inputs(torch.float32)
-    mean = sum(attend(*inputs, PADDED, 0.3) for _ in range(3000)) / 3000
+    mean = sum(scaled_dot_product_attention(*inputs, PADDED, 0.3) for _ in range(3000)) / 3000
     assert (mean - F.scaled_dot_product_attention(*inputs, PADDED)).abs().max() < 0.04
 
 
@@ -120,7 +123,7 @@ def test_no_queries_no_keys_no_images() -> None:
     for images, queries, keys in ((2, 0, 7), (0, 5, 7), (2, 5, 0)):
         sizes = (queries, keys, keys)
         inputs = [torch.zeros(images, 3, tokens, 8, dtype=torch.bfloat16, requires_grad=True) for tokens in sizes]
-        out = attend(*inputs, None, 0.1)
+        out = scaled_dot_product_attention(*inputs, None, 0.1)
         assert out.shape == (images, 3, queries, 8) and not out.isnan().any()
         out.sum().backward()
 
@@ -130,7 +133,7 @@ def test_no_queries_no_keys_no_images() -> None:
 def test_dropout_drops_its_share_and_keeps_the_mean(share: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     x = torch.ones(1001, 301, dtype=dtype, requires_grad=True)
-    dropped = drop(x, share)
+    dropped = dropout(x, share)
     assert dropped.dtype == dtype
     assert (dropped == 0).float().mean().item() == pytest.approx(share, abs=0.004)
     assert dropped.unique().tolist() == pytest.approx([0, 1 / (1 - share)], rel=0.004)
@@ -159,7 +162,7 @@ def test_the_share_is_right_over_many_calls(share: float) -> None:
 def test_every_call_keeps_the_mean(share: float) -> None:
     torch.manual_seed(0)
     for _ in range(5):
-        assert drop(torch.ones(1_000_000), share).mean().item() == pytest.approx(1, abs=0.06)
+        assert dropout(torch.ones(1_000_000), share).mean().item() == pytest.approx(1, abs=0.06)
 
 
 def test_masks_of_any_size() -> None:

@@ -12,13 +12,13 @@ from detr.models.class_transfer import ClassRows, match_classes
 from detr.models.detr import Detr, DetrConfig
 from detr.models.model_zoo import PUBLIC_CLASSES
 from detr.models.weights import (
+    detector_state,
     load_backbone_weights,
     load_detector,
     load_weights,
     read_checkpoint,
     read_config,
     strip_class_head,
-    weights_state,
 )
 from detr.training.shrink import shrink
 from utils import UserError
@@ -41,7 +41,7 @@ def save_public_layout(path: Path, config: DetrConfig = SMALL) -> Detr:
         dataclasses.replace(SMALL, position_embedding="learned", pre_norm=True, enc_layers=0, dim_feedforward=64),
         dataclasses.replace(SMALL, backbone="resnext50_32x4d"),
         dataclasses.replace(SMALL, backbone="wide_resnet50_2"),
-        dataclasses.replace(SMALL, backbone="resnet34", batch_norm="live"),
+        dataclasses.replace(SMALL, backbone="resnet34", batch_norm="train"),
         dataclasses.replace(SMALL, stride=16),
         MOBILE,
         dataclasses.replace(MOBILE, backbone="mobilenet_v3_large", stride=32),
@@ -230,7 +230,7 @@ def test_the_references_own_training_checkpoints_are_read(tmp_path: Path) -> Non
 def test_a_detector_is_rebuilt_from_its_file_alone(config: DetrConfig, tmp_path: Path) -> None:
     detr, path = Detr(config).eval(), tmp_path / "best.pth"
     categories = [{"id": n, "name": str(n)} for n in range(1, 6)]
-    torch.save(weights_state(detr, categories, {"scale": 64, "max_size": 96}, {"AP": 0.5, "epoch": 3}), path)
+    torch.save(detector_state(detr, categories, {"scale": 64, "max_size": 96}, {"AP": 0.5, "epoch": 3}), path)
     again, names, raw_ids, resolution = load_detector(path)
     assert again.config == config and names == categories and resolution == {"scale": 64, "max_size": 96}
     assert raw_ids is False
@@ -322,10 +322,10 @@ def test_imagenet_weights_start_a_backbone_that_is_cut(config: DetrConfig, monke
 
 
 def test_a_shrunk_detector_finds_the_same(tmp_path: Path) -> None:
-    detr = Detr(dataclasses.replace(MOBILE, batch_norm="live")).eval()
+    detr = Detr(dataclasses.replace(MOBILE, batch_norm="train")).eval()
     resolution, best = {"scale": 64, "max_size": 96}, {"AP": 0.5, "epoch": 3}
     categories = [{"id": number, "name": str(number)} for number in range(1, 6)]
-    saved = weights_state(detr, categories, resolution, best)
+    saved = detector_state(detr, categories, resolution, best)
     # As in a run's checkpoint.pth: the average is the detector, and training has more to keep.
     torch.save(
         saved | {"model": Detr(MOBILE).state_dict(), "ema": saved["model"], "optimizer": {}}, tmp_path / "run.pth"

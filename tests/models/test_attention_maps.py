@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from detr.models.attention import MultiheadAttention
 from detr.models.attention_maps import MOST_CELLS, attention_maps
 from detr.models.detr import Detr, DetrConfig
-from detr.models.transformer import Attention
 
 TINY = {
-    "num_classes": 2, "backbone": "resnet18", "batch_norm": "live", "hidden_dim": 16, "nheads": 4, "enc_layers": 2,
+    "num_classes": 2, "backbone": "resnet18", "batch_norm": "train", "hidden_dim": 16, "nheads": 4, "enc_layers": 2,
     "dec_layers": 2, "dim_feedforward": 16, "num_queries": 5,
 }  # fmt: skip
 
@@ -26,7 +26,7 @@ def image_of(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("padded", [False, True])
 def test_weights_are_those_of_pytorchs_own_attention(padded: bool) -> None:
     torch.manual_seed(0)
-    ours, theirs = Attention(16, 4, 0.0), nn.MultiheadAttention(16, 4, batch_first=True)
+    ours, theirs = MultiheadAttention(16, 4, 0.0), nn.MultiheadAttention(16, 4, batch_first=True)
     theirs.load_state_dict(ours.state_dict())
     query, key = torch.randn(2, 3, 16), torch.randn(2, 7, 16)
     mask = torch.zeros(2, 7, dtype=torch.bool)

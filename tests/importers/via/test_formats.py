@@ -12,7 +12,7 @@ from detr.importers.via.classes import ClassFlags
 from detr.importers.via.importer import import_via
 from detr.importers.via.reader import read_annotations
 from tests.conftest import SHARED, needs_shared
-from tests.via_files import FORMATS, Drawn, as_csv, as_project, as_v2, as_v3, rect, write_set
+from tests.importers.via.via_files import FORMATS, Drawn, as_csv, as_project, as_v2, as_v3, rect, write_set
 from utils import UserError
 
 SAMPLES = SHARED / "via_samples"

@@ -12,16 +12,11 @@ import torchvision
 from PIL import Image, ImageOps
 
 from detr.box_ops import cxcywh_to_xyxy
+from detr.data.cache import ImageCache
 from detr.data.coco_json import check_images, read_coco
-from detr.data.dataset import (
-    CocoDetection,
-    ImageCache,
-    LabelMap,
-    collate,
-    load_folder,
-    make_loader,
-)
+from detr.data.dataset import CocoDetection, LabelMap, load_folder
 from detr.data.images import read_rgb, read_size_hw
+from detr.data.loader import collate, make_loader
 from detr.data.sampler import AspectRatioBatchSampler
 from detr.data.transforms import (
     IMAGENET_MEAN,

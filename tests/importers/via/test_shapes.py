@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from detr.importers.via import notes
+from detr.importers import notes
 from detr.importers.via.classes import Classes
 from detr.importers.via.clip import box_of, clip, polygon_area
 from detr.importers.via.record import AnnotatedImage, Point, Region
 from detr.importers.via.shapes import LIMIT, outline
 from detr.importers.via.to_coco import ConvertedImage, convert
-from tests.via_files import rect
+from tests.importers.via.via_files import rect
 from utils import UserError
 
 SIZE = 240

@@ -12,15 +12,15 @@ from detr.models.backbone import FrozenBatchNorm2d, conv_norm
 from detr.models.criterion import SetCriterion
 from detr.models.detr import Detr, DetrConfig
 from detr.models.matcher import HungarianMatcher
-from detr.models.weights import plain_state, weights_state
+from detr.models.weights import detector_state, plain_state
 from detr.structures import Batch, DetrOutput, Targets
 from detr.training import device as device_room
 from detr.training.device import Precision, pick_device, pick_precision
 from detr.training.schedule import OptimConfig
-from detr.training.trainer import Training, goodness
+from detr.training.trainer import Trainer, goodness
 from tests.conftest import RunScript, needs_shared
-from tests.test_learning import SMALL, write_eight_photographs
-from tests.test_parity import make_batch
+from tests.models.test_parity import make_batch
+from tests.training.test_learning import SMALL, write_eight_photographs
 from utils import UserError
 
 FLOAT32 = Precision("cpu", None)
@@ -33,13 +33,13 @@ SMALL_DETR = DetrConfig(
 RECIPE = OptimConfig(lr=1e-3, lr_backbone=1e-3, epochs=10)
 
 
-def make_training(precision: Precision = FLOAT32, groups: int = 1, **recipe: object) -> Training:
+def make_training(precision: Precision = FLOAT32, groups: int = 1, **recipe: object) -> Trainer:
     """The same weights every time."""
     torch.manual_seed(0)
     detr = Detr(SMALL_DETR)
     detr.add_query_groups(groups, spread=1.0)
     criterion = SetCriterion(3, HungarianMatcher())
-    return Training(detr, criterion, dataclasses.replace(RECIPE, **recipe), 4, precision)
+    return Trainer(detr, criterion, dataclasses.replace(RECIPE, **recipe), 4, precision)
 
 
 def snapshot(detr: Detr) -> dict[str, torch.Tensor]:
@@ -55,7 +55,7 @@ def test_a_step_changes_what_is_trained_and_nothing_else() -> None:
     assert log["lr"] == 1e-3 and log["loss"] > 0
 
 
-def break_gradient(training: Training, steps: set[int]) -> None:
+def break_gradient(training: Trainer, steps: set[int]) -> None:
     """Make the gradient of these steps, counted from 1, not finite."""
     done = 0
 
@@ -75,13 +75,13 @@ def broken_batch() -> Batch:
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 def test_an_update_that_is_not_finite_is_left_out(what: str, batch_norm: str) -> None:
     training = make_training(ema_decay=0.9)
-    if batch_norm == "live":
+    if batch_norm == "train":
         torch.manual_seed(0)
-        model = Detr(dataclasses.replace(SMALL_DETR, batch_norm="live"))
-        training = Training(model, training.criterion, training.recipe, 4, FLOAT32)
+        model = Detr(dataclasses.replace(SMALL_DETR, batch_norm="train"))
+        training = Trainer(model, training.criterion, training.recipe, 4, FLOAT32)
     before = snapshot(training.model)
     if what == "gradient":
         break_gradient(training, {1})
@@ -155,10 +155,10 @@ def rates(recipe: OptimConfig, updates: int, per_epoch: int) -> list[float]:
 
 
 def test_in_bfloat16_with_dropout_a_run_that_goes_on_is_one_that_never_stopped() -> None:
-    def make() -> Training:
+    def make() -> Trainer:
         torch.manual_seed(0)
         detr = Detr(dataclasses.replace(SMALL_DETR, dropout=0.1))
-        return Training(detr, SetCriterion(3, HungarianMatcher()), RECIPE, 4, BFLOAT16)
+        return Trainer(detr, SetCriterion(3, HungarianMatcher()), RECIPE, 4, BFLOAT16)
 
     whole, first = make(), make()
     torch.manual_seed(1)
@@ -310,17 +310,17 @@ def test_query_groups_teach_more_queries_and_leave_a_plain_detr() -> None:
     training.train_epoch([batch])
     assert (training.optimizer.state[detr.extra_queries]["exp_avg"] != 0).any()
     assert detr.eval()(batch.images, batch.padding_mask).logits.shape[1:3] == (2, 6)
-    weights = weights_state(detr, [], {}, training.best)["model"]
+    weights = detector_state(detr, [], {}, training.best)["model"]
     assert weights.keys() == Detr(SMALL_DETR).state_dict().keys()
     state = training.state()
     assert list(state["train_only"]) == ["extra_queries"]
 
 
 def test_a_frozen_backbone_keeps_its_live_statistics() -> None:
-    detr = Detr(dataclasses.replace(SMALL_DETR, batch_norm="live"))
+    detr = Detr(dataclasses.replace(SMALL_DETR, batch_norm="train"))
     detr.freeze_backbone()
     before = snapshot(detr)
-    Training(detr, SetCriterion(3, HungarianMatcher()), RECIPE, 4, FLOAT32).train_epoch([make_batch(3)])
+    Trainer(detr, SetCriterion(3, HungarianMatcher()), RECIPE, 4, FLOAT32).train_epoch([make_batch(3)])
     running = [name for name in before if "running" in name]
     assert running and all(torch.equal(detr.state_dict()[name], before[name]) for name in running)
 
@@ -363,7 +363,7 @@ def test_an_epoch_on_a_gpu(amp: str) -> None:
     precision = pick_precision(amp, gpu)
     model = make_training().model.to(gpu)
     criterion = SetCriterion(3, HungarianMatcher()).to(gpu)
-    log = Training(model, criterion, RECIPE, 4, precision).train_epoch([make_batch(3)] * 3)
+    log = Trainer(model, criterion, RECIPE, 4, precision).train_epoch([make_batch(3)] * 3)
     assert log["loss"] == pytest.approx(make_training().train_epoch([make_batch(3)] * 3)["loss"], rel=0.1)
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from detr.report import image_figures
-from detr.report.gallery import EvaluatedImages, AttentionMaps, evaluate_images, worst_first
+from detr.report.gallery import AttentionMaps, EvaluatedImages, evaluate_images, worst_first
 from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
 
 OBJECTS = [(1, 10, 10, 30, 30), (2, 10, 10, 30, 30), (2, 60, 20, 20, 40)]

@@ -11,7 +11,7 @@ from PIL import Image
 import prep
 from detr.importers.via.importer import import_via
 from tests.conftest import SHARED, RunScript
-from tests.via_files import FORMATS, Drawn, as_csv, as_v2, as_v3, rect, write_images, write_set
+from tests.importers.via.via_files import FORMATS, Drawn, as_csv, as_v2, as_v3, rect, write_images, write_set
 from utils import UserError
 
 SQUARE = (rect(2, 2, 8, 8), {"what": "cat"})

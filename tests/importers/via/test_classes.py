@@ -10,7 +10,7 @@ from detr.importers.via.classes import ClassFlags, find_classes
 from detr.importers.via.importer import import_via
 from detr.importers.via.record import AnnotatedImage, Region
 from tests.conftest import RunScript
-from tests.via_files import Drawn, rect, write_set
+from tests.importers.via.via_files import Drawn, rect, write_set
 from utils import UserError
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from detr.models.attention import MultiheadAttention
 from detr.models.detr import Detr, DetrConfig
 from detr.models.position_encoding import LearnedPositionEmbedding, SinePositionEmbedding
-from detr.models.transformer import Attention
 from utils import UserError
 
 SMALL = {"backbone": "resnet18", "hidden_dim": 32, "nheads": 4, "enc_layers": 1, "dec_layers": 2, "num_queries": 5}
@@ -23,7 +23,7 @@ def test_constructors_never_download(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_attention_equals_torch_with_the_same_weights_and_mask() -> None:
     torch.manual_seed(0)
-    ours, theirs = Attention(32, 4, dropout=0.0), nn.MultiheadAttention(32, 4, batch_first=True)
+    ours, theirs = MultiheadAttention(32, 4, dropout=0.0), nn.MultiheadAttention(32, 4, batch_first=True)
     theirs.load_state_dict(ours.state_dict(), strict=True)
     query, key, value = torch.randn(2, 3, 32), torch.randn(2, 6, 32), torch.randn(2, 6, 32)
     padding_mask = torch.tensor([[False] * 6, [False, False, True, False, True, True]])

@@ -18,7 +18,7 @@ import torch
 
 import main
 import utils
-from detr.training.trainer import Training
+from detr.training.trainer import Trainer
 from tests.conftest import ROOT, TINY, RunScript
 from tests.test_main import SCRATCH, read_log, weights, without_accounts
 
@@ -134,7 +134,7 @@ def test_a_stop_between_training_and_evaluation_leaves_only_the_evaluation(
 ) -> None:
     command = (*SCRATCH, "--epochs", 3, "--resume", "auto")
 
-    def stopped(args: argparse.Namespace, parts: main.Parts, training: Training, *_: object) -> None:
+    def stopped(args: argparse.Namespace, parts: main.Parts, training: Trainer, *_: object) -> None:
         main.save_last(args, parts, training)
         raise utils.Stopped("", signal.SIGTERM)
 
@@ -293,7 +293,7 @@ def test_patience_ends_a_run_and_is_remembered(
     coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
 ) -> None:
     command = ("main", *SCRATCH, "--epochs", 50, "--lr", 0, "--lr_backbone", 0, "--patience", 2, "--resume", "auto")
-    command = (*command, "--ema_decay", 0, "--batch_norm", "live", "--save_every", 10)
+    command = (*command, "--ema_decay", 0, "--batch_norm", "train", "--save_every", 10)
     assert run(*command) == 0
     best = weights("outputs/checkpoint.pth")["best"]["epoch"]
     assert len(read_log()) == best + 3 < 50

@@ -12,11 +12,11 @@ from detr.models.detr import Detr
 from detr.models.matcher import HungarianMatcher
 from detr.structures import Batch
 from detr.training.device import Precision
-from detr.training.trainer import Training
+from detr.training.trainer import Trainer
 from tests.conftest import TINY, RunScript
-from tests.test_engine import FLOAT32, RECIPE, SMALL_DETR, snapshot
+from tests.models.test_parity import make_batch
 from tests.test_main import read_log, weights
-from tests.test_parity import make_batch
+from tests.training.test_trainer import FLOAT32, RECIPE, SMALL_DETR, snapshot
 from utils import UserError
 
 FLOAT16 = Precision("cpu", torch.float16)
@@ -29,25 +29,25 @@ def small_batch(seed: int = 0) -> Batch:
     return batch._replace(images=batch.images[..., :32, :32], padding_mask=batch.padding_mask[..., :32, :32] & False)
 
 
-def make_training(precision: Precision = FLOAT16, dropout: float = 0.0, **recipe: object) -> Training:
+def make_training(precision: Precision = FLOAT16, dropout: float = 0.0, **recipe: object) -> Trainer:
     """The same weights every time; a frozen backbone, whose gradients take most of the time."""
     torch.manual_seed(0)
     model = Detr(dataclasses.replace(SMALL_DETR, dropout=dropout))
     model.freeze_backbone()
     criterion = SetCriterion(3, HungarianMatcher())
-    training = Training(model, criterion, dataclasses.replace(RECIPE, **recipe), 4, precision)
+    training = Trainer(model, criterion, dataclasses.replace(RECIPE, **recipe), 4, precision)
     if precision.dtype:
         training.scaler.load_state_dict(training.scaler.state_dict() | {"scale": SCALE})
     return training
 
 
-def break_gradients(training: Training, steps: range) -> None:
+def break_gradients(training: Trainer, steps: range) -> None:
     """Let the gradient overflow in these steps, counted from 0, whatever the scale."""
     done = iter(range(1000))
     training.model.query_embed.weight.register_hook(lambda g: g * (float("inf") if next(done) in steps else 1))
 
 
-def moments(training: Training) -> list[torch.Tensor]:
+def moments(training: Trainer) -> list[torch.Tensor]:
     return [state[name] for state in training.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq", "step")]
 
 
@@ -80,7 +80,7 @@ def test_a_scale_that_collapses_is_named() -> None:
     assert done[-1] == 4, "2 and 1 are scales that may be; the next is not, and the step after it is told so"
 
 
-def total_norm(training: Training) -> float:
+def total_norm(training: Trainer) -> float:
     """The norm of the gradient that the first step was taken with: its running mean holds a tenth of it."""
     gradient = [state["exp_avg"].flatten() / 0.1 for state in training.optimizer.state.values()]
     return float(torch.cat(gradient).norm())

@@ -12,7 +12,7 @@ from PIL import Image
 from detr.evaluation.coco_matching import UNMATCHED
 from detr.evaluation.error_analysis import ERROR_TYPES
 from detr.evaluation.metrics import measure
-from detr.report.gallery import MOST_IMAGES, AttentionMaps, evaluate_images, queries_of, evenly_spaced
+from detr.report.gallery import MOST_IMAGES, AttentionMaps, evaluate_images, evenly_spaced, queries_of
 from detr.report.page import build_page
 from detr.report.runs import Run, read_run
 from tests.browser import CHROMIUM, Browser

@@ -62,7 +62,7 @@ def test_folding_equals_convolution_then_norm_and_gradients_reach_the_weights() 
     torch.testing.assert_close(gradient, expected)
 
 
-@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 @pytest.mark.parametrize(("name", "stride"), CUTS)
 def test_backbone_equals_torchvision_with_its_own_weights(name: str, stride: int, batch_norm: str) -> None:
     expected, state = torchvision_network(name, stride)
@@ -76,7 +76,7 @@ def test_backbone_equals_torchvision_with_its_own_weights(name: str, stride: int
     torch.testing.assert_close(out, expected(images))  # 1e-7: an epsilon of 1e-5 instead of 1e-3 is far outside
 
 
-@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
 def test_gradients_equal_torchvisions(name: str, batch_norm: str) -> None:
     expected, state = torchvision_network(name, 16)
@@ -93,7 +93,7 @@ def test_gradients_equal_torchvisions(name: str, batch_norm: str) -> None:
 
 def test_live_statistics_move_like_torchvisions() -> None:
     expected, state = torchvision_network("mobilenet_v3_small", 16)
-    backbone = Backbone("mobilenet_v3_small", stride=16, batch_norm="live").double()
+    backbone = Backbone("mobilenet_v3_small", stride=16, batch_norm="train").double()
     backbone.body.load_state_dict(state)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     torch.testing.assert_close(backbone.train()(images), expected.train()(images))
@@ -101,7 +101,7 @@ def test_live_statistics_move_like_torchvisions() -> None:
         torch.testing.assert_close(value, state[key])
 
 
-@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
 def test_sixteen_bits_go_through_forward_and_backward(name: str, batch_norm: str) -> None:
     torch.manual_seed(0)
@@ -115,7 +115,7 @@ def test_sixteen_bits_go_through_forward_and_backward(name: str, batch_norm: str
     assert all(parameter.grad.isfinite().all() for parameter in backbone.parameters() if parameter.requires_grad)
 
 
-@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 def test_depthwise_convolutions_of_16_bits_are_computed_in_float32(batch_norm: str) -> None:
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8, bias=False), BATCH_NORMS[batch_norm](8)
@@ -142,7 +142,7 @@ def test_what_is_frozen(name: str, kept: tuple[str, ...]) -> None:
         body = Backbone(name, stride=stride).body
         frozen = {key for key, parameter in body.named_parameters() if not parameter.requires_grad}
         assert frozen and frozen == {key for key, _ in body.named_parameters() if key.startswith(kept)}
-        assert all(p.requires_grad for p in Backbone(name, stride=stride, batch_norm="live").parameters())
+        assert all(p.requires_grad for p in Backbone(name, stride=stride, batch_norm="train").parameters())
     detr = Detr(DetrConfig(1, backbone=name, hidden_dim=32, dec_layers=1))
     detr.freeze_backbone()
     assert not any(p.requires_grad for p in detr.models.backbone.parameters())
@@ -150,7 +150,7 @@ def test_what_is_frozen(name: str, kept: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
 def test_live_and_frozen_norms_share_their_keys(name: str) -> None:
-    live, frozen = Backbone(name, batch_norm="live"), Backbone(name)
+    live, frozen = Backbone(name, batch_norm="train"), Backbone(name)
     for module in live.modules():
         if isinstance(module, nn.BatchNorm2d):
             randomise(module)
@@ -175,7 +175,7 @@ def test_shapes_tell_every_backbone_and_stride_apart() -> None:
     assert len(shapes) == len(states) == 2 * len(BACKBONES)
 
 
-@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
 def test_a_detr_on_a_mobilenet_at_stride_16(batch_norm: str) -> None:
     """Torchvision's names under `backbone.0.body`, a feature map of stride 16, gradients for all that is trained."""
     torch.manual_seed(0)
