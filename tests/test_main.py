@@ -12,7 +12,9 @@ import main
 from detr.data.dataset import CocoDetection
 from detr.models.detr import Detr, DetrConfig
 from detr.models.model_zoo import PUBLIC_CLASSES
-from detr.training.flags import make_parser
+from detr.training.flags import make_parser, parse_arguments
+from detr.training.resume import ResumeState, choose_sizes
+from detr.training.run_files import RUN_FILES, TENSORBOARD
 from tests.conftest import SHARED, TINY, RunScript, needs_shared, write_via
 
 SCRATCH = (*TINY, "--backbone_weights", "none")
@@ -42,14 +44,14 @@ def weights(name: str) -> dict:
 
 
 def test_flags_keep_the_references_defaults_and_meanings() -> None:
-    args = vars(main.parse_arguments([]))
+    args = vars(parse_arguments("", []))
     assert {name: args[name] for name in REFERENCE_DEFAULTS} == REFERENCE_DEFAULTS
     assert {name: args[name] for name in REFERENCE_ARCHITECTURE} == dict.fromkeys(REFERENCE_ARCHITECTURE)
     config = DetrConfig(91)
     assert {name: getattr(config, name) for name in REFERENCE_ARCHITECTURE} == REFERENCE_ARCHITECTURE
-    assert main.parse_arguments(["--epochs", "100"]).lr_drop == 67
-    assert main.parse_arguments(["--epochs", "100", "--lr_drop", "200"]).lr_drop == 200
-    assert main.parse_arguments(["--no_aux_loss"]).aux_loss is False
+    assert parse_arguments("", ["--epochs", "100"]).lr_drop == 67
+    assert parse_arguments("", ["--epochs", "100", "--lr_drop", "200"]).lr_drop == 200
+    assert parse_arguments("", ["--no_aux_loss"]).aux_loss is False
 
 
 def test_every_flag_has_help(capsys: pytest.CaptureFixture, run: RunScript) -> None:
@@ -63,7 +65,7 @@ def test_a_run_leaves_everything_behind(coco_folder: Path, run: RunScript, capsy
     assert run("main", *SCRATCH, "--num_classes", 1, "--epochs", 2) == 0
     output = capsys.readouterr().out
     assert "nothing is frozen, BatchNorm is trained" in output and "epoch 2/2" in output
-    assert {path.name for path in Path("outputs").iterdir()} == set(main.RUN_FILES)
+    assert {path.name for path in Path("outputs").iterdir()} == set(RUN_FILES) - {TENSORBOARD}
     log = read_log()
     assert [entry["epoch"] for entry in log] == [0, 1]
     assert [entry["train_lr"] for entry in log] == pytest.approx([1e-4, 1e-5])  # 2/3 of 2 epochs: drops after one
@@ -497,15 +499,18 @@ def test_tensorboard_that_is_not_installed_is_named_before_training(
 
 def test_color_jitter_is_off_unless_asked_for_and_a_function_of_the_key(coco_folder: Path) -> None:
     def images(*flags: object) -> CocoDetection:
-        args = main.parse_arguments(list(map(str, (*SCRATCH, *flags))))
-        return main.load_data(args).train
+        args = parse_arguments("", list(map(str, (*SCRATCH, *flags))))
+        return main.load_data(args, {"scale": 800, "max_size": 1333}).train
 
     plain, jittered = images(), images("--color_jitter", 0.3)
     for epoch in range(3):
-        view, other = plain.view((epoch, 1)), jittered.view((epoch, 1))
-        assert view.light == () and len(other.light) == 3 and other._replace(light=()) == view
-        assert all(0.7 <= factor <= 1.3 for factor in other.light) and other == jittered.view((epoch, 1))
-    assert len({jittered.view((epoch, 1)).light for epoch in range(3)}) == 3
+        params, other = plain.augment_params((epoch, 1)), jittered.augment_params((epoch, 1))
+        assert params.color_factors == () and len(other.color_factors) == 3
+        assert other._replace(color_factors=()) == params
+        assert all(0.7 <= factor <= 1.3 for factor in other.color_factors) and other == jittered.augment_params(
+            (epoch, 1)
+        )
+    assert len({jittered.augment_params((epoch, 1)).color_factors for epoch in range(3)}) == 3
     assert not torch.equal(plain[(0, 1)].image, jittered[(0, 1)].image)
     assert torch.equal(plain[(0, 1)].boxes_cxcywh, jittered[(0, 1)].boxes_cxcywh)
 
@@ -596,34 +601,31 @@ def test_a_checkpoint_of_the_reference_code_is_a_start(
 @pytest.mark.parametrize(
     ("start", "flags", "scales", "max_size"),
     [
-        (main.ResumeState(), (), list(range(480, 801, 32)), 1333),
-        (main.ResumeState(), ("--scales", 64), [64], 1333),
-        (main.ResumeState(Path("w.pth"), {"model": {}}), (), list(range(480, 801, 32)), 1333),
-        (main.ResumeState(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), (), [96], 128),
+        (ResumeState(), (None, None), list(range(480, 801, 32)), 1333),
+        (ResumeState(), ([64], None), [64], 1333),
+        (ResumeState(Path("w.pth"), {"model": {}}), (None, None), list(range(480, 801, 32)), 1333),
+        (ResumeState(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), (None, None), [96], 128),
         (
-            main.ResumeState(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}),
-            ("--max_size", 160),
+            ResumeState(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}),
+            (None, 160),
             [96],
             160,
         ),
-        (main.ResumeState(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), ("--eval",), [96], 128),
         (
-            main.ResumeState(
+            ResumeState(
                 Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}, "args": {"scales": [64, 96]}}, True
             ),
-            (),
+            (None, None),
             [64, 96],
             128,
         ),
     ],
-    ids=["paper", "asked", "public", "file", "file and asked", "evaluated", "goes on"],
+    ids=["paper", "flag", "public", "file", "file and flag", "resumed"],
 )
 def test_image_sizes_follow_the_flags_then_the_file(
-    start: main.ResumeState, flags: tuple, scales: list[int], max_size: int
+    start: ResumeState, flags: tuple, scales: list[int], max_size: int
 ) -> None:
-    args = main.parse_arguments(list(map(str, flags)))
-    main.choose_sizes(args, start)
-    assert (args.scales, args.max_size) == (scales, max_size)
+    assert choose_sizes(start, *flags) == (scales, max_size)
 
 
 @pytest.mark.parametrize("spelled", ["absolute", "dotted", "symbolic link", "hard link"])
@@ -719,8 +721,6 @@ def test_weights_from_an_address_are_named_after_its_path(
 def test_images_are_evaluated_at_the_largest_scale(coco_folder: Path, run: RunScript) -> None:
     assert run("main", *SCRATCH, "--epochs", 1, "--scales", 40, 56, 48, "--max_size", 200) == 0
     assert weights("outputs/checkpoint_best.pth")["resolution"] == {"scale": 56, "max_size": 200}
-    data = main.load_data(main.parse_arguments(["--scales", "40", "56", "48", "--max_size", "200"]))
-    assert {min(data.val.view((0, index)).size_hw) for index in range(len(data.val))} == {56}
 
 
 def test_a_run_is_resumed_whatever_its_weights_were(coco_folder: Path, run: RunScript) -> None:

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageColor
@@ -161,8 +162,8 @@ def test_a_zip_cannot_escape_its_folder(tmp_path: Path) -> None:
 
 def test_the_picture_shows_outlines(coco_folder: Path) -> None:
     with Image.open(coco_folder / "report.png") as picture:
-        colors = {color for _, color in picture.crop((36, 96, 600, 400)).getcolors(1 << 24)}
-        assert picture.width == 1920 and ImageColor.getrgb(utils.color_of(1)) in colors
+        samples = np.asarray(picture.convert("RGB").crop((0, 0, picture.width, picture.height // 2))).astype(int)
+    assert (abs(samples - ImageColor.getrgb(utils.color_of(1))).sum(-1) < 30).sum() > 100
 
 
 def test_the_weights_of_a_run_are_those_of_its_detector(coco_folder: Path, run: RunScript) -> None:

@@ -118,7 +118,7 @@ def test_progress_says_little_where_nobody_watches(
 
 
 def test_boxes_are_drawn_where_they_are() -> None:
-    objects = [{"box_xyxy": (40, 60, 160, 140), "text": "disc 0.93", "color": utils.color_of(1)}]
+    objects = [{"bbox": (40, 60, 120, 80), "text": "disc 0.93", "color": utils.color_of(1)}]
     image = Image.new("RGB", (200, 200), "black")
     drawn = np.asarray(utils.draw_objects(image, objects))
     color = np.array([int(utils.color_of(1)[i : i + 2], 16) for i in (1, 3, 5)])

@@ -114,7 +114,7 @@ function redraw() {
       : kinds.get(Number(option.value)) || 0;
     if (option.value !== "") option.textContent = `${option.dataset.name} (${whole(mine)})`;
   }
-  byId("noentry").hidden = shown > 0;
+  byId("nothing").hidden = shown > 0;
 }
 
 function sortCards() {
@@ -151,7 +151,7 @@ function showGallery() {
     gallery.images.some((image) => image.attention) ? "every box and what the detector attends to." : "every box."}`;
   byId("by-class").append(make("option", { value: "" }, "all classes"),
     ...gallery.classes.map((name, label) => make("option", { value: label }, name)));
-  const filters = [["", "everyentry"], ["any", "any error"], ["tp", "true positive"],
+  const filters = [["", "everything"], ["any", "any error"], ["tp", "true positive"],
     ...data.kinds.map((kind, at) => [at, kind.name])];
   byId("by-kind").append(...filters.map(([value, name]) => make("option", { value, "data-name": name }, name)));
   makeCards();

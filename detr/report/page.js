@@ -167,7 +167,7 @@ function showErrors() {
 
 /** Sections of charts, which the page already holds. */
 function showCharts() {
-  for (const id of ["confusion", "quality", "queries", "training", "everyentry"]) {
+  for (const id of ["confusion", "quality", "queries", "training", "everything"]) {
     byId(id).hidden = !byId(id).querySelector(".chart");
   }
 }

@@ -12,7 +12,6 @@ import torchvision
 from PIL import Image, ImageOps
 
 from detr.box_ops import cxcywh_to_xyxy
-from detr.data.cache import ImageCache
 from detr.data.coco_json import check_images, read_coco
 from detr.data.dataset import CocoDetection, LabelMap, load_folder
 from detr.data.images import read_rgb, read_size_hw
@@ -114,29 +113,29 @@ def test_fitted_sizes(size_hw: tuple, shorter: int, longest: int | None, expecte
 def test_views_stay_inside_the_image_and_its_limits() -> None:
     rng = np.random.default_rng(0)
     seen = [augment_params((300, 500), rng, [480, 800], 1333) for _ in range(300)]
-    for view in seen:
-        left, top, right, bottom = view.region_xyxy
+    for params in seen:
+        left, top, right, bottom = params.crop_xyxy
         assert 0 <= left < right <= 500 + 1e-6 and 0 <= top < bottom <= 300 + 1e-6
-        assert max(view.size_hw) <= 1333 and min(view.size_hw) > 0
-    assert 100 < sum(view.hflip for view in seen) < 200
-    assert 100 < sum(view.region_xyxy == (0, 0, 500, 300) for view in seen) < 200
-    assert {min(view.size_hw) for view in seen} == {480, 800}
+        assert max(params.size_hw) <= 1333 and min(params.size_hw) > 0
+    assert 100 < sum(params.hflip for params in seen) < 200
+    assert 100 < sum(params.crop_xyxy == (0, 0, 500, 300) for params in seen) < 200
+    assert {min(params.size_hw) for params in seen} == {480, 800}
 
 
 def test_boxes_follow_the_pixels() -> None:
-    """A white rectangle on black stays inside its box, and fills it, whatever the view."""
+    """A white rectangle on black stays inside its box, and fills it, whatever the params."""
     box = torch.tensor([[60.0, 40.0, 130.0, 100.0]])
     image = Image.new("RGB", (200, 150))
     image.paste((255, 255, 255), (60, 40, 130, 100))
     rng = np.random.default_rng(1)
     shown = 0
     for _ in range(60):
-        view = augment_params((150, 200), rng, [120, 160], 400)
-        boxes, remains = apply_to_boxes(box, view)
-        pixels = apply_to_image(image, view, (150, 200)) * torch.tensor(IMAGENET_STD)[:, None, None]
+        params = augment_params((150, 200), rng, [120, 160], 400)
+        boxes, keep = apply_to_boxes(box, params)
+        pixels = apply_to_image(image, params, (150, 200)) * torch.tensor(IMAGENET_STD)[:, None, None]
         white = (pixels + torch.tensor(IMAGENET_MEAN)[:, None, None]).mean(0) > 0.5
-        assert pixels.shape[1:] == view.size_hw
-        if not remains[0]:
+        assert pixels.shape[1:] == params.size_hw
+        if not keep[0]:
             assert white.sum() == 0
             continue
         shown += 1
@@ -147,11 +146,11 @@ def test_boxes_follow_the_pixels() -> None:
 
 
 def test_boxes_are_clipped_and_dropped() -> None:
-    view = AugmentParams((0, 0, 100, 100), (50, 50), hflip=True)
-    boxes, remains = apply_to_boxes(torch.tensor([[-10.0, 0, 20, 100], [120, 0, 140, 10], [5, 5, 5, 9]]), view)
-    assert remains.tolist() == [True, False, False]
+    params = AugmentParams((0, 0, 100, 100), (50, 50), hflip=True)
+    boxes, keep = apply_to_boxes(torch.tensor([[-10.0, 0, 20, 100], [120, 0, 140, 10], [5, 5, 5, 9]]), params)
+    assert keep.tolist() == [True, False, False]
     assert boxes[0].tolist() == [40, 0, 50, 50]
-    assert apply_to_boxes(torch.zeros(0, 4), view)[0].shape == (0, 4)
+    assert apply_to_boxes(torch.zeros(0, 4), params)[0].shape == (0, 4)
 
 
 # --------------------------------------------------------------------------------------------------------------- data
@@ -166,9 +165,9 @@ def test_labels_are_positions_of_sorted_ids_and_come_back() -> None:
 
 
 def load(folder: Path, **changes: object) -> CocoDetection:
-    view = partial(augment_params, scales=[48, 64], max_size=96)
+    params = partial(augment_params, scales=[48, 64], max_size=96)
     return load_folder(
-        folder, "custom", view, partial(evaluation_params, scale=64, max_size=96), **({"seed": 3} | changes)
+        folder, "custom", params, partial(evaluation_params, scale=64, max_size=96), **({"seed": 3} | changes)
     )
 
 
@@ -227,7 +226,7 @@ def test_batches_hold_every_image_once(coco_folder: Path) -> None:
 def padded_share(images: CocoDetection, batches: AspectRatioBatchSampler) -> float:
     inside = padded = 0
     for batch in batches:
-        sizes = np.array([images.view(key).size_hw for key in batch])
+        sizes = np.array([images.augment_params(key).size_hw for key in batch])
         inside += sizes.prod(1).sum()
         padded += len(batch) * sizes.max(0).prod()
     return 1 - inside / padded
@@ -256,9 +255,9 @@ def test_decoding_a_jpeg_small_shows_the_same(tmp_path: Path) -> None:
     noise.save(tmp_path / "a.jpg", quality=95, exif=exif)
     whole, small = read_rgb(tmp_path / "a.jpg"), read_rgb(tmp_path / "a.jpg", scale=0.3)
     assert whole.size == (480, 640) and small.size == (240, 320)
-    view = AugmentParams((60, 90, 460, 600), (128, 100), hflip=True)
-    assert view.scale == pytest.approx(128 / 510)
-    a, b = (apply_to_image(image, view, (640, 480)) for image in (whole, small))
+    params = AugmentParams((60, 90, 460, 600), (128, 100), hflip=True)
+    assert params.scale == pytest.approx(128 / 510)
+    a, b = (apply_to_image(image, params, (640, 480)) for image in (whole, small))
     assert (a - b).abs().mean() < 0.05 * a.std()
 
 
@@ -268,13 +267,12 @@ def test_the_cache_decodes_once_and_shows_the_same(
 ) -> None:
     images = load(coco_folder).val
     plain = [batch.images for batch in make_loader(images, AspectRatioBatchSampler(images, 2), 0, pin_memory=False)]
-    images.cache = ImageCache(images, scale=64, max_size=96)
+    images.keep_in_memory(scale=64, max_size=96)
     loader = make_loader(images, AspectRatioBatchSampler(images, 2), workers, pin_memory=False)
     for _ in range(2):
         for a, batch in zip(plain, loader, strict=True):
             assert (a - batch.images).abs().mean() < 0.1
-        monkeypatch.setattr("detr.data.dataset.read_rgb", lambda *_: pytest.fail("decoded twice"))
-    assert images.cache._filled.all()
+        monkeypatch.setattr("detr.data.cache.read_rgb", lambda *_: pytest.fail("decoded twice"))
 
 
 def test_padding_and_images_without_objects(coco_folder: Path) -> None:
@@ -305,9 +303,9 @@ def test_crowds_are_skipped_and_plain_views_are_whole(coco_folder: Path) -> None
     coco = json.loads(path.read_text())
     coco["annotations"][0]["iscrowd"] = 1
     path.write_text(json.dumps(coco))
-    assert len(load(coco_folder).train.objects(0)[0]) == 0
-    view = resize_params((50, 80), np.random.default_rng(0), [40], 100)
-    assert view == AugmentParams((0, 0, 80, 50), (40, 64), hflip=False)
+    assert len(load(coco_folder).train.target(0)[0]) == 0
+    params = resize_params((50, 80), np.random.default_rng(0), [40], 100)
+    assert params == AugmentParams((0, 0, 80, 50), (40, 64), hflip=False)
 
 
 BROKEN = {

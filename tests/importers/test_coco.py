@@ -342,7 +342,7 @@ def test_crowds_count_in_evaluation_and_are_skipped_in_training(tmp_path: Path, 
     assert report["splits"]["val"]["objects"] == 3 and report["splits"]["val"]["crowd_regions"] == 2
     data = load_folder(Path("data/custom"), "custom", evaluation_params, evaluation_params, 0)
     for images in (data.train, data.val):
-        assert [len(images.objects(index)[0]) for index in range(3)] == [2, 0, 1]
+        assert [len(images.target(index)[0]) for index in range(3)] == [2, 0, 1]
     assert data.val_coco["annotations"][3]["segmentation"]["counts"] == [0, 400, 2000]
     real = [a for a in data.val_coco["annotations"] if not a["iscrowd"]]
     found = [{key: a[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.5} for a in real]

@@ -145,7 +145,7 @@ def test_what_is_frozen(name: str, kept: tuple[str, ...]) -> None:
         assert all(p.requires_grad for p in Backbone(name, stride=stride, batch_norm="train").parameters())
     detr = Detr(DetrConfig(1, backbone=name, hidden_dim=32, dec_layers=1))
     detr.freeze_backbone()
-    assert not any(p.requires_grad for p in detr.models.backbone.parameters())
+    assert not any(p.requires_grad for p in detr.backbone.parameters())
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])

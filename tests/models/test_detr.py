@@ -39,11 +39,11 @@ def test_attention_never_sees_padding(pre_norm: bool) -> None:
     features, queries = torch.randn(1, 32, 4, 6), detr.query_embed.weight[None]
     padding_mask = torch.zeros(1, 4, 6, dtype=torch.bool)
     padding_mask[:, 3:], padding_mask[:, :, 4:] = True, True
-    positions = detr.models.backbone[1](padding_mask)
+    positions = detr.backbone[1](padding_mask)
     changed = torch.where(padding_mask[:, None], 100 * torch.randn_like(features), features)
-    first, second = (detr.models.transformer(x, positions, padding_mask, queries) for x in (features, changed))
+    first, second = (detr.transformer(x, positions, padding_mask, queries) for x in (features, changed))
     torch.testing.assert_close(first, second)
-    assert not torch.allclose(first, detr.models.transformer(features + 1, positions, padding_mask, queries))
+    assert not torch.allclose(first, detr.transformer(features + 1, positions, padding_mask, queries))
 
 
 @pytest.mark.parametrize("kind", [SinePositionEmbedding, LearnedPositionEmbedding])

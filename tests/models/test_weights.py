@@ -13,9 +13,11 @@ from detr.models.detr import Detr, DetrConfig
 from detr.models.model_zoo import PUBLIC_CLASSES
 from detr.models.weights import (
     detector_state,
+    imagenet_weights,
     load_backbone_weights,
     load_detector,
     load_weights,
+    read_backbone_weights,
     read_checkpoint,
     read_config,
     strip_class_head,
@@ -248,10 +250,12 @@ def test_backbone_starts_from_a_classifiers_file(tmp_path: Path) -> None:
     resnet = torchvision.models.resnet18(weights=None)
     torch.save(resnet.state_dict(), path)
     detr = Detr(SMALL)
-    load_backbone_weights(detr, str(path))
-    assert torch.equal(detr.models.backbone[0].body.layer4[1].conv2.weight, resnet.layer4[1].conv2.weight)
+    load_backbone_weights(detr, read_backbone_weights(path, detr.config.backbone), str(path))
+    assert torch.equal(detr.backbone[0].body.layer4[1].conv2.weight, resnet.layer4[1].conv2.weight)
     with pytest.raises(UserError, match=r"r18.pth: these are not the weights of a torchvision resnet34"):
-        load_backbone_weights(Detr(dataclasses.replace(SMALL, backbone="resnet34")), str(path))
+        load_backbone_weights(
+            Detr(dataclasses.replace(SMALL, backbone="resnet34")), read_backbone_weights(path, "resnet34"), "r18.pth"
+        )
 
 
 @pytest.mark.parametrize("stride", [16, 32])
@@ -275,8 +279,8 @@ def test_a_classifiers_file_fits_a_backbone_that_is_cut(
     def load(state: dict) -> dict[str, torch.Tensor]:
         torch.save(state, path)
         detr = Detr(fresh)
-        load_backbone_weights(detr, str(path))
-        return detr.models.backbone[0].body.state_dict()
+        load_backbone_weights(detr, read_backbone_weights(path, detr.config.backbone), str(path))
+        return detr.backbone[0].body.state_dict()
 
     assert head in whole and last in whole
     whole[last] = torch.rand_like(whole[last])
@@ -307,7 +311,7 @@ def test_imagenet_weights_without_a_network_say_what_to_do(config: DetrConfig, m
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     name = config.backbone
     with pytest.raises(UserError, match=rf"{name} could not be downloaded \(no network\): fetch https://\S+{name}"):
-        load_backbone_weights(Detr(config), "imagenet")
+        imagenet_weights(name)
 
 
 @pytest.mark.parametrize("config", [dataclasses.replace(SMALL, stride=16), MOBILE], ids=["resnet", "mobilenet"])
@@ -317,8 +321,8 @@ def test_imagenet_weights_start_a_backbone_that_is_cut(config: DetrConfig, monke
     whole = torchvision.models.get_model(config.backbone, weights=None).state_dict()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *args, **kwargs: whole)
     detr = Detr(config)
-    assert load_backbone_weights(detr, "imagenet") == "backbone started from imagenet"
-    assert all(torch.equal(value, whole[key]) for key, value in detr.models.backbone[0].body.state_dict().items())
+    load_backbone_weights(detr, imagenet_weights(config.backbone), "imagenet")
+    assert all(torch.equal(value, whole[key]) for key, value in detr.backbone[0].body.state_dict().items())
 
 
 def test_a_shrunk_detector_finds_the_same(tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ def look_with(encoder: np.ndarray | None) -> AttentionMaps:
 
 def test_how_wrong_images_are(tmp_path: Path) -> None:
     evaluated = judged_in(tmp_path, FOUND)
-    assert evaluated.wrong(0.5).tolist() == [1, 2, 0]
-    assert evaluated.wrong(0.1).tolist() == [1, 2, 1]
-    assert evaluated.wrong(0.95).tolist() == [1, 2, 0]  # all are missed, and nothing is found
+    assert evaluated.count_errors(0.5).tolist() == [1, 2, 0]
+    assert evaluated.count_errors(0.1).tolist() == [1, 2, 1]
+    assert evaluated.count_errors(0.95).tolist() == [1, 2, 0]  # all are missed, and nothing is found
     assert worst_first(evaluated, 0.85).tolist() == [1, 0, 2]
     assert evaluated.of_image(0)[1].tolist() == [0, 1] and evaluated.of_image(2, 0.5)[1].tolist() == []
 
@@ -69,7 +69,7 @@ def test_crowded_images_are_drawn_without_names(tmp_path: Path, most_texts: int,
     image_figures._draw_evaluated(axis, evaluate_images(truth, found, tmp_path), 0, 0.5, most_texts)
     places = {text.get_text(): text.get_verticalalignment() for text in axis.texts}
     plt.close(figure)
-    above_or_inside = {"missed: cat": "top", "nothing there: cat 0.90": "bottom"}
+    above_or_inside = {"missed: cat": "top", "background: cat 0.90": "bottom"}
     assert places == (above_or_inside if named else {})
 
 

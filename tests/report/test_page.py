@@ -22,7 +22,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromi
 
 SCRIPT, FILE = "<script>alert(1)</script>", '"><img src=x>.jpg'
 CATEGORIES = [{"id": 1, "name": SCRIPT}, {"id": 5, "name": "</script>@DATA@ & $&"}]
-# Image 1: right, nothing there, missed. 2: right at 0.6, found again at 0.4. 3: wrong class. 4: empty.
+# Image 1: TP, background, missed. 2: TP at 0.6, duplicate at 0.4. 3: classification. 4: empty.
 OBJECTS = [(1, 1, 10, 10, 40, 40), (1, 1, 60, 60, 30, 20), (2, 1, 20, 20, 50, 50), (3, 5, 30, 30, 40, 30)]
 FOUND = [
     (1, 1, 11, 10, 40, 40, 0.9), (1, 5, 60, 5, 30, 20, 0.8), (2, 1, 20, 20, 50, 48, 0.6), (2, 1, 22, 20, 50, 50, 0.4),
@@ -86,7 +86,7 @@ def browser(chromium: Browser) -> Iterator[Browser]:
 
 def drawn(browser: Browser) -> dict[str, int]:
     """How many boxes of each outcome the cards show."""
-    outcomes = ("right", "wrong", "missed")
+    outcomes = ("tp", "fp", "missed")
     script = "document.querySelectorAll('#cards .box.{}').length"
     return {name: count for name in outcomes if (count := browser.evaluate(script.format(name)))}
 
@@ -119,28 +119,28 @@ def test_photographs_are_shown_whole(tmp_path: Path, browser: Browser) -> None:
 @needs_chromium
 def test_slider_and_filters_change_what_is_drawn(page: Path, browser: Browser) -> None:
     browser.open(page)
-    assert drawn(browser) == {"right": 2, "wrong": 2, "missed": 1}
+    assert drawn(browser) == {"tp": 2, "fp": 2, "missed": 1}
     text = browser.evaluate("document.getElementById('counts').textContent")
-    assert text == "2 right, 2 wrong, 1 missed · precision 0.50, recall 0.50 · 4 images"
+    assert text == "2 TP, 2 FP, 1 missed · precision 0.50, recall 0.50 · 4 images"
     set_value(browser, "threshold", 0.3)
-    assert drawn(browser) == {"right": 2, "wrong": 3, "missed": 1}
+    assert drawn(browser) == {"tp": 2, "fp": 3, "missed": 1}
     set_value(browser, "threshold", 0.95)
     assert drawn(browser) == {"missed": 4}
     browser.evaluate("document.getElementById('best').click()")
-    assert drawn(browser) == {"right": 2, "wrong": 2, "missed": 1}
+    assert drawn(browser) == {"tp": 2, "fp": 2, "missed": 1}
     set_value(browser, "by-class", 1)  # found as it, or annotated as it and found as another
-    assert drawn(browser) == {"wrong": 2}
+    assert drawn(browser) == {"fp": 2}
     set_value(browser, "by-class", "")
     set_value(browser, "by-kind", [*ERROR_TYPES].index("wrong_class"))
-    assert drawn(browser) == {"wrong": 1}
+    assert drawn(browser) == {"fp": 1}
     assert browser.evaluate("document.querySelector('#cards .name').textContent") == "c.jpg"
     set_value(browser, "by-kind", [*ERROR_TYPES].index("badly_placed"))
     assert drawn(browser) == {} and not browser.evaluate("document.getElementById('nothing').hidden")
     set_value(browser, "by-kind", "any")
-    assert drawn(browser) == {"wrong": 2, "missed": 1}
+    assert drawn(browser) == {"fp": 2, "missed": 1}
     set_value(browser, "by-kind", "")
     names = "[...document.querySelectorAll('#cards .name')].map((name) => name.textContent)"
-    assert browser.evaluate(names) == [FILE, "c.jpg", "b.jpg", "d.jpg"]  # most mistakes first, then by name
+    assert browser.evaluate(names) == [FILE, "c.jpg", "b.jpg", "d.jpg"]  # most errors first, then by name
     set_value(browser, "order", "best")
     assert browser.evaluate(names)[-1] == FILE
 
@@ -185,12 +185,12 @@ def test_attention_follows_box_and_point(page: Path, browser: Browser) -> None:
     browser.open(page)
     browser.evaluate("document.querySelector('.card').click()")
     assert browser.evaluate(bright) is None
-    rows = browser.evaluate("[...document.querySelectorAll('#things button')].map((row) => row.textContent)")
-    assert rows == [f"{CATEGORIES[1]['name']}nothing there 0.80", f"{SCRIPT}missed", f"{SCRIPT}right 0.90"]
+    rows = browser.evaluate("[...document.querySelectorAll('#entries button')].map((row) => row.textContent)")
+    assert rows == [f"{CATEGORIES[1]['name']}background 0.80", f"{SCRIPT}missed", f"{SCRIPT}true positive 0.90"]
     for row, cells in ((2, [0]), (0, [1]), (1, None)):  # a missed object has no query
-        browser.point(f"#things li:nth-child({row + 1}) button")
+        browser.point(f"#entries li:nth-child({row + 1}) button")
         assert browser.evaluate(bright) == cells
-    browser.point("#stage .box.right", click=True)
+    browser.point("#stage .box.tp", click=True)
     browser.point("#viewer-name")
     assert browser.evaluate(bright) == [0]  # a click keeps it
     browser.point("#mode-points", click=True)
@@ -278,10 +278,10 @@ def test_a_page_of_whatever_there_is(page: Path, browser: Browser, tmp_path: Pat
         shown = "[...document.querySelectorAll('main > section:not([hidden])')].map((one) => one.id)"
         sections[name] = browser.evaluate(shown)
         assert browser.evaluate("/NaN|undefined|null|Infinity/.exec(document.body.innerText)") is None, name
-    numbers = ["summary", "gallery", "mistakes", "classes", "quality", "training"]
+    numbers = ["summary", "gallery", "errors", "classes", "quality", "training"]
     assert sections == {
         "no_detector": numbers, "nothing_found": numbers, "nothing_there": numbers, "log_only": ["training"],
-        "no_log": [], "several": ["summary", "mistakes", "classes", "quality", "training"],
+        "no_log": [], "several": ["summary", "errors", "classes", "quality", "training"],
     }  # fmt: skip
 
 
@@ -291,9 +291,9 @@ def test_the_references_own_log(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(build_page([read_run(SHARED / "reference_run")], {}), encoding="utf-8")
     browser.open(path)
-    assert browser.evaluate("document.querySelectorAll('#training-charts figure').length") == 8
+    assert browser.evaluate("document.querySelectorAll('#training-charts .chart').length") == 8
     browser.evaluate("document.getElementById('everything').open = true")
-    browser.wait_for("document.querySelectorAll('#everything figure').length > 40")
+    browser.wait_for("document.querySelectorAll('#everything .chart').length > 40")
 
 
 def data_of(page: str) -> dict:

@@ -140,7 +140,7 @@ def test_a_step_waits_for_the_gpu_once_a_batch_and_copies_without_waiting(
         assert log["loss"] > 0
         state = training.state() | {"model": training.model.state_dict()}
         again = make_training(batch_norm=batch_norm, accumulate=2)
-        again.restore(state, Path("checkpoint.pth"))
+        again.load_state(state, Path("checkpoint.pth"))
         gpu.copies.clear()
         again.train_epoch([pinned_batch()] * 2)
         assert all(copy.is_pinned and copy.non_blocking for copy in gpu.copies), "also in the first step after a resume"

@@ -116,7 +116,7 @@ def test_a_run_that_is_resumed_inside_an_epoch_is_one_that_never_stopped() -> No
     first.train_epoch([small_batch(seed) for seed in range(2)])
     saved = first.state() | {"model": snapshot(first.model)}
     second.model.load_state_dict(saved["model"])
-    second.restore(saved, Path("checkpoint.pth"))
+    second.load_state(saved, Path("checkpoint.pth"))
     second.train_epoch([small_batch(seed) for seed in range(2, 4)])
     assert second.scaler.state_dict() == whole.scaler.state_dict()
     assert all(torch.equal(value, whole.model.state_dict()[name]) for name, value in second.model.state_dict().items())

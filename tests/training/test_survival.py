@@ -1,6 +1,5 @@
 """Runs that are killed, stopped, starved and spoilt: nothing is lost, and the user is told what to do."""
 
-import argparse
 import json
 import os
 import random
@@ -18,7 +17,6 @@ import torch
 
 import main
 import utils
-from detr.training.trainer import Trainer
 from tests.conftest import ROOT, TINY, RunScript
 from tests.test_main import SCRATCH, read_log, weights, without_accounts
 
@@ -134,8 +132,7 @@ def test_a_stop_between_training_and_evaluation_leaves_only_the_evaluation(
 ) -> None:
     command = (*SCRATCH, "--epochs", 3, "--resume", "auto")
 
-    def stopped(args: argparse.Namespace, parts: main.Parts, training: Trainer, *_: object) -> None:
-        main.save_last(args, parts, training)
+    def stopped(parts: main.Components, *_: object) -> None:
         raise utils.Stopped("", signal.SIGTERM)
 
     with monkeypatch.context() as patch:

@@ -81,7 +81,7 @@ def test_an_update_that_is_not_finite_is_left_out(what: str, batch_norm: str) ->
     if batch_norm == "train":
         torch.manual_seed(0)
         model = Detr(dataclasses.replace(SMALL_DETR, batch_norm="train"))
-        training = Trainer(model, training.criterion, training.recipe, 4, FLOAT32)
+        training = Trainer(model, training.criterion, training.config, 4, FLOAT32)
     before = snapshot(training.model)
     if what == "gradient":
         break_gradient(training, {1})
@@ -122,9 +122,9 @@ def test_a_frozen_backbone_has_no_backward_pass() -> None:
     detr, criterion = training.model, training.criterion
     detr.freeze_backbone()
     batch = make_batch(3)
-    assert not detr.models.backbone[0](batch.images).requires_grad
+    assert not detr.backbone[0](batch.images).requires_grad
     criterion(detr(batch.images, batch.padding_mask), batch.targets).total.backward()
-    assert all(p.grad is None for p in detr.models.backbone.parameters()) and detr.input_proj.weight.grad is not None
+    assert all(p.grad is None for p in detr.backbone.parameters()) and detr.input_proj.weight.grad is not None
 
 
 def test_the_fold_keeps_no_scaled_weights() -> None:
@@ -168,7 +168,7 @@ def test_in_bfloat16_with_dropout_a_run_that_goes_on_is_one_that_never_stopped()
     saved = first.state() | {"model": snapshot(first.model)}
     second = make()
     second.model.load_state_dict(saved["model"])
-    second.restore(saved, Path("checkpoint.pth"))
+    second.load_state(saved, Path("checkpoint.pth"))
     second.train_epoch([make_batch(3)] * 2)
     assert all(torch.equal(value, whole.model.state_dict()[name]) for name, value in second.model.state_dict().items())
     torch.manual_seed(2)  # dropout does matter
@@ -194,7 +194,7 @@ def test_the_optimizer_follows_the_schedule_from_a_checkpoint_too() -> None:
     training.train_epoch([make_batch(3)])
     assert [group["lr"] for group in training.optimizer.param_groups] == pytest.approx([1e-4, 1e-5])
     again = make_training(lr_drop=1, warmup_steps=1, lr_backbone=1e-4)
-    again.restore({**training.state(), "model": training.model.state_dict()}, Path("c.pth"))
+    again.load_state({**training.state(), "model": training.model.state_dict()}, Path("c.pth"))
     again.train_epoch([make_batch(3)])
     assert again.steps_done == 2 and again.epochs_done == 1
     assert [group["lr"] for group in again.optimizer.param_groups] == pytest.approx([1e-4, 1e-5])

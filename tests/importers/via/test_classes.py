@@ -62,7 +62,7 @@ def test_two_attributes_are_shown_with_counts_and_the_flag() -> None:
     message = refused(*both)
     assert "kind (2), color (1)" in message and "kind = a, b; color = red" in message and "--attribute" in message
     assert classes(*both, attribute="kind") == [["a", "b"], ["a"], ["b"]]
-    assert "there are kind (2), color (1)" in refused(*both, attribute="color")
+    assert "there are kind (2), color (1)" in refused(*both, attribute="size")
     many = {f"attribute {i}": "x y" for i in range(400)}
     assert len(refused(many)) < 500 and "and 390 more" in refused(many)
 
