@@ -123,11 +123,11 @@ class StopRequest(contextlib.AbstractContextManager):
         self._is_waiting = True
         try:
             yield
-        except RuntimeError as error:
+        except (RuntimeError, EOFError, OSError) as error:
             if not self.requested:
                 raise
             # Some schedulers stop the processes that load images too.
-            raise Stopped(f"stopped ({str(error).splitlines()[0]})", self.signal, is_abrupt=True) from error
+            raise Stopped(f"stopped ({error!r})", self.signal, is_abrupt=True) from error
         finally:
             self._is_waiting = False
 

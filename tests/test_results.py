@@ -7,7 +7,6 @@ import os
 import shutil
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -42,12 +41,17 @@ def trained(coco_folder: Path, run: RunScript) -> Path:
 @pytest.fixture
 def no_diagrams(monkeypatch: pytest.MonkeyPatch) -> None:
     """Diagrams take seconds; tests of anything else do without."""
-    monkeypatch.setattr("detr.report.curves.draw_curves", lambda runs, name, path, colors: path.touch())
-    monkeypatch.setattr("detr.report.metric_figures.draw_metrics", lambda runs, path, colors: path.touch())
-    monkeypatch.setattr("detr.report.metric_figures.draw_confusion", lambda runs, path: path.touch())
+
+    def make(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr("detr.report.curves.draw_curves", lambda runs, name, path: make(path))
+    monkeypatch.setattr("detr.report.metric_figures.draw_metrics", lambda runs, path: make(path))
+    monkeypatch.setattr("detr.report.metric_figures.draw_confusion", lambda runs, path: make(path))
     for name in ("draw_gallery", "draw_attention"):
-        monkeypatch.setattr(f"detr.report.image_figures.{name}", lambda *given: given[-1].touch())
-    monkeypatch.setattr("detr.report.image_figures.draw_queries", lambda looks, path: path.touch())
+        monkeypatch.setattr(f"detr.report.image_figures.{name}", lambda *given: make(given[-1]))
+    monkeypatch.setattr("detr.report.image_figures.draw_queries", lambda attention, path: make(path))
 
 
 @pytest.fixture
@@ -57,7 +61,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch, no_diagrams: None) -> list[tuple[Eval
 
     def draw(evaluated: EvaluatedImages, threshold: float, path: Path) -> None:
         galleries.append((evaluated, threshold))
-        path.touch()
 
     monkeypatch.setattr("detr.report.image_figures.draw_gallery", draw)
     return galleries
@@ -128,7 +131,7 @@ def test_a_checkpoint_finds_what_the_run_recorded(trained: Path, run: RunScript,
 def test_any_photograph(trained: Path, run: RunScript, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     Image.new("L", (50, 30)).save(tmp_path / "gray.png")
     assert run("results", "--images", "gray.png", "discs/val", "--threshold", 0, "--device", "cpu") == 0
-    assert "32 objects in 4 photographs" in capsys.readouterr().out
+    assert "32 objects in 4 images" in capsys.readouterr().out
     where = Path("outputs/figures/images")
     assert Image.open(where / "gray.png").size == (50, 30)
     found = json.loads((where / "predictions.json").read_text())
@@ -156,7 +159,7 @@ def test_photographs_are_found_by_globs_each_once(tmp_path: Path, monkeypatch: p
     assert names(f"{tmp_path}/a/?.jpg") == [f"{tmp_path}/a/1.jpg"]
     assert names("[odd].jpg", "a/notes.txt") == ["[odd].jpg", "a/notes.txt"]  # files that are named
     for pattern in ("b", "*.gif", "**.jpg", "a/*.txt"):
-        with pytest.raises(UserError, match=r"nothing fits|no photographs"):
+        with pytest.raises(UserError, match=r"nothing fits|no images"):
             find_images([pattern])
     assert [*picture_names([Path(n) for n in ("a.jpg", "a.png", "a_2.jpg", "b/a.jpg")]).values()] == [
         *("a", "a_2", "a_2_2", "a_3"),
@@ -341,7 +344,7 @@ def test_runs_of_different_length_with_gaps_and_odd_names(tmp_path: Path) -> Non
     gaps = [{"epoch": e, "train_loss": float("nan") if e % 2 else 0.5} for e in range(0, 30, 3)]
     runs = [Run("_a$b$", long, {}), Run("b", gaps, {}), Run("empty", [], {})]
     for name in ("losses", "average_precision", "every_quantity"):
-        draw_curves(runs, name, tmp_path / f"{name}.png", ("#D55E00", "#0072B2"))
+        draw_curves(runs, name, tmp_path / f"{name}.png")
         with Image.open(tmp_path / f"{name}.png") as image:
             assert min(image.size) > 150
 
@@ -364,8 +367,8 @@ def test_diagrams_show_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     found = [{**truth["annotations"][n], "bbox": [*boxes[n][1:3], 50, 40], "score": 0.9} for n in (0, 2)]
     metrics, figures = measure(truth, found), []
-    monkeypatch.setattr("detr.report.metric_figures._save", lambda figure, path: figures.append(figure))
-    draw_metrics([("run", metrics)], Path(), ("red", "blue"))
+    monkeypatch.setattr("detr.report.metric_figures.save_figure", lambda figure, path: figures.append(figure))
+    draw_metrics([("run", metrics)], Path())
     draw_confusion([("run", metrics)], Path())
     precision, _, f1, classes, errors, calibration = figures[0].axes
     by_name = {c["name"]: c for c in metrics["classes"]}
@@ -379,7 +382,6 @@ def test_diagrams_show_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert precision.lines[0].get_label() == f"a  {by_name['a']['AP50']:.3f}"
     assert calibration.lines[1].get_label() == f"expected error {metrics['calibration']['expected_error']:.3f}"
     assert [text.get_text() for text in figures[1].axes[0].texts] == ["1\n50%", "1\n50%", "1\n100%"]
-    plt.close("all")
 
 
 @pytest.mark.filterwarnings("error")
@@ -397,7 +399,7 @@ def test_metrics_of_anything_are_drawn_and_written(tmp_path: Path) -> None:
     }
     for names in (["nothing_found"], ["nothing_there"], ["$many"], list(measured)):
         runs = [(name, measured[name]) for name in names]
-        draw_metrics(runs, tmp_path / "metrics.png", ("#D55E00", "#0072B2"))
+        draw_metrics(runs, tmp_path / "metrics.png")
         draw_confusion(runs, tmp_path / "confusion.png")
         text = headline_table(runs) + class_table(runs)
         assert "nan" not in text.lower() and all(name in text for name in names)

@@ -84,19 +84,19 @@ def find_images(patterns: list[str]) -> list[Path]:
     A file that is named may have any suffix; of what a folder or a glob holds, those of images are taken. Raises
     UserError for what is neither, and when there are none.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
         if path.is_file():
-            found.append(path)
+            paths.append(path)
             continue
         files = sorted(path.iterdir() if path.is_dir() else _globbed(path))
         if not files and not path.is_dir():
             raise UserError(f"--images {pattern}: no such file or folder, and as a glob nothing fits it")
-        found += [file for file in files if file.suffix.lower() in SUFFIXES]
-    if not found:
+        paths += [file for file in files if file.suffix.lower() in SUFFIXES]
+    if not paths:
         raise UserError(f"--images {', '.join(patterns)}: no images; accepted: {', '.join(SUFFIXES)}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(paths))
 
 
 def _globbed(pattern: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from detr.data.coco_json import is_number, read_coco, refuse_images, size_problem
 from detr.importers.notes import BAD, Notes
 from detr.importers.splits import Split, split_images
-from detr.importers.thumbnails import Look, look_at, stacked
+from detr.importers.thumbnails import DecodedImage, decode_all, stacked
 from utils import UserError, is_line, printable, quote
 
 ACCEPTED = (
@@ -61,22 +61,22 @@ def read_coco_folder(
     cocos = {name: read_coco(source.file) for name, source in sources.items()}
     dropped = drop_unused_category_0(list(cocos.values()))
     check_categories(sources, cocos)
-    looks, problems = {}, {}
+    decoded_images, problems = {}, {}
     for name, source in sources.items():
-        looks[name], problems[name] = look_at_images(cocos[name], source, folder, on_image)
+        decoded_images[name], problems[name] = check_images(cocos[name], source, folder, on_image)
     if not skip_bad_images:
         total = sum(len(coco["images"]) for coco in cocos.values())
         refuse_images([p for found in problems.values() for p in found], total, "--skip_bad_images leaves them out")
     splits = {}
     for name, coco in cocos.items():
-        if not looks[name]:
+        if not decoded_images[name]:
             raise UserError(f"{sources[name].file}: lists no images that can be used")
         notes = Notes()
         if not splits:
             notes.add([*((UNUSED_FILE, file) for file in unused), *((CATEGORY_0, category) for category in dropped)])
         notes.add((BAD, problem) for problem in problems[name])
-        origins, found = zip(*looks[name].values(), strict=True)
-        splits[name] = Split(clean(coco, set(looks[name]), notes), list(origins), notes, stacked(found))
+        origins, found = zip(*decoded_images[name].values(), strict=True)
+        splits[name] = Split(clean(coco, set(decoded_images[name]), notes), list(origins), notes, stacked(found))
     return splits if len(splits) == 2 else divide(splits["all"], val_fraction, seed)
 
 
@@ -88,14 +88,14 @@ def divide(whole: Split, val_fraction: float, seed: int) -> dict[str, Split]:
     in_val = split_images([image["file_name"] for image in images], list(classes.values()), val_fraction, seed)
     splits = {}
     for name, side in (("train", False), ("val", True)):
-        mine = [index for index, is_val in enumerate(in_val) if is_val is side]
-        ids = {images[index]["id"] for index in mine}
+        indices = [index for index, is_val in enumerate(in_val) if is_val is side]
+        ids = {images[index]["id"] for index in indices}
         coco = whole.coco | {
-            "images": [images[index] for index in mine],
+            "images": [images[index] for index in indices],
             "annotations": [a for a in whole.coco["annotations"] if a["image_id"] in ids],
         }
         notes = Notes() if side else whole.notes
-        splits[name] = Split(coco, [whole.origins[index] for index in mine], notes, whole.thumbnails[mine])
+        splits[name] = Split(coco, [whole.origins[index] for index in indices], notes, whole.thumbnails[indices])
     return splits
 
 
@@ -138,9 +138,9 @@ def find_sources(folder: Path) -> tuple[dict[str, Source], list[str]]:
     return {split: found for split, (found,) in sources.items()}, unused
 
 
-def look_at_images(
+def check_images(
     coco: dict, source: Source, folder: Path, on_image: Callable[[], None]
-) -> tuple[dict[int, tuple[Path, Look]], list[str]]:
+) -> tuple[dict[int, tuple[Path, DecodedImage]], list[str]]:
     """The images that can be used, file and look by image id, and sentences about the others.
 
     The names in `coco` become those to copy to: relative, with / between folders. Nothing outside `folder` is accepted.
@@ -148,14 +148,14 @@ def look_at_images(
     paths, problems = find_images(coco, source, folder)
     usable = {}
     images = [image for image in coco["images"] if image["id"] in paths]
-    for image, look in zip(images, look_at([paths[image["id"]] for image in images], on_image), strict=True):
+    for image, decoded in zip(images, decode_all([paths[image["id"]] for image in images], on_image), strict=True):
         path = paths[image["id"]]
-        if isinstance(look, UserError):
-            problems.append(str(look))
-        elif problem := size_problem(path, look.header.size_hw, (image["height"], image["width"])):
+        if isinstance(decoded, UserError):
+            problems.append(str(decoded))
+        elif problem := size_problem(path, decoded.header.size_hw, (image["height"], image["width"])):
             problems.append(problem)
         else:
-            usable[image["id"]] = path, look
+            usable[image["id"]] = path, decoded
     return usable, problems
 
 

@@ -35,7 +35,7 @@ def _classes(report: dict) -> list[str]:
     unlearnt = [f"{name} ({val[name]})" for name in train if val[name] and not train[name]]
     unmeasured = [f"{name} ({train[name]})" for name in train if train[name] and not val[name]]
     few = [f"{name} ({train[name]})" for name in train if 0 < train[name] < _FEW_OBJECTS]
-    found = (
+    warnings = (
         (nowhere, "without any object: {}; leave them out, or look for a misspelt name"),
         (unlearnt, "with objects in val only, which cannot be learnt: {}; move some of their images to train"),
         (unmeasured, "with objects in train only, which AP says nothing about: {}; move some of their images to val"),
@@ -47,44 +47,48 @@ def _classes(report: dict) -> list[str]:
             f"{_count(alike, 'pair')} of classes with almost the same name: "
             f"{_listed(report['similar_classes']['examples'], alike)}; if they are one, write it in one way"
         )
-    return sentences + [f"{_count(len(n), 'class')} {text.format(_listed(n, len(n)))}" for n, text in found if n]
+    return sentences + [f"{_count(len(n), 'class')} {text.format(_listed(n, len(n)))}" for n, text in warnings if n]
 
 
 def _images(report: dict) -> list[str]:
-    queries, found = report["training"]["num_queries"], []
+    queries, warnings = report["training"]["num_queries"], []
     for name, split in report["splits"].items():
         counts, empty = split["objects_per_image"], split["images_without_objects"]
         if not split["objects"]:
-            found.append(f"{name} has no objects at all: nothing can be learnt from it or measured on it")
+            warnings.append(f"{name} has no objects at all: nothing can be learnt from it or measured on it")
         elif empty > _MANY_EMPTY * split["images"]:
-            found.append(f"{empty:,} of {split['images']:,} {name} images have no objects: were all of them annotated?")
+            warnings.append(
+                f"{empty:,} of {split['images']:,} {name} images have no objects: were all of them annotated?"
+            )
         if over := counts["images_over_queries"]:
-            found.append(
+            warnings.append(
                 f"{_count(over, f'{name} image')} {'has' if over == 1 else 'have'} more objects than DETR has queries "
                 f"({queries}), most in {counts['fullest_image']} ({counts['most']}): the surplus can be neither learnt "
                 "nor found; cut such images into tiles"
             )
         if again := report["repeated_images"][name]["count"]:
             examples = _listed(report["repeated_images"][name]["examples"], again)
-            found.append(f"{_count(again, f'{name} image')} {_is_are(again)} there more than once: {examples}")
+            warnings.append(f"{_count(again, f'{name} image')} {_is_are(again)} there more than once: {examples}")
     if report["splits"]["val"]["images"] < _FEW_IMAGES:
         few = _count(report["splits"]["val"]["images"], "validation image")
-        found.append(f"only {few}: AP will jump from epoch to epoch; {_FEW_IMAGES} or more tell more")
-    return found
+        warnings.append(f"only {few}: AP will jump from epoch to epoch; {_FEW_IMAGES} or more tell more")
+    return warnings
 
 
 def _boxes(report: dict) -> list[str]:
-    found, scale = [], max(report["training"]["scales"])
+    warnings, scale = [], max(report["training"]["scales"])
     for name, split in report["splits"].items():
         if split["objects"] and split["tiny_boxes"] > _MANY_TINY * split["objects"]:
-            found.append(
+            warnings.append(
                 f"{split['tiny_boxes']:,} of {split['objects']:,} {name} objects are smaller than 16x16 pixels even at "
                 f"shorter side {scale}, which DETR hardly finds; cut the images into tiles"
             )
         if again := split["repeated_boxes"]["count"]:
             examples = _listed(split["repeated_boxes"]["examples"], again)
-            found.append(f"{_count(again, f'{name} object')} {_is_are(again)} annotated twice (x, y, w, h): {examples}")
-    return found
+            warnings.append(
+                f"{_count(again, f'{name} object')} {_is_are(again)} annotated twice (x, y, w, h): {examples}"
+            )
+    return warnings
 
 
 def _count(number: int, noun: str) -> str:

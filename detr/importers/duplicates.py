@@ -53,31 +53,31 @@ def find_alikes(thumbnails: np.ndarray, train_count: int) -> tuple[np.ndarray, n
     N where there is none.
     """
     none = len(thumbnails)
-    distinct, look = np.unique(thumbnails, axis=0, return_inverse=True)
-    look = look.reshape(-1)  # NumPy 2.0 returned it as a column
+    distinct, kind = np.unique(thumbnails, axis=0, return_inverse=True)
+    kind = kind.reshape(-1)  # NumPy 2.0 returned it as a column
     train_first, val_first = (np.full(len(distinct), none) for _ in range(2))  # images with each look
-    np.minimum.at(train_first, look[:train_count], np.arange(train_count))
-    np.minimum.at(val_first, look[train_count:], np.arange(train_count, none))
+    np.minimum.at(train_first, kind[:train_count], np.arange(train_count))
+    np.minimum.at(val_first, kind[train_count:], np.arange(train_count, none))
 
-    def earlier(mine: np.ndarray, others: np.ndarray) -> np.ndarray:
-        close = _close_partners(distinct, mine, others, none)[look]
-        return np.where(others[look] < np.arange(none), others[look], close)
+    def earlier(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+        close = _close_partners(distinct, own, others, none)[kind]
+        return np.where(others[kind] < np.arange(none), others[kind], close)
 
     is_val = np.arange(none) >= train_count
     own = np.where(is_val, earlier(val_first, val_first), earlier(train_first, train_first))
     return own, np.where(is_val, earlier(val_first, train_first), none)
 
 
-def _close_partners(thumbnails: np.ndarray, mine: np.ndarray, others: np.ndarray, none: int) -> np.ndarray:
+def _close_partners(thumbnails: np.ndarray, own: np.ndarray, others: np.ndarray, none: int) -> np.ndarray:
     """For each of L thumbnails one of the images `others` (L,), with a close one, that precedes that in `mine` (L,).
 
     One suffices: the pictures of a film, hundreds that look alike, would make tens of thousands of pairs.
     """
-    partners, searching = np.full(len(thumbnails), none), mine < none
+    partners, searching = np.full(len(thumbnails), none), own < none
     hashes = difference_hashes(thumbnails)
     for i, j in candidates(hashes):
         for a, b in ((i, j), (j, i)):
-            useful = searching[a] & (others[b] < mine[a])
+            useful = searching[a] & (others[b] < own[a])
             a, b = a[useful], b[useful]
             close = are_close(hashes, thumbnails, a, b)
             partners[a[close]] = others[b[close]]

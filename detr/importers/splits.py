@@ -42,7 +42,7 @@ def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: fl
     shares = [_share(name, seed) for name in names]
     in_val = [share < fraction for share in shares]
     counts = {
-        side: Counter(c for i, found in enumerate(classes) if in_val[i] is side for c in found)
+        side: Counter(c for i, categories in enumerate(classes) if in_val[i] is side for c in categories)
         for side in (False, True)
     }
     order = sorted(range(len(names)), key=lambda index: shares[index])

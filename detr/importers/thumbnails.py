@@ -16,33 +16,35 @@ _SIZE_HW = (16, 18)
 _DECODED_SIDE = 64  # pixels: enough to average from, and an eighth of most photographs
 
 
-class Look(NamedTuple):
+class DecodedImage(NamedTuple):
     """What is known of an image once it has been decoded."""
 
     header: Header
     thumbnail: np.ndarray  # (16, 18) uint8, cells of grey
 
 
-def look_at(paths: Sequence[Path], on_image: Callable[[], None] = lambda: None) -> Iterator[Look | UserError]:
+def decode_all(
+    paths: Sequence[Path], on_image: Callable[[], None] = lambda: None
+) -> Iterator[DecodedImage | UserError]:
     """Decode images, in parallel; for one that cannot be read to its end the error. `on_image` is called after each."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside Python's lock
         try:
-            for found in pool.map(_look_at_one, paths):
+            for decoded in pool.map(_decode, paths):
                 on_image()
-                yield found
+                yield decoded
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C should not wait for ten thousand images
 
 
-def stacked(looks: Iterable[Look]) -> np.ndarray:
+def stacked(decoded_images: Iterable[DecodedImage]) -> np.ndarray:
     """The thumbnails of N images, (N, 16, 18) uint8."""
-    return np.array([look.thumbnail for look in looks], dtype=np.uint8).reshape(-1, *_SIZE_HW)
+    return np.array([decoded.thumbnail for decoded in decoded_images], dtype=np.uint8).reshape(-1, *_SIZE_HW)
 
 
-def _look_at_one(path: Path) -> Look | UserError:
+def _decode(path: Path) -> DecodedImage | UserError:
     try:
         header = read_header(path)
         image = read_rgb(path, scale=_DECODED_SIDE / min(header.size_hw))
     except UserError as error:
         return error
-    return Look(header, np.asarray(image.convert("L").resize(_SIZE_HW[::-1], Image.Resampling.BOX)))
+    return DecodedImage(header, np.asarray(image.convert("L").resize(_SIZE_HW[::-1], Image.Resampling.BOX)))

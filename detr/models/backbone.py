@@ -94,9 +94,9 @@ class _FoldedConvolution(torch.autograd.Function):
         scaled = _scaled(weight, scale, x.dtype)
         want_x, want_weight = ctx.needs_input_grad[:2]
         fast = fast_weight_gradient(gradient, x, weight.shape[2:], ctx.geometry) if want_weight else None
-        wanted = [want_x, want_weight and fast is None, False]
+        needs_grad = [want_x, want_weight and fast is None, False]
         to_x, to_weight, _ = torch.ops.aten.convolution_backward(
-            gradient, x, scaled, None, stride, padding, dilation, False, (0, 0), groups, wanted
+            gradient, x, scaled, None, stride, padding, dilation, False, (0, 0), groups, needs_grad
         )
         to_weight = to_weight if fast is None else fast
         if to_weight is not None:

@@ -61,68 +61,37 @@ def match_classes(
 
 def _find(name: str, names: dict[int, str], where: str) -> int:
     """The key of a name that the user gave. Raises UserError that lists what there is, the closest first."""
-    found = _match({0: name}, names)
-    if not found:
+    match = _match({0: name}, names)
+    if not match:
         closest_first = difflib.get_close_matches(name, list(names.values()), len(names), cutoff=0)
         raise UserError(f"{where} has no class {name!r}, or more than one; it has: {', '.join(closest_first)}")
-    return found[0]
+    return match[0]
 
 
-def _match(wanted: dict[int, str], offered: dict[int, str]) -> dict[int, int]:
-    """Key of `wanted` -> key of `offered`, one to one; the closest spelling wins, and a tie is not guessed."""
-    found: dict[int, int] = {}
+def _match(names: dict[int, str], file_names: dict[int, str]) -> dict[int, int]:
+    """Match keys of `names` with keys of `file_names`, one to one; the closest spelling wins, a tie is not guessed."""
+    matches: dict[int, int] = {}
     # Each test includes the one before it, so that names tied in a close spelling stay tied in a looser one.
-    for is_same in (str.__eq__, _is_spelled_alike, _is_alike_or_plural):
+    for normalize in (str, _normalize, _singular):
         pairs = [
             (key, other)
-            for key in wanted.keys() - found.keys()
-            for other in offered.keys() - set(found.values())
-            if is_same(wanted[key], offered[other])
+            for key in names.keys() - matches.keys()
+            for other in file_names.keys() - set(matches.values())
+            if normalize(names[key]) == normalize(file_names[other]) and _normalize(names[key])
         ]
         uses = Counter(key for key, _ in pairs)
         other_uses = Counter(other for _, other in pairs)
-        found |= {key: other for key, other in pairs if uses[key] == other_uses[other] == 1}
-    return found
-
-
-def _is_spelled_alike(one: str, other: str) -> bool:
-    return _plain(one) == _plain(other) != ""
-
-
-def _is_alike_or_plural(one: str, other: str) -> bool:
-    one, other = _plain(one), _plain(other)
-    return one == other != "" or one in _plurals(other) or other in _plurals(one)
+        matches |= {key: other for key, other in pairs if uses[key] == other_uses[other] == 1}
+    return matches
 
 
 @cache
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     """Lower case, with one space for what separates words."""
     return re.sub(r"[\s_-]+", " ", name.casefold()).strip()
 
 
-# Ending of the singular -> of the plural: "saleswoman" and "bookshelf" end like these.
-_IRREGULAR = {
-    "person": "people", "man": "men", "child": "children", "foot": "feet", "tooth": "teeth", "goose": "geese",
-    "mouse": "mice", "calf": "calves", "knife": "knives", "leaf": "leaves", "loaf": "loaves", "scarf": "scarves",
-    "shelf": "shelves", "wolf": "wolves",
-}  # fmt: skip
-
-
 @cache
-def _plurals(name: str) -> frozenset[str]:
-    """Plurals of an English singular in `_plain` spelling; of words too short to be one, nothing."""
-    *_, word = name.split(" ")
-    if not re.search(r"[^\W\d_]{3}$", word):  # "bus" is not several "bu", nor "iphone 5s" several "iphone 5"
-        return frozenset()
-    if re.search(r"(s|x|z|ch|sh)$", word):
-        plurals = {f"{name}es"}
-    elif re.search(r"[^aeiou]y$", word):
-        plurals = {f"{name[:-1]}ies"}
-    elif re.search(r"[^aeiou]o$", word):
-        plurals = {f"{name}s", f"{name}es"}
-    else:
-        plurals = {f"{name}s"}
-    for singular, plural in _IRREGULAR.items():
-        if word.endswith(singular):
-            plurals.add(name.removesuffix(singular) + plural)
-    return frozenset(plurals)
+def _singular(name: str) -> str:
+    """Without a plural's s: not that of a short word, and no digit's: there is an iphone 5 and an iphone 5s."""
+    return re.sub(r"(?<=[^\W\d_]{3})(?<!s)s$", "", _normalize(name))

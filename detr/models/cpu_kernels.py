@@ -165,23 +165,23 @@ def fast_weight_gradient(gradient: Tensor, x: Tensor, kernel: tuple[int, int], g
 
 def _by_one_product(gradient: Tensor, x: Tensor) -> Tensor:
     """1x1: outputs meet the pixels, (B, C, H, W), that they were computed from, in one product over all positions."""
-    wanted, seen = (side.permute(0, 2, 3, 1).flatten(0, 2) for side in (gradient, x))
-    return (wanted.t() @ seen)[:, :, None, None]
+    outputs, inputs = (side.permute(0, 2, 3, 1).flatten(0, 2) for side in (gradient, x))
+    return (outputs.t() @ inputs)[:, :, None, None]
 
 
 def _by_taps(gradient: Tensor, x: Tensor) -> Tensor:
     """Stride 2: one matrix product over all positions for each of the nine weights of a pair of channels."""
     rows, columns = gradient.shape[2:]
-    seen = _tiles(x, (1, 2 * columns + 1 - x.shape[3], 1, 2 * rows + 1 - x.shape[2]), side=3, step=2)
-    return _as_weights(gradient.permute(0, 2, 3, 1).flatten(0, 2).t() @ seen)
+    inputs = _tiles(x, (1, 2 * columns + 1 - x.shape[3], 1, 2 * rows + 1 - x.shape[2]), side=3, step=2)
+    return _as_weights(gradient.permute(0, 2, 3, 1).flatten(0, 2).t() @ inputs)
 
 
 def _by_winograd(gradient: Tensor, x: Tensor) -> Tensor:
     """Stride 1: 36 products over all tiles of 4x4 positions, a quarter of the multiplications, between transforms."""
     right, below = -x.shape[3] % _STEP, -x.shape[2] % _STEP
-    seen = _transform(_INPUT, _tiles(x, (1, right + 1, 1, below + 1), side=6, step=_STEP))
-    wanted = _transform(_OUTPUT.t(), _tiles(gradient, (0, right, 0, below), side=4, step=_STEP))
-    return _as_weights(_transform(_WEIGHT.t(), wanted.transpose(1, 2) @ seen))
+    inputs = _transform(_INPUT, _tiles(x, (1, right + 1, 1, below + 1), side=6, step=_STEP))
+    outputs = _transform(_OUTPUT.t(), _tiles(gradient, (0, right, 0, below), side=4, step=_STEP))
+    return _as_weights(_transform(_WEIGHT.t(), outputs.transpose(1, 2) @ inputs))
 
 
 def _tiles(x: Tensor, padding: tuple[int, int, int, int], side: int, step: int) -> Tensor:

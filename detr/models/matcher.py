@@ -38,9 +38,9 @@ def matching_cost(
     layers, _, queries, _ = probability.shape
     labels = targets.labels[None, :, None, :].expand(layers, -1, queries, -1)  # (L, B, Q, T)
     predicted = outputs.boxes_cxcywh[..., None, :]  # (L, B, Q, 1, 4)
-    wanted = targets.boxes_cxcywh[None, :, None, :, :]  # (1, B, 1, T, 4)
-    giou = generalized_box_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(wanted))
-    distance = (predicted - wanted).abs().sum(-1)
+    target_boxes = targets.boxes_cxcywh[None, :, None, :, :]  # (1, B, 1, T, 4)
+    giou = generalized_box_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target_boxes))
+    distance = (predicted - target_boxes).abs().sum(-1)
     return cost_bbox * distance - cost_class * probability.gather(-1, labels) - cost_giou * giou
 
 

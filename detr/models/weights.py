@@ -163,9 +163,9 @@ def _count_layers(model: dict[str, Tensor], prefix: str) -> int:
 def _backbone_from_shapes(path: Path, model: dict[str, Tensor]) -> tuple[str, int]:
     """Name and stride of the backbone whose parameters have the shapes of `backbone.0.body.*`."""
     prefix = "backbone.0.body."
-    found = {key[len(prefix) :]: value.shape for key, value in model.items() if key.startswith(prefix)}
+    shapes = {key[len(prefix) :]: value.shape for key, value in model.items() if key.startswith(prefix)}
     for stride, name in itertools.product(STRIDES, BACKBONES):
-        if found == _body_shapes(name, stride):
+        if shapes == _body_shapes(name, stride):
             return name, stride
     raise UserError(
         f"{path}: its backbone has the shapes of no torchvision ResNet or MobileNetV3; accepted: {', '.join(BACKBONES)}"

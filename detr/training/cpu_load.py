@@ -26,10 +26,10 @@ def _seconds_of_others() -> float:
     """CPU time so far that other processes took of the CPUs that this one may use, in seconds."""
     try:
         lines = Path("/proc/stat").read_text(encoding="utf-8").splitlines()
-        mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        own = {f"cpu{number}" for number in os.sched_getaffinity(0)}
     except (OSError, AttributeError):
         return 0.0
     columns = [line.split() for line in lines]
     # user, nice, system, then idle and waiting for drives, which are not busy, then interrupts (proc_stat(5))
-    ticks = sum(sum(map(int, (*line[1:4], *line[6:8]))) for line in columns if line and line[0] in mine)
+    ticks = sum(sum(map(int, (*line[1:4], *line[6:8]))) for line in columns if line and line[0] in own)
     return ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:2])

@@ -76,7 +76,8 @@ def main() -> None:
         print(f"main process: {memory_mib('self', 'Rss') - before:.0f} MiB more than before")
         keys = AspectRatioBatchSampler(train, 2, seed=0)
         loader = make_loader(train, keys, args.workers, pin_memory=False)
-        for keys.epoch in range(4):
+        for epoch in range(4):
+            keys.set_epoch(epoch)
             began = time.perf_counter()
             batches = iter(loader)
             next(batches)

@@ -213,7 +213,8 @@ def test_batches_hold_every_image_once(coco_folder: Path) -> None:
     for grouped in (False, True):
         shuffled = AspectRatioBatchSampler(data.train, 4, seed=1, grouped=grouped)
         drawn = []
-        for shuffled.epoch in range(20):
+        for epoch in range(20):
+            shuffled.set_epoch(epoch)
             batches = list(shuffled)
             assert [len(batch) for batch in batches] == [4]  # the incomplete batch is left out
             assert all(epoch == shuffled.epoch for epoch, _ in batches[0])

@@ -14,7 +14,7 @@ from detr.importers.dataset_text import lines_of, title_of
 from detr.importers.duplicates import candidates, find_alikes, repeated_boxes
 from detr.importers.notes import Notes
 from detr.importers.splits import Split
-from detr.importers.thumbnails import look_at, stacked
+from detr.importers.thumbnails import decode_all, stacked
 from detr.training.flags import MAX_SIZE, NUM_QUERIES, SCALES
 from tests.conftest import SHARED, RunScript, needs_shared
 
@@ -209,7 +209,7 @@ def alike_images(folder: Path) -> dict[str, Split]:
             paths.append(folder / split / name)
         listed = [{"id": n, "file_name": p.name, "width": 320, "height": 240} for n, p in enumerate(paths, start=1)]
         coco = {"images": listed, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
-        splits[split] = Split(coco, paths, Notes(), stacked(look_at(paths)))
+        splits[split] = Split(coco, paths, Notes(), stacked(decode_all(paths)))
     return splits
 
 
@@ -265,7 +265,7 @@ def test_blood_cells_hold_a_picture_twice() -> None:
     folder = SHARED / "bccd/train2017"
     paths = [folder / f"BloodImage_000{number}.jpg" for number in (37, 38, 39, 40, 41, 42)]
     paths = [path for path in paths if path.exists()]
-    assert find_alikes(stacked(look_at(paths)), len(paths))[0].tolist()[:3] == [
+    assert find_alikes(stacked(decode_all(paths)), len(paths))[0].tolist()[:3] == [
         len(paths),
         0,
         len(paths),

@@ -27,13 +27,9 @@ def test_public_classes_are_those_of_torchvision() -> None:
     ("one", "other"),
     [
         ("cat", "Cat"), ("cat", "CATS"), ("traffic light", "Traffic_Lights"), ("traffic light", "traffic-light"),
-        ("hot dog", " hot  dogs "), ("person", "people"), ("person", "persons"), ("person", "PERSON"),
-        ("bus", "buses"), ("knife", "knives"), ("mouse", "mice"), ("sheep", "Sheep"), ("balloon", "balloons"),
-        ("wine glass", "wine glasses"), ("bench", "benches"), ("toothbrush", "toothbrushes"), ("box", "boxes"),
-        ("strawberry", "strawberries"), ("monkey", "monkeys"), ("tie", "ties"), ("potato", "potatoes"),
-        ("photo", "photos"), ("radio", "radios"), ("giraffe", "giraffes"), ("skis", "ski"), ("taxi", "taxis"),
-        ("scissors", "scissor"), ("bookshelf", "bookshelves"), ("saleswoman", "saleswomen"),
-        ("child", "children"), ("tooth", "teeth"), ("roof", "roofs"), ("glove", "gloves"), ("fish", "fishes"),
+        ("hot dog", " hot  dogs "), ("person", "persons"), ("person", "PERSON"), ("sheep", "Sheep"),
+        ("balloon", "balloons"), ("tie", "ties"), ("monkey", "monkeys"), ("giraffe", "giraffes"), ("skis", "ski"),
+        ("scissors", "scissor"), ("glove", "gloves"),
     ],
 )  # fmt: skip
 def test_case_separators_and_plurals_do_not_matter(one: str, other: str) -> None:
@@ -49,7 +45,8 @@ def test_case_separators_and_plurals_do_not_matter(one: str, other: str) -> None
         ("dog", "hot dog"), ("dog", "hot dogs"), ("bear", "teddy bear"), ("person", "personal"), ("glass", "glasss"),
         ("princes", "princess"), ("stop sign", "stopsign"), ("stop sign", "stops sign"), ("iphone 5", "iphone 5s"),
         ("type a", "type as"), ("1", "1s"), ("axe", "axis"), ("kite", "kit"), ("sky", "skis"),
-        ("hair drier", "hair dryer"), ("motorcycle", "motorbike"), ("-", "_"), ("", " "), ("x", "xes"),
+        ("hair drier", "hair dryer"), ("person", "people"),
+        ("knife", "knives"), ("bus", "buses"), ("motorcycle", "motorbike"), ("-", "_"), ("", " "), ("x", "xes"),
     ],
 )  # fmt: skip
 def test_names_that_are_only_alike_never_match(one: str, other: str) -> None:
@@ -64,19 +61,19 @@ def test_holes_of_coco_match_nothing() -> None:
 @pytest.mark.parametrize(
     ("file_names", "names", "found"),
     [
-        (["person"], ["people", "person"], {"person": "person"}),
-        (["people", "person"], ["Person"], {"Person": "person"}),
+        (["person"], ["persons", "person"], {"person": "person"}),
+        (["persons", "person"], ["Person"], {"Person": "person"}),
         (["mice", "mouse"], ["mouse", "mice"], {"mouse": "mouse", "mice": "mice"}),
         (["cat"], ["Cat", "cat"], {"cat": "cat"}),
         (["cat"], ["Cat", "CAT"], {}),
         (["cat"], ["Cat", "CAT", "cats"], {}),
         (["Cat", "CAT", "cats"], ["cat"], {}),
-        (["person"], ["people", "persons"], {}),
-        (["people", "persons"], ["person"], {}),
+        (["person"], ["persons", "Persons"], {}),
+        (["persons", "Persons"], ["person"], {}),
         (["cat", "cat"], ["cat"], {}),
         (["cat"], ["cat", "cat"], {}),
         (["cat", "cat"], ["cats"], {}),
-        (["Knife", "knives"], ["knife"], {"knife": "Knife"}),
+        (["Knife", "knifes"], ["knife"], {"knife": "Knife"}),
         ([], ["cat"], {}),
     ],
 )
@@ -88,7 +85,7 @@ def test_the_closest_spelling_wins_and_ties_are_not_guessed(file_names: list, na
 def test_what_is_asked_for_wins_over_names() -> None:
     assert rows(["cat", "dog"], ["cat", "dog"], ("dog", "cat")) == {"cat": "dog"}  # dog's own row is given away
     assert rows(["cat", "dog"], ["cat", "dog"], ("dog", "cat"), ("cat", "dog")) == {"cat": "dog", "dog": "cat"}
-    assert rows(["Person"], ["walker", "rider"], ("people", "Walkers"), ("person", "rider")) == {
+    assert rows(["Person"], ["walker", "rider"], ("persons", "Walkers"), ("person", "rider")) == {
         "walker": "Person",
         "rider": "Person",
     }

@@ -108,7 +108,7 @@ def test_two_processes_go_on_after_a_stop(coco: Path) -> None:
         assert line, process.stderr.read()
     os.kill(process.pid, signal.SIGTERM)  # torchrun passes it on
     _, error = process.communicate(timeout=60)
-    assert "outputs/checkpoint.pth is saved. To go on, run the same command with --resume auto" in error
+    assert "outputs/checkpoint.pth is saved. To resume, run the same command with --resume auto" in error
     saved = weights("outputs/checkpoint.pth")
     assert len(saved["rng"]) == 2 and not torch.equal(saved["rng"][0]["torch"], saved["rng"][1]["torch"])
     done = saved["epoch"] + 2
@@ -158,9 +158,10 @@ def test_the_processes_share_out_the_same_updates(count: int, batch_size: int, a
     shares = [
         AspectRatioBatchSampler(images, batch_size, 1, True, accumulate, rank, processes) for rank in range(processes)
     ]
-    for alone.epoch in range(3):
+    for epoch in range(3):
+        alone.set_epoch(epoch)
         for share in shares:
-            share.epoch = alone.epoch
+            share.set_epoch(alone.epoch)
         assert all(len(list(share)) == len(share) for share in shares)
         batches = [list(share) for share in shares]
         for number, whole in enumerate(alone):
@@ -169,9 +170,8 @@ def test_the_processes_share_out_the_same_updates(count: int, batch_size: int, a
             assert sorted(split) == sorted(whole) and all(own[mine] for own in batches)
         assert all(len(batch) <= batch_size for own in batches for batch in own)
         for share in shares:
-            share.first_step = 1
-            assert list(share) == batches[share.process][accumulate:]
-            share.first_step = 0
+            share.set_epoch(alone.epoch, first_step=1)
+            assert list(share) == batches[share.rank][accumulate:]
     evaluated = [
         key
         for rank in range(processes)
@@ -183,7 +183,7 @@ def test_the_processes_share_out_the_same_updates(count: int, batch_size: int, a
 
 def test_too_few_images_for_the_processes() -> None:
     with pytest.raises(UserError, match="images: 2 images are too few to share among 3 processes"):
-        AspectRatioBatchSampler(images_of(2), 1, 0, processes=3)
+        AspectRatioBatchSampler(images_of(2), 1, 0, world_size=3)
 
 
 def test_processes_without_a_local_rank_are_told_of_torchrun(

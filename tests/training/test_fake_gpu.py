@@ -9,8 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import detr.data.dataset
-import detr.models.cpu_kernels
+import main
 from detr.detector import Detector
 from detr.models.backbone import BACKBONES
 from detr.models.cpu_kernels import fast_weight_gradient
@@ -250,7 +249,7 @@ def test_from_the_command_line_to_the_page(
 ) -> None:
     capability, flags, shape = MACHINES[machine]
     tuned: list[str] = []
-    monkeypatch.setattr(detr.models.cpu_kernels, "tune_malloc", lambda: tuned.append("tuned"))
+    monkeypatch.setattr(main, "tune_malloc", lambda: tuned.append("tuned"))
     command = ("main", *shape, *flags, "--resume", "auto", "--ema_decay", 0.9, "--num_workers", 1)
     with FakeGpu(capability) as gpu:
         assert run(*command, "--epochs", 1) == 0
@@ -279,8 +278,8 @@ def test_malloc_is_tuned_where_the_model_runs_on_the_cpu_and_not_in_its_loaders(
     coco_folder: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned: list[str] = []
-    monkeypatch.setattr(detr.models.cpu_kernels, "tune_malloc", lambda: tuned.append("main"))
-    monkeypatch.setattr(detr.data.dataset, "restore_malloc", lambda: Path("restored").touch())
+    monkeypatch.setattr(main, "tune_malloc", lambda: tuned.append("main"))
+    monkeypatch.setattr("detr.data.loader.restore_malloc", lambda: Path("restored").touch())
     assert run("main", *ON_GPU, "--backbone_weights", "none", "--epochs", 1, "--num_workers", 1) == 0
     assert tuned == ["main"] and Path("restored").exists()
 

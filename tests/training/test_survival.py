@@ -105,7 +105,7 @@ def test_a_run_that_is_asked_to_stop_finishes_its_step_and_says_how_to_go_on(num
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number and "Traceback" not in error, error
     assert error.count("stopping after this step") == 1
-    assert "outputs/checkpoint.pth is saved. To go on, run the same command with --resume auto" in error
+    assert "outputs/checkpoint.pth is saved. To resume, run the same command with --resume auto" in error
     saved = weights("outputs/checkpoint.pth")
     assert saved["epoch"] >= 1 and len(read_log()) == saved["epoch"] + 1
     done = saved["epoch"] + 2
@@ -194,7 +194,7 @@ def test_an_output_folder_that_is_a_file_is_named(
 def test_an_image_that_spoils_after_the_start_is_named(
     workers: int, coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from detr.data.dataset import dataset as data
+    from detr.data import dataset as data
 
     check = data.check_images
 
@@ -212,13 +212,13 @@ def test_an_image_that_spoils_after_the_start_is_named(
 
 WAITING = "data.read_rgb = lambda *_: os.kill(os.getpid(), 9)"
 COMPUTING = (
-    "import time, detr.training.trainer as engine, multiprocessing\n"
-    "step = engine.Training._step\n"
-    "def kill(training, losses):\n"
+    "import time, detr.training.ema as ema, multiprocessing\n"
+    "update = ema.ModelEma.update\n"
+    "def kill(*inputs):\n"
     "    os.kill(multiprocessing.active_children()[0].pid, 9)\n"
     "    time.sleep(1)\n"
-    "    return step(training, losses)\n"
-    "engine.Training._step = kill"
+    "    return update(*inputs)\n"
+    "ema.ModelEma.update = kill"
 )
 
 
@@ -272,7 +272,7 @@ def test_processes_that_are_spawned_load_the_same(coco_folder: Path) -> None:
 def test_steps_that_are_not_finite_leave_a_report(
     coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from detr.data.dataset import dataset as data
+    from detr.data import dataset as data
 
     apply = data.apply_to_image
     monkeypatch.setattr(data, "apply_to_image", lambda image, view, size: apply(image, view, size) * float("nan"))
@@ -354,7 +354,7 @@ def test_predictions_are_never_those_of_another_detector(
 
     def killed(path: Path, value: object, **options: object) -> bool:
         if path.name == "predictions.json" and value and value[0]["score"] == 0.2:
-            raise utils.Stopped("killed", signal.SIGKILL)
+            raise SystemExit(128 + signal.SIGKILL)
         return write_json(path, value, **options)
 
     with monkeypatch.context() as patch:
@@ -378,7 +378,7 @@ def test_a_resumed_run_writes_the_predictions_that_a_kill_left_out(
 
     def killed(path: Path, value: object, **options: object) -> bool:
         if path.name == "predictions.json":
-            raise utils.Stopped("killed", signal.SIGKILL)
+            raise SystemExit(128 + signal.SIGKILL)
         return write_json(path, value, **options)
 
     write_json = utils.write_json
@@ -439,7 +439,7 @@ def test_without_objects_to_validate_on_the_lowest_loss_is_kept(
 def test_an_epoch_of_skipped_steps_leaves_a_log_that_is_json(
     coco_folder: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from detr.data.dataset import dataset as data
+    from detr.data import dataset as data
 
     apply = data.apply_to_image
 

@@ -68,14 +68,14 @@ def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: 
         if len(flags.categories) > 1:
             raise UserError("--categories names several classes, and no region has an attribute that tells which it is")
         return Classes({(flags.categories or (implicit,))[0]: 1}, None, False, False)
-    found = _count(images, attribute, is_by_name, flags)
-    unknown = [name for name in flags.categories if name not in found]
+    counts_of_names = _count(images, attribute, is_by_name, flags)
+    unknown = [name for name in flags.categories if name not in counts_of_names]
     if unknown:
         raise UserError(
             f"--categories names {join_names(unknown)}, of which there is no region; there are "
-            + join_names((f"{name} ({count})" for name, count in found.most_common()), 20)
+            + join_names((f"{name} ({count})" for name, count in counts_of_names.most_common()), 20)
         )
-    ids = {name: number for number, name in enumerate(flags.categories or sorted(found), start=1)}
+    ids = {name: number for number, name in enumerate(flags.categories or sorted(counts_of_names), start=1)}
     return Classes(ids, attribute, is_by_name, flags.checked == "first")
 
 
@@ -105,21 +105,21 @@ def _choose(counts: Counter[str], examples: dict[str, dict[str, None]], flags: C
         return None, True
     if len(used) == 1:
         return used[0], False
-    such = "; ".join(
+    samples = "; ".join(
         f"{printable(name)} = {join_names(examples[name], 3)}" for name in sorted(used, key=counts.get)[::-1][:4]
     )
     raise UserError(
-        f"the class may be in any of the attributes {table}, such as {such}; add --attribute with the name of one"
+        f"the class may be in any of the attributes {table}, such as {samples}; add --attribute with the name of one"
     )
 
 
 def _count(images: list[AnnotatedImage], attribute: str | None, is_by_name: bool, flags: ClassFlags) -> Counter[str]:
     """How many regions each class has. Raises UserError for regions with no class or with several."""
-    found: Counter[str] = Counter()
+    counts_of_names: Counter[str] = Counter()
     empty, several = [], []
     for image, region in _shapes(images):
         values = _values(region, attribute, is_by_name)
-        found.update(values[:1] if flags.checked == "first" else values)
+        counts_of_names.update(values[:1] if flags.checked == "first" else values)
         if not values:
             empty.append((image.file_name, region.key))
         elif len(values) > 1:
@@ -137,12 +137,12 @@ def _count(images: list[AnnotatedImage], attribute: str | None, is_by_name: bool
             f"{pluralize(len(several), 'region')} with several values {what} (such as {places}); "
             "--checked first takes the first of them, --checked each makes an object of each"
         )
-    if not found:
+    if not counts_of_names:
         raise UserError(f"no region has a value {what}: nothing is left to learn from")
-    for name in found:
+    for name in counts_of_names:
         if not is_line(name) or len(name) > 200:
             raise UserError(f"the class {quote(name)} {what} is not a short line of text")
-    return found
+    return counts_of_names
 
 
 def _values(region: Region, attribute: str | None, is_by_name: bool) -> list[str]:

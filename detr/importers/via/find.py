@@ -20,16 +20,18 @@ def find_annotation_file(folder: Path) -> Path:
         raise UserError(f"{folder}: no such folder; expected train/ and val/, each with images and a VIA file")
     candidates = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
     # Of a single one its reader says best what is wrong, if anything is.
-    found = candidates if len(candidates) == 1 else [path for path in candidates if _is_annotation_file(path)]
-    if len(found) != 1:
-        names = join_names(path.name for path in found or candidates) or "none"
+    annotation_files = (
+        candidates if len(candidates) == 1 else [path for path in candidates if _is_annotation_file(path)]
+    )
+    if len(annotation_files) != 1:
+        names = join_names(path.name for path in annotation_files or candidates) or "none"
         raise UserError(
             f"{folder}: expected one annotation file (*.json or *.csv), or train/ and val/ with one in each, "
-            f"found {names}{'' if found or not candidates else ', which are no VIA files'}"
+            f"found {names}{'' if annotation_files or not candidates else ', which are no VIA files'}"
         )
-    if not found[0].resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{found[0]} is a link that leads out of the folder; name the file itself")
-    return found[0]
+    if not annotation_files[0].resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{annotation_files[0]} is a link that leads out of the folder; name the file itself")
+    return annotation_files[0]
 
 
 def _is_annotation_file(path: Path) -> bool:
@@ -49,7 +51,7 @@ class ImageFolder:
         self._by_name: dict[str, list[Path]] | None = None  # filled when the first image is not where its name says
 
     def find(self, name: str) -> tuple[Path, Path]:
-        """The file of an image, as it was found and with links followed.
+        """The file of an image, as it is on disk, with links followed.
 
         Of an address, or a path that is not below the folder, the last part counts. The case of the extension does not
         matter, and subfolders are searched. Raises UserError that goes on where a message has named the image: there is
@@ -73,21 +75,21 @@ class ImageFolder:
     def _search(self, parts: list[str]) -> Path:
         if self._by_name is None:
             self._by_name = self._index()
-        found = self._by_name.get(_key(parts[-1]), [])
-        if len(found) > 1:  # of cam1/a.jpg and cam2/a.jpg the name photos/cam2/a.jpg means the second
-            alike = [_common_tail(path.parts[:-1], parts[:-1]) for path in found]
-            found = [path for path, count in zip(found, alike, strict=True) if count == max(alike)]
-            found = [path for path in found if path.name == parts[-1]] or found
-        if not found:
+        paths = self._by_name.get(_key(parts[-1]), [])
+        if len(paths) > 1:  # of cam1/a.jpg and cam2/a.jpg the name photos/cam2/a.jpg means the second
+            alike = [_common_tail(path.parts[:-1], parts[:-1]) for path in paths]
+            paths = [path for path, count in zip(paths, alike, strict=True) if count == max(alike)]
+            paths = [path for path in paths if path.name == parts[-1]] or paths
+        if not paths:
             raise UserError(": no such image")
-        if len(found) > 1:
+        if len(paths) > 1:
             raise UserError(
-                f": several files have this name: {join_names(str(path) for path in found)}; keep one of them"
+                f": several files have this name: {join_names(str(path) for path in paths)}; keep one of them"
             )
-        return found[0]
+        return paths[0]
 
     def _index(self) -> dict[str, list[Path]]:
-        found = defaultdict(list)
+        paths = defaultdict(list)
         for folder, folders, files in os.walk(self._root):
             here = Path(folder)
             folders[:] = sorted(
@@ -97,8 +99,8 @@ class ImageFolder:
             )
             for name in sorted(files):
                 if _is_file(here / name):
-                    found[_key(name)].append(here / name)
-        return found
+                    paths[_key(name)].append(here / name)
+        return paths
 
 
 def _is_file(path: Path) -> bool:

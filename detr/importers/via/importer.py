@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from detr.importers.notes import BAD, TURNED, UNSURE, Notes
 from detr.importers.splits import Split, split_images
-from detr.importers.thumbnails import Look, look_at, stacked
+from detr.importers.thumbnails import DecodedImage, decode_all, stacked
 from detr.importers.via.classes import Classes, ClassFlags, find_classes
 from detr.importers.via.find import ImageFolder, find_annotation_file
 from detr.importers.via.frames import evidence, turned
@@ -30,10 +30,10 @@ class _Source(NamedTuple):
     folder: ImageFolder
 
 
-class _Found(NamedTuple):
+class _UsableImage(NamedTuple):
     image: AnnotatedImage
     path: Path
-    look: Look
+    decoded: DecodedImage
 
 
 @contextlib.contextmanager
@@ -98,7 +98,7 @@ def import_via(
         notes = Notes()
         notes.add(chain.from_iterable(image.remarks for image in part))
         notes.add((BAD, f"{printable(image)}{reason}") for image, reason in problems)
-        thumbnails = stacked(image.look for image in part)
+        thumbnails = stacked(image.decoded for image in part)
         splits[name] = Split(to_coco(part, classes), [image.path for image in part], notes, thumbnails)
     if not any(split.coco["annotations"] for split in splits.values()):
         lines = chain(*(split.notes.lines() for split in splits.values()))
@@ -131,21 +131,21 @@ def _convert_source(
     """The images that can be used; of the others name and reason."""
     located, bad = _located(source)
     found = []
-    for (image, path), look in zip(located, look_at([path for _, path in located], on_image), strict=True):
-        if isinstance(look, UserError):
-            bad.append((source.prefix + image.file_name, str(look).removeprefix(str(path))))
+    for (image, path), decoded in zip(located, decode_all([path for _, path in located], on_image), strict=True):
+        if isinstance(decoded, UserError):
+            bad.append((source.prefix + image.file_name, str(decoded).removeprefix(str(path))))
         else:
-            found.append(_Found(image, path, look))
+            found.append(_UsableImage(image, path, decoded))
     converted = []
-    for (image, path, look), remarks in _upright(found):
-        height, width = look.header.size_hw
+    for (image, path, decoded), remarks in _upright(found):
+        height, width = decoded.header.size_hw
         try:
             done = convert(image, path, width, height, classes)
         except UserError as error:
             bad.append((source.prefix + image.file_name, str(error)))
         else:
             done.remarks.extend(remarks)
-            converted.append(done._replace(look=look))
+            converted.append(done._replace(decoded=decoded))
     return converted, bad
 
 
@@ -170,24 +170,24 @@ def _located(source: _Source) -> tuple[list[tuple[AnnotatedImage, Path]], list[t
     return located, bad
 
 
-def _upright(found: list[_Found]) -> Iterator[tuple[_Found, list[tuple[str, str]]]]:
+def _upright(found: list[_UsableImage]) -> Iterator[tuple[_UsableImage, list[tuple[str, str]]]]:
     """Images with their regions in the upright frame, and remarks.
 
     Regions that fit the stored pixels only were drawn there. Those that fit both ways round are taken to be drawn as
     the others of their file were, and upright where these differ.
     """
-    said = [evidence(image, look.header.orientation, *look.header.size_hw[::-1]) for image, _, look in found]
-    some_stored = "stored" in said
-    usual = "stored" if some_stored and "upright" not in said else "upright"
-    for (image, path, look), own in zip(found, said, strict=True):
-        header, frame = look.header, own or usual
+    frames = [evidence(image, decoded.header.orientation, *decoded.header.size_hw[::-1]) for image, _, decoded in found]
+    some_stored = "stored" in frames
+    usual = "stored" if some_stored and "upright" not in frames else "upright"
+    for (image, path, decoded), own in zip(found, frames, strict=True):
+        header, frame = decoded.header, own or usual
         remarks = []
         if header.orientation > 1 and frame == "stored":
             image = turned(image, header.orientation, *header.size_hw[::-1])
             remarks = [(TURNED, image.file_name)]
         elif header.orientation > 1 and not own and some_stored:
             remarks = [(UNSURE, image.file_name)]
-        yield _Found(image, path, look), remarks
+        yield _UsableImage(image, path, decoded), remarks
 
 
 def _divided(images: list[ConvertedImage], val_fraction: float, seed: int) -> list[list[ConvertedImage]]:

@@ -30,14 +30,14 @@ def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
 def _numbered_options(content: dict) -> dict[str, dict[str, str]]:
     attributes = content.get("_via_attributes")
     of_regions = attributes.get("region") if isinstance(attributes, dict) else None
-    found = {}
+    numbered = {}
     for attribute, definition in of_regions.items() if isinstance(of_regions, dict) else ():
         options = definition.get("options") if isinstance(definition, dict) else None
         if not isinstance(options, dict) or not all(key.isdigit() for key in options):
             continue
         if all(isinstance(text, str) and text.strip() for text in options.values()):
-            found[attribute] = options
-    return found
+            numbered[attribute] = options
+    return numbered
 
 
 def _named(value: object, options: dict[str, str]) -> object:

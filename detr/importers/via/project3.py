@@ -73,13 +73,13 @@ def _shape(xy: object, where: str) -> dict:
 
 
 def _options(attributes: object) -> dict[str, tuple[str, dict[str, str]]]:
-    found = {}
+    known_files = {}
     for key, attribute in attributes.items() if isinstance(attributes, dict) else ():
         if isinstance(attribute, dict):
             name, options = attribute.get("aname"), attribute.get("options")
             known = options if isinstance(options, dict) else {}
-            found[key] = name if isinstance(name, str) and name.strip() else key, known
-    return found
+            known_files[key] = name if isinstance(name, str) and name.strip() else key, known
+    return known_files
 
 
 def _values(entry: dict, options: dict[str, tuple[str, dict[str, str]]]) -> dict[str, object]:

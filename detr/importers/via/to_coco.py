@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detr.importers.notes import CLIPPED, LINE, OUTSIDE, POINT, ZERO
-from detr.importers.thumbnails import Look
+from detr.importers.thumbnails import DecodedImage
 from detr.importers.via.classes import Classes
 from detr.importers.via.clip import box_of, clip, polygon_area
 from detr.importers.via.record import AnnotatedImage, Point, Region
@@ -27,7 +27,7 @@ class ConvertedImage(NamedTuple):
     height: int
     annotations: list[dict]
     remarks: list[tuple[str, str]]  # category of detr.importers.via.notes, where
-    look: Look | None = None  # what was seen when it was decoded
+    decoded: DecodedImage | None = None  # what was seen when it was decoded
 
 
 def convert(image: AnnotatedImage, path: Path, width: int, height: int, classes: Classes) -> ConvertedImage:
