@@ -1,6 +1,6 @@
-"""Prepare a fine-tuning: VIA outlines -> COCO folder, public DETR weights -> weights without a class head.
+"""Prepare a fine-tuning: VIA annotations -> COCO folder, public DETR weights -> weights without a class head.
 
-python prep.py                                  the balloon photographs, downloaded
+python prep.py                                  the balloon images, downloaded
 python prep.py --via PATH                       your own: a VIA file beside its images, or a folder with one;
                                                 or a folder with train/ and val/, images and a VIA file in each
 python prep.py --coco DIR                       data that is COCO already, as most tools export it
@@ -34,14 +34,14 @@ SAMPLE_WEIGHTS = "detr-tiny"
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--via",
         type=Path,
         metavar="PATH",
         help="a VIA annotation file (1.x or 2.x JSON or CSV, 2.x or 3.x project, COCO export) or a folder with one, "
-        "or a folder with train/ and val/, each with images and one (default: download the balloon photographs)",
+        "or a folder with train/ and val/, each with images and one (default: download the balloon images)",
     )
     parser.add_argument(
         "--coco",
@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--sample",
         action="store_true",
-        help=f"draw {SAMPLE_COUNTS['train']} + {SAMPLE_COUNTS['val']} small pictures of party balloons, outlined in "
+        help=f"draw {SAMPLE_COUNTS['train']} + {SAMPLE_COUNTS['val']} small pictures of party balloons, annotated in "
         f"VIA format, the same on every run, to {DOWNLOADS / 'sample_via'} and use them",
     )
     parser.add_argument(
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
         "--weights",
         metavar="NAME",
         help=f"weights to start from: {', '.join(PUBLIC_WEIGHTS)} (downloaded), {', '.join(SHIPPED_WEIGHTS)} (small, "
-        "here already, for machines without a GPU), none, or the path of a DETR file; the class head is taken off "
+        "here already, for machines without a GPU), none, or the path of a DETR file; the class head is stripped "
         f"(default: {DEFAULT_WEIGHTS}; with --sample: {SAMPLE_WEIGHTS})",
     )
     add_via_flags(parser.add_argument_group("what the annotations do not say"))
@@ -89,7 +89,7 @@ def add_via_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--seed", type=int, default=0, help="another number divides otherwise (default: %(default)s)")
     group.add_argument(
-        "--attribute", metavar="NAME", help="region attribute that holds the class (default: found where there is one)"
+        "--attribute", metavar="NAME", help="region attribute that holds the class (default: the one that there is)"
     )
     group.add_argument(
         "--checked",
@@ -114,7 +114,7 @@ def add_via_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def category_names(text: str) -> tuple[str, ...]:
-    """The value of --categories: names between commas. Raises ArgumentTypeError for empty and repeated ones."""
+    """Parse the value of --categories: names between commas. Raises ArgumentTypeError for empty and repeated ones."""
     names = tuple(name.strip() for name in text.split(","))
     if not all(names) or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty or a repeated name; accepted: a,b,c")
@@ -122,11 +122,11 @@ def category_names(text: str) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """The recipe: photographs, annotations, report, weights, next command."""
+    """Read images and annotations, report on them, write the COCO folder and the weights, print the next command."""
     args = parse_arguments()
     given = [flag for flag in ("sample", "via", "coco") if getattr(args, flag)]
     if len(given) > 1:
-        raise UserError(f"--{' and --'.join(given)} each name the photographs to use: give one of them")
+        raise UserError(f"--{' and --'.join(given)} each name the images to use: give one of them")
     weights = args.weights or (SAMPLE_WEIGHTS if args.sample else DEFAULT_WEIGHTS)
     check_weights_name(weights)
     splits = read_annotated(args)
@@ -168,7 +168,7 @@ def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
 
 
 def next_command(coco_path: Path, weights: str, categories: list[dict]) -> str:
-    """The command that trains on what was prepared."""
+    """Return the command that trains on what was prepared."""
     stripped = stripped_path(weights)
     resume = ["--resume", stripped.as_posix()] if stripped else []
     flags = SHIPPED_WEIGHTS[weights].flags if weights in SHIPPED_WEIGHTS else ["--epochs", "100"]
@@ -180,7 +180,7 @@ def next_command(coco_path: Path, weights: str, categories: list[dict]) -> str:
 
 
 def fetch_balloon(folder: Path) -> Path:
-    """Download and unpack the balloon photographs below `folder`, once; returns the unpacked folder."""
+    """Download and unpack the balloon images below `folder`, once; returns the unpacked folder."""
     unpacked = folder / "balloon"
     if unpacked.is_dir():
         return unpacked
@@ -277,7 +277,7 @@ def check_weights_name(weights: str) -> None:
 
 
 def stripped_path(weights: str) -> Path | None:
-    """Where the weights without class head are kept, None for `none`."""
+    """Return where the weights without class head are kept, None for `none`."""
     if weights == "none":
         return None
     if weights in (*PUBLIC_WEIGHTS, *SHIPPED_WEIGHTS):

@@ -71,7 +71,7 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def command_line(words: Sequence[str]) -> str:
-    """A command to be copied, quoted as the shell of this system understands it."""
+    """Return a command to be copied, quoted as the shell of this system understands it."""
     return (subprocess.list2cmdline if os.name == "nt" else shlex.join)(words)
 
 
@@ -191,7 +191,7 @@ def check_free_space(folder: Path, needed: int, what: str) -> None:
 
 
 def is_same_file(one: str | Path, other: str | Path) -> bool:
-    """Whether two paths, however they are spelled, lead to one file that exists."""
+    """Return whether two paths, however they are spelled, lead to one file that exists."""
     try:
         return Path(one).samefile(other)
     except OSError:
@@ -257,17 +257,17 @@ _short.maxstring = _short.maxother = _short.maxlong = 60
 
 
 def quote(value: object) -> str:
-    """Any value as a message may show it: on one line, printable, cut short."""
+    """Return any value as a message may show it: on one line, printable, cut short."""
     return _short.repr(value)
 
 
 def printable(text: str) -> str:
-    """A name as a message may show it: as it is where it is short and printable."""
+    """Return a name as a message may show it: as it is where it is short and printable."""
     return text if text.isprintable() and len(text) <= 100 else quote(text)
 
 
 def join_names(names: Iterable[str], limit: int = 10) -> str:
-    """Names after each other, and how many more there are than `limit`."""
+    """Return names after each other, and how many more there are than `limit`."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(map(printable, names[:limit])) + more
@@ -279,7 +279,7 @@ def is_line(text: str) -> bool:
 
 
 def pluralize(count: int, what: str) -> str:
-    """A number of things: 1 region, 2 regions."""
+    """Return a number of things: 1 region, 2 regions."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
@@ -368,7 +368,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """A time that a person can read: 40 s, 12 min, 3 h 05 min."""
+    """Return a time that a person can read: 40 s, 12 min, 3 h 05 min."""
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.0f} s"
@@ -493,12 +493,12 @@ def figure_text(name: str) -> str:
 
 
 def color_of(index: int) -> str:
-    """A color for class number `index`."""
+    """Return a color for class number `index`."""
     return COLORS[index % len(COLORS)]
 
 
 def draw_objects(image: Image.Image, objects: Sequence[dict], scale: float = 1.0) -> Image.Image:
-    """A copy of an RGB image with objects drawn over it.
+    """Return a copy of an RGB image with objects drawn over it.
 
     Args:
         image: the picture.

@@ -25,7 +25,7 @@ class Targets(NamedTuple):
     original_sizes_hw: list[tuple[int, int]]  # upright pixels of the file, what detections are scaled to
 
     def repeated(self, times: int) -> "Targets":
-        """The same images several times over, (times * B): what several groups of queries are compared with."""
+        """Return the same images several times over, (times * B): what several groups of queries are compared with."""
         return Targets(
             self.labels.repeat(times, 1),
             self.boxes_cxcywh.repeat(times, 1, 1),
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     targets: Targets
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on another device; copies overlap with computation where the memory is pinned."""
+        """Return the same batch on another device; copies overlap with computation where the memory is pinned."""
         targets = self.targets._replace(
             labels=self.targets.labels.to(device, non_blocking=True),
             boxes_cxcywh=self.targets.boxes_cxcywh.to(device, non_blocking=True),

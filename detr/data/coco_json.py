@@ -64,7 +64,7 @@ def find_val_json(coco_path: Path, dataset_file: str) -> Path:
 
 
 def fingerprint(coco: dict) -> str:
-    """What tells a set of images from others: a hash of their ids, names and sizes."""
+    """Return what tells a set of images from others: a hash of their ids, names and sizes."""
     images = sorted((image["id"], image["file_name"], image["width"], image["height"]) for image in coco["images"])
     return hashlib.sha256(json.dumps(images).encode()).hexdigest()[:16]
 
@@ -103,7 +103,7 @@ def _is_id(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value from a JSON file is a number that can be a coordinate or an area: finite, and not huge."""
+    """Return whether a value from a JSON file is a number that can be a coordinate or an area: finite, and not huge."""
     return isinstance(value, int | float) and abs(value) < _LARGEST
 
 
@@ -125,16 +125,16 @@ def check_images(coco: dict, folder: Path) -> None:
 
 
 def size_problem(path: Path, found_hw: tuple[int, int], listed_hw: tuple[int, int]) -> str | None:
-    """A sentence where an image file is not of the size that its annotations were made at."""
+    """Return a sentence where an image file has another size than its annotations say; None where it has not."""
     if found_hw == listed_hw:
         return None
-    turned = "; photographs are taken upright, as their EXIF data say" if found_hw == listed_hw[::-1] else ""
+    turned = "; images are taken upright, as their EXIF data say" if found_hw == listed_hw[::-1] else ""
     (height, width), (listed_height, listed_width) = found_hw, listed_hw
     return f"{path}: the file has {width}x{height} pixels, the annotations say {listed_width}x{listed_height}{turned}"
 
 
 def refuse_images(problems: list[str], total: int, advice: str = "") -> None:
-    """Raise UserError with all that is wrong with the images of a data set of `total`, if anything is."""
+    """Raise UserError with all that is wrong with the images of a dataset of `total`, if anything is."""
     if problems:
         left_out = len(problems) - _MOST_LISTED
         shown = problems[:_MOST_LISTED] + ([f"... and {left_out} more"] if left_out > 0 else [])

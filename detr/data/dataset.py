@@ -158,7 +158,7 @@ def load_folder(
     seed: int,
     num_classes: int | None = None,
 ) -> Data:
-    """Both splits of a COCO folder, checked against their images and each other.
+    """Return both splits of a COCO folder, checked against their images and each other.
 
     Args:
         folder, layout: where, and which of `LAYOUTS`.

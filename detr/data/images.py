@@ -34,13 +34,13 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Upright size and orientation. Raises UserError for what is not an image."""
+    """Return upright size and orientation. Raises UserError for what is not an image."""
     with _opened(path) as image, _refused(path, "the image is damaged"):
         return _header(image)
 
 
 def read_size_hw(path: Path) -> tuple[int, int]:
-    """Upright height and width in pixels, from the file's header. Raises UserError for what is not an image."""
+    """Return upright height and width in pixels, from the file's header. Raises UserError for what is not an image."""
     return read_header(path).size_hw
 
 

@@ -16,7 +16,7 @@ from utils import StopRequest, UserError
 
 
 def pad_images(images: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Images (3, H, W) -> (B, 3, H, W) with zeros up to the largest, and the mask (B, H, W), True on padding."""
+    """Pad images (3, H, W) with zeros to (B, 3, H, W); return them and the mask (B, H, W), True on padding."""
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
     padded = torch.zeros(len(images), 3, height, width)
     padding_mask = torch.ones(len(images), height, width, dtype=torch.bool)

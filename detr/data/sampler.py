@@ -84,7 +84,7 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
         return max(1, len(self.images) // self.images_per_step)
 
     def __len__(self) -> int:
-        """Batches handed out here in a whole epoch."""
+        """Return batches handed out here in a whole epoch."""
         if self.seed is None:
             return len(range(self.rank, -(-len(self.images) // self.batch_size), self.world_size))
         steps = _chunks(np.arange(len(self.images)), self.images_per_step)[: self.steps_per_epoch]
@@ -103,11 +103,11 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
             yield from ([(self.epoch, int(index)) for index in batch] for batch in batches)
 
     def _shard(self, step: np.ndarray) -> np.ndarray:
-        """What this rank has of a step."""
+        """Return what this rank has of a step."""
         return np.array_split(step, self.world_size)[self.rank]
 
     def _steps(self) -> Iterator[np.ndarray]:
-        """The images of each step of this epoch from `first_step` on."""
+        """Yield the images of each step of this epoch from `first_step` on."""
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.images))[: self.steps_per_epoch * self.images_per_step]
         done = 0
@@ -133,5 +133,5 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
 
 
 def _chunks(order: np.ndarray, size: int) -> list[np.ndarray]:
-    """Consecutive pieces of this size, the last one may be shorter."""
+    """Return consecutive pieces of this size, the last one may be shorter."""
     return [order[start : start + size] for start in range(0, len(order), size)]

@@ -121,7 +121,7 @@ def apply_to_image(image: Image.Image, params: AugmentParams, original_size_hw: 
 
 
 def apply_to_boxes(boxes_xyxy: Tensor, params: AugmentParams) -> tuple[Tensor, Tensor]:
-    """Boxes (T, 4) of the original image as the params shows them, in its pixels, and which remain.
+    """Crop, resize and flip boxes (T, 4) as the image is, and say which remain.
 
     Returns (T, 4) in pixels of the result, clipped to it, and (T,) bool, False where nothing of the box is left.
     """

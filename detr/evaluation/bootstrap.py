@@ -15,7 +15,7 @@ _NUMBERS_AT_ONCE = 1 << 22  # bounds the memory: resamples of a step times detec
 
 
 def intervals(matches: Matches, resamples: int = RESAMPLES) -> dict[str, list[float] | None]:
-    """The central 95 % of AP and AP50 over resamples of the images; None where none of them has objects.
+    """Return the central 95 % of AP and AP50 over resamples of the images; None where none of them has objects.
 
     Images that are drawn twice make the curves bumpier, which raises interpolated precision and with it the AP of every
     resample. That is no matter of chance, so the resamples are moved together until their mean is the AP of the images
@@ -30,7 +30,7 @@ def intervals(matches: Matches, resamples: int = RESAMPLES) -> dict[str, list[fl
 
 
 def _interval(values: np.ndarray) -> list[float] | None:
-    """Of (1 + B, ...), the first from the images as they are, quantiles of the mean of what is defined."""
+    """Return quantiles of the mean of what is defined in (1 + B, ...), whose first is of the images as they are."""
     is_defined = ~np.isnan(values)
     count = is_defined.sum(axis=1)
     if not count[0] or not count[1:].any():

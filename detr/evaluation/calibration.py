@@ -22,7 +22,7 @@ class ScoredDetections(NamedTuple):
 
 
 def scored(matches: Matches, label: int | None = None) -> ScoredDetections:
-    """The detections of a class, or of all classes together."""
+    """Return the detections of a class, or of all classes together."""
     where = slice(None) if label is None else matches.slice_of(label)
     outcome, score = matches.outcome["all"][0, where], matches.detections.score[where]
     outcome, score = outcome[outcome != IGNORED], score[outcome != IGNORED]
@@ -32,7 +32,7 @@ def scored(matches: Matches, label: int | None = None) -> ScoredDetections:
 
 
 def at_thresholds(detections: ScoredDetections, thresholds: np.ndarray = THRESHOLDS) -> dict[str, list[float | None]]:
-    """Precision, recall and F1 of the detections that score at least each threshold; None where not defined."""
+    """Return precision, recall and F1 of the detections that score at least each threshold; None where not defined."""
     kept = np.searchsorted(-detections.score, -thresholds, "right")
     tp = np.append(0, np.cumsum(detections.tp))[kept]
     return {
@@ -47,7 +47,7 @@ def _ratios(above: np.ndarray, below: np.ndarray) -> list[float | None]:
 
 
 def best_threshold(detections: ScoredDetections) -> dict[str, float | None]:
-    """The threshold of the best F1, halfway to the best detection that it leaves out, and what it gives.
+    """Return the threshold of the best F1, halfway to the best detection that it leaves out, and what it gives.
 
     All None where there is no true positive. Of equally good thresholds it is the highest.
     """

@@ -71,7 +71,7 @@ def class_numbers(whole: Curves, label: int) -> dict[str, float | None]:
 
 
 def mean(values: np.ndarray | list[float]) -> float | None:
-    """Mean of what is defined, that is not NaN; None where nothing is."""
+    """Return the mean of what is defined, that is not NaN; None where nothing is."""
     values = np.asarray(values, dtype=np.float64)
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else None

@@ -89,7 +89,7 @@ def summarize_errors(matches: Matches, errors: Errors, threshold: float) -> dict
 
 
 def _gains(matches: Matches, errors: Errors) -> list[float | None]:
-    """What AP50 gains without the errors of each type."""
+    """Return what AP50 gains without the errors of each type."""
     label, outcome = matches.detections.label, matches.outcome["all"][0]
     is_counted, labels = matches.counted["all"], range(len(matches.names))
     objects = np.bincount(matches.gt.label[is_counted], minlength=len(labels))
@@ -112,7 +112,7 @@ def _gains(matches: Matches, errors: Errors) -> list[float | None]:
 
 
 def _best_on_unmatched_gt(matches: Matches, errors: Errors, mask: np.ndarray) -> np.ndarray:
-    """Of the detections in a mask, the best on each object without a true positive: their numbers."""
+    """Return the indices of the best detections in a mask on each object without a true positive."""
     is_free = matches.counted["all"].copy()
     is_free[matches.matched[matches.outcome["all"][0] == TP]] = False
     candidates = np.flatnonzero(mask & is_free[errors.about])
@@ -123,7 +123,7 @@ def _best_on_unmatched_gt(matches: Matches, errors: Errors, mask: np.ndarray) ->
 def _ap50(
     label: np.ndarray, score: np.ndarray, outcome: np.ndarray, objects: np.ndarray, remaining: np.ndarray
 ) -> float:
-    """Mean over the classes with objects; one of which none are `remaining` is perfect."""
+    """Return the mean over the classes with objects; one of which none are `remaining` is perfect."""
     order = np.lexsort((-score, label))
     bounds = np.searchsorted(label[order], np.arange(len(objects) + 1))
     precisions = [

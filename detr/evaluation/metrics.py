@@ -13,7 +13,7 @@ FALLBACK_THRESHOLD = 0.5  # where no best one is known, or there is no true posi
 
 
 def measure(coco: dict, results: list[dict], threshold: float | None = None) -> dict:
-    """All metrics of a run.
+    """Return all metrics of a run.
 
     Args:
         coco: the annotations, a COCO dict.

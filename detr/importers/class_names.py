@@ -11,7 +11,7 @@ _ALIKE = 0.83  # of difflib's ratio: a letter too few, too many or another, two 
 
 
 def similar_classes(counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Pairs of names, the one with fewer objects first; `counts` are the objects of each class.
+    """Return pairs of names, the one with fewer objects first; `counts` are the objects of each class.
 
     Names are alike that differ in case, accents, spaces and punctuation only, and a name of few objects that is all but
     spelt like one of many. Digits are no slip: there is a `pose 1` and a `pose 2`.

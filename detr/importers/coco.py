@@ -29,7 +29,7 @@ UNUSED_FILE = "annotation files of neither train nor val, not used"
 CATEGORY_0 = "category 0 without objects, dropped"
 CLIPPED = "boxes clipped to the image"
 NO_BOX = "boxes without area or outside the image dropped"
-NO_OUTLINE = "outlines that are neither polygons nor masks, left out"
+NO_POLYGON = "segmentations that are neither polygons nor masks, left out"
 
 
 class Source(NamedTuple):
@@ -66,7 +66,7 @@ def read_coco_folder(
         decoded_images[name], problems[name] = check_images(cocos[name], source, folder, on_image)
     if not skip_bad_images:
         total = sum(len(coco["images"]) for coco in cocos.values())
-        refuse_images([p for found in problems.values() for p in found], total, "--skip_bad_images leaves them out")
+        refuse_images([p for listed in problems.values() for p in listed], total, "--skip_bad_images leaves them out")
     splits = {}
     for name, coco in cocos.items():
         if not decoded_images[name]:
@@ -75,13 +75,13 @@ def read_coco_folder(
         if not splits:
             notes.add([*((UNUSED_FILE, file) for file in unused), *((CATEGORY_0, category) for category in dropped)])
         notes.add((BAD, problem) for problem in problems[name])
-        origins, found = zip(*decoded_images[name].values(), strict=True)
-        splits[name] = Split(clean(coco, set(decoded_images[name]), notes), list(origins), notes, stacked(found))
+        origins, decoded = zip(*decoded_images[name].values(), strict=True)
+        splits[name] = Split(clean(coco, set(decoded_images[name]), notes), list(origins), notes, stacked(decoded))
     return splits if len(splits) == 2 else divide(splits["all"], val_fraction, seed)
 
 
 def divide(whole: Split, val_fraction: float, seed: int) -> dict[str, Split]:
-    """One split as two, by a hash of the file names."""
+    """Return one split as two, by a hash of the file names."""
     images, classes = whole.coco["images"], {image["id"]: set() for image in whole.coco["images"]}
     for annotation in whole.coco["annotations"]:
         classes[annotation["image_id"]].add(annotation["category_id"])
@@ -103,7 +103,7 @@ def divide(whole: Split, val_fraction: float, seed: int) -> dict[str, Split]:
 
 
 def find_sources(folder: Path) -> tuple[dict[str, Source], list[str]]:
-    """The annotation files of "train" and "val", or the one of "all", and the names of those that are of no use.
+    """Return the annotation files of "train" and "val", or the one of "all", and the names of those that are of no use.
 
     Raises UserError where that is not clear.
     """
@@ -127,21 +127,21 @@ def find_sources(folder: Path) -> tuple[dict[str, Source], list[str]]:
         subset = file.stem.removeprefix("instances_")
         places = [folder / f"images/{subset}", folder / "images", file.parent, folder]
         return {"all": Source(file, list(dict.fromkeys(places)))}, []
-    for split, found in sources.items():
-        if len(found) > 1:
-            names = ", ".join(str(source.file.relative_to(folder)) for source in found)
+    for split, candidates in sources.items():
+        if len(candidates) > 1:
+            names = ", ".join(str(source.file.relative_to(folder)) for source in candidates)
             raise UserError(f"{folder}: several annotation files for {split}: {names}; leave one of them there")
-        if not found:
+        if not candidates:
             seen = f"; found {', '.join(str(path.relative_to(folder)) for path in others)}" if others else ""
             raise UserError(f"{folder}: no annotation file for {split}{seen}; {ACCEPTED}")
     unused = [str(path.relative_to(folder)) for path in others if path.parent != folder]
-    return {split: found for split, (found,) in sources.items()}, unused
+    return {split: candidates for split, (candidates,) in sources.items()}, unused
 
 
 def check_images(
     coco: dict, source: Source, folder: Path, on_image: Callable[[], None]
 ) -> tuple[dict[int, tuple[Path, DecodedImage]], list[str]]:
-    """The images that can be used, file and look by image id, and sentences about the others.
+    """Return the images that can be used, file and look by image id, and sentences about the others.
 
     The names in `coco` become those to copy to: relative, with / between folders. Nothing outside `folder` is accepted.
     """
@@ -239,7 +239,7 @@ def clean(coco: dict, usable: set[int], notes: Notes) -> dict:
                     "category_id": category_id[annotation["category_id"]],
                     "bbox": bbox,
                     "area": _area(annotation, bbox),
-                    "segmentation": _outlines(annotation.get("segmentation"), where, notes),
+                    "segmentation": _segmentation(annotation.get("segmentation"), where, notes),
                     "iscrowd": int(bool(annotation.get("iscrowd", 0))),
                 }
             )
@@ -260,7 +260,7 @@ def _from_1(entries: list[dict]) -> dict[int, int]:
 
 
 def _clipped(bbox_xywh: list[float], image: dict, where: str, notes: Notes) -> list[float] | None:
-    """The part of a box inside its image, None where there is none."""
+    """Return the part of a box inside its image, None where there is none."""
     left, top, width, height = bbox_xywh
     kept_left, kept_top = max(left, 0), max(top, 0)
     right, bottom = min(left + width, image["width"]), min(top + height, image["height"])
@@ -274,15 +274,15 @@ def _clipped(bbox_xywh: list[float], image: dict, where: str, notes: Notes) -> l
 
 
 def _area(annotation: dict, bbox_xywh: list[float]) -> float:
-    """The area given, the box's where none is, and no more than a clipped box has."""
+    """Return the area given, the box's where none is, and no more than a clipped box has."""
     given, largest = annotation.get("area", 0), bbox_xywh[2] * bbox_xywh[3]
     if given <= 0:
         return largest
     return given if bbox_xywh == annotation["bbox"] else min(given, largest)
 
 
-def _outlines(segmentation: object, where: str, notes: Notes) -> list | dict:
-    """Polygons as lists of x, y, ..., or a mask (RLE) as it is; nothing, and a note, for anything else."""
+def _segmentation(segmentation: object, where: str, notes: Notes) -> list | dict:
+    """Return polygons as lists of x, y, ..., or a mask (RLE) as it is; nothing, and a note, for anything else."""
     if segmentation is None:
         return []
     if isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys():
@@ -291,5 +291,5 @@ def _outlines(segmentation: object, where: str, notes: Notes) -> list | dict:
         polygons = [segmentation] if segmentation and is_number(segmentation[0]) else segmentation
         if all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(map(is_number, p)) for p in polygons):
             return polygons
-    notes.add([(NO_OUTLINE, where)])
+    notes.add([(NO_POLYGON, where)])
     return []

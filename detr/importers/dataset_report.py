@@ -1,4 +1,4 @@
-"""Measure a data set before it is written: what is in each split, what is there twice, what was changed. No torch."""
+"""Measure a dataset before it is written: what is in each split, what is there twice, what was changed. No torch."""
 
 import filecmp
 from collections import Counter
@@ -36,7 +36,7 @@ class PackedObjects(NamedTuple):
 
 
 def pack_objects(coco: dict) -> PackedObjects:
-    """A COCO dict's objects in packed arrays."""
+    """Return a COCO dict's objects in packed arrays."""
     index_of = {image["id"]: index for index, image in enumerate(coco["images"])}
     class_of = {category["id"]: index for index, category in enumerate(coco["categories"])}
     kept = [a for a in coco["annotations"] if not a.get("iscrowd", 0)]
@@ -51,7 +51,7 @@ def pack_objects(coco: dict) -> PackedObjects:
 
 
 def describe(splits: dict[str, Split], training: TrainingSizes) -> dict:
-    """The report of a data set: plain numbers, names and sentences, as they go to report.json.
+    """Return the report of a dataset: plain numbers, names and sentences, as they go to report.json.
 
     Args:
         splits: "train" and "val", with the same categories.
@@ -95,19 +95,19 @@ def _describe_counts(per_image: np.ndarray, names: list[str], num_queries: int) 
 
 
 def training_scale(sizes_hw: np.ndarray, shorter: int, longest: int) -> np.ndarray:
-    """Pixels of the training image per pixel of the photograph, for images (N, 2)."""
+    """Return pixels of the training image per pixel of the file, for images (N, 2)."""
     return np.minimum(shorter / sizes_hw.min(1), longest / sizes_hw.max(1))
 
 
 def _describe_sizes(objects: PackedObjects, training: TrainingSizes) -> dict:
-    """Objects by COCO's sizes, in the photographs and as the network sees them at its smallest and largest scale."""
+    """Objects by COCO's sizes, in the files and as the network sees them at its smallest and largest scale."""
     shorter = sorted({min(training.scales), max(training.scales)})
     seen = {
         s: objects.areas * training_scale(objects.sizes_hw, s, training.max_size)[objects.owners] ** 2 for s in shorter
     }
     return {
         "box_sizes": {
-            "in the photographs": _by_size(objects.areas),
+            "in the images": _by_size(objects.areas),
             **{f"at shorter side {side}": _by_size(areas) for side, areas in seen.items()},
         },
         "tiny_boxes": int((seen[shorter[-1]] < TINY_SIDE**2).sum()),
@@ -138,7 +138,7 @@ def _describe_repeated(objects: PackedObjects, names: list[str]) -> dict:
 
 
 def _describe_alikes(splits: dict[str, Split]) -> dict:
-    """Images that are there twice: within each split, and validation images that are training images too."""
+    """Return images that are there twice: within each split, and validation images that are training images too."""
     both = (splits["train"], splits["val"])
     names = [f"{name}/{image['file_name']}" for name in ("train", "val") for image in splits[name].coco["images"]]
     origins = [path for split in both for path in split.origins]

@@ -1,4 +1,4 @@
-"""The report of a data set (`dataset.describe`) in words: what looks wrong, and a table for the terminal. No torch."""
+"""The report of a dataset (`dataset.describe`) in words: what looks wrong, and a table for the terminal. No torch."""
 
 import textwrap
 from collections.abc import Callable
@@ -14,7 +14,7 @@ _LINE_WIDTH = 110
 
 
 def warnings_of(report: dict) -> list[str]:
-    """What looks wrong, in sentences that say what to do about it; most serious first."""
+    """Return what looks wrong, in sentences that say what to do about it; most serious first."""
     return [*_leakage(report), *_classes(report), *_images(report), *_boxes(report)]
 
 
@@ -64,7 +64,7 @@ def _images(report: dict) -> list[str]:
             warnings.append(
                 f"{_count(over, f'{name} image')} {'has' if over == 1 else 'have'} more objects than DETR has queries "
                 f"({queries}), most in {counts['fullest_image']} ({counts['most']}): the surplus can be neither learnt "
-                "nor found; cut such images into tiles"
+                "nor detected; cut such images into tiles"
             )
         if again := report["repeated_images"][name]["count"]:
             examples = _listed(report["repeated_images"][name]["examples"], again)
@@ -81,7 +81,7 @@ def _boxes(report: dict) -> list[str]:
         if split["objects"] and split["tiny_boxes"] > _MANY_TINY * split["objects"]:
             warnings.append(
                 f"{split['tiny_boxes']:,} of {split['objects']:,} {name} objects are smaller than 16x16 pixels even at "
-                f"shorter side {scale}, which DETR hardly finds; cut the images into tiles"
+                f"shorter side {scale}, which DETR hardly detects; cut the images into tiles"
             )
         if again := split["repeated_boxes"]["count"]:
             examples = _listed(split["repeated_boxes"]["examples"], again)
@@ -109,7 +109,7 @@ def _listed(examples: list[str], count: int) -> str:
 
 
 def title_of(report: dict) -> str:
-    """The data set in a line."""
+    """Return the dataset in a line."""
     splits = report["splits"].values()
     images, objects = (sum(split[part] for split in splits) for part in ("images", "objects"))
     classes = len(report["splits"]["train"]["objects_per_class"])
@@ -117,7 +117,7 @@ def title_of(report: dict) -> str:
 
 
 def lines_of(report: dict) -> list[str]:
-    """The report for a terminal: one line per split, a table, what was changed, what looks wrong."""
+    """Return the report for a terminal: one line per split, a table, what was changed, what looks wrong."""
     splits = report["splits"]
     lines = [f"{name}: {split['images']} images, {split['objects']} objects" for name, split in splits.items()]
     classes = list(splits["train"]["objects_per_class"])

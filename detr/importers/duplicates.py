@@ -19,7 +19,7 @@ _MOST_NEIGHBOURS = 64  # compared with each entry, so that a hostile file cannot
 
 
 def repeated_boxes(groups: np.ndarray, boxes_xywh: np.ndarray) -> np.ndarray:
-    """Which boxes nearly equal another one of their group (image and class) that begins further left.
+    """Return which boxes nearly equal another one of their group (image and class) that begins further left.
 
     Args: groups (N,), whole numbers; boxes_xywh (N, 4). Returns (N,) bool.
     """
@@ -45,7 +45,7 @@ def _iou(a_xywh: np.ndarray, b_xywh: np.ndarray) -> np.ndarray:
 
 
 def find_alikes(thumbnails: np.ndarray, train_count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which images look alike: equal thumbnails, or thumbnails whose hashes and grey values are close.
+    """Return which images look alike: equal thumbnails, or thumbnails whose hashes and grey values are close.
 
     Args: thumbnails (N, 16, 18) uint8, those of the training images first; the number of these.
 
@@ -86,7 +86,7 @@ def _close_partners(thumbnails: np.ndarray, own: np.ndarray, others: np.ndarray,
 
 
 def are_close(hashes: np.ndarray, thumbnails: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Whether the images at positions a and b (P,) show the same scene, in whatever light: (P,) bool."""
+    """Return whether the images at positions a and b (P,) show the same scene, in whatever lighting: (P,) bool."""
     close = np.unpackbits(hashes[a] ^ hashes[b], axis=1).sum(1) <= MOST_DIFFERENT_BITS
     close[close] = _correlation(thumbnails[a[close]], thumbnails[b[close]]) >= LEAST_CORRELATION
     return close
@@ -99,7 +99,7 @@ def difference_hashes(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of positions, among them all of hashes (N, 8) uint8 that differ in at most `MOST_DIFFERENT_BITS`.
+    """Yield pairs of positions, among them all of hashes (N, 8) uint8 that differ in at most `MOST_DIFFERENT_BITS`.
 
     So many bits lie in at most 5 of the 8 bytes, the other 3 agree: hashes are sorted by every 3 of their bytes, and
     those with equal keys are compared, up to `_MOST_NEIGHBOURS` of them.
@@ -118,7 +118,7 @@ def _equal(keys: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
 def _following(
     count: int, may_match: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions (i, i + 1), then (i, i + 2), ... of sorted entries, each i for as long as it `may_match`."""
+    """Yield positions (i, i + 1), then (i, i + 2), ... of sorted entries, each i for as long as it `may_match`."""
     i = np.arange(count)
     for step in range(1, _MOST_NEIGHBOURS + 1):
         i = i[i + step < count]
@@ -129,7 +129,7 @@ def _following(
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Correlation of the grey values of two times P thumbnails."""
+    """Return the correlation of the gray values of two times P thumbnails."""
     a, b = (pixels.reshape(len(pixels), math.prod(pixels.shape[1:])).astype(np.float32) for pixels in (a, b))
     a, b = (values - values.mean(1, keepdims=True) for values in (a, b))
     return (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-6)

@@ -7,13 +7,13 @@ POINT = "points, which have no box, skipped"
 CLIPPED = "regions clipped to the image"
 OUTSIDE = "regions outside the image dropped"
 ZERO = "regions without width or height dropped"
-LINE = "outlines without area replaced by their box"
+LINE = "polygons without area replaced by their box"
 UNLABELLED = "regions without a class left out (--skip_unlabelled)"
 OTHER = "regions of class {} left out (--categories)"
 SEVERAL = "regions with several checked boxes taken by --checked"
 BAD = "unusable images left out (--skip_bad_images)"
-TURNED = "EXIF-rotated photographs annotated as stored, regions turned upright"
-UNSURE = "EXIF-rotated photographs annotated as stored or as shown, taken as shown: look at them"
+TURNED = "EXIF-rotated images annotated as stored, regions turned upright"
+UNSURE = "EXIF-rotated images annotated as stored or as shown, taken as shown: look at them"
 
 EXAMPLES = 5
 
@@ -38,7 +38,7 @@ class Notes(dict[str, Note]):
                 note.examples.append(where)
 
     def lines(self) -> list[str]:
-        """A line per category, most frequent first."""
+        """Return a line per category, most frequent first."""
         return [
             f"{category}: {note.count} ({'; '.join(note.examples)}{'; ...' if note.count > EXAMPLES else ''})"
             for category, note in sorted(self.items(), key=lambda item: -item[1].count)

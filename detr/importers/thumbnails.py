@@ -37,7 +37,7 @@ def decode_all(
 
 
 def stacked(decoded_images: Iterable[DecodedImage]) -> np.ndarray:
-    """The thumbnails of N images, (N, 16, 18) uint8."""
+    """Return the thumbnails of N images, (N, 16, 18) uint8."""
     return np.array([decoded.thumbnail for decoded in decoded_images], dtype=np.uint8).reshape(-1, *_SIZE_HW)
 
 

@@ -1,4 +1,4 @@
-"""What a DETR looks at: the attention of its last layers, computed beside a forward pass that knows nothing of it.
+"""Attention maps of a DETR's last layers, computed beside a forward pass that keeps none.
 
 Shapes: Q queries, N = H*W tokens of the feature map, h and w at most `MOST_CELLS` cells of it.
 """
@@ -16,15 +16,15 @@ MOST_CELLS = 12  # along the longer side of a map; finer than this nobody sees
 
 
 def attention_maps(model: Detr, image: Tensor, padding_mask: Tensor) -> tuple[DetrOutput, Tensor, Tensor | None]:
-    """The outputs for one image, and where its last layers look, averaged over the heads.
+    """Return the outputs for one image, and the attention of the last layers, averaged over the heads.
 
     Args:
         model: in evaluation mode.
         image: (1, 3, H, W), ImageNet-normalized.
         padding_mask: (1, H, W), True on padding.
 
-    Returns the outputs; (Q, h, w), what each query looks at from the last decoder layer; and (h, w, h, w), what each
-    cell looks at from the last encoder layer, None without one. Every map sums to 1.
+    Returns the outputs; (Q, h, w), the cross-attention of each query in the last decoder layer; and (h, w, h, w), the
+    self-attention of each cell in the last encoder layer, None without one. Every map sums to 1.
     """
     transformer = model.transformer
     encoder = transformer.encoder.layers[-1].self_attn if len(transformer.encoder.layers) else None

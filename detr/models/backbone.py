@@ -47,7 +47,7 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The norm as an affine map, y = x * scale + shift, both (C,)."""
+        """Return the norm as an affine map, y = x * scale + shift, both (C,)."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
@@ -178,7 +178,7 @@ class ResNetBody(nn.Module):
 
 
 def _conv_norm_activation(x: Tensor, layer: Conv2dNormActivation) -> Tensor:
-    """A convolution, its norm, and the activation of most of these layers."""
+    """Run a convolution, its norm, and the activation of most of these layers."""
     conv, norm, *activations = layer
     x = conv_norm(x, conv, norm)
     for activation in activations:
@@ -216,7 +216,7 @@ class MobileNetBody(nn.Module):
         self.channels = self.features[-1].out_channels
 
     def up_to_stride_4(self) -> list[nn.Module]:
-        """What is a ResNet's stem and first stage: the first 2 entries of the small network, 4 of the large."""
+        """Return what is a ResNet's stem and first stage: the first 2 entries of the small network, 4 of the large."""
         return list(self.features[: _count_up_to(self.features, 4)])
 
     def forward(self, images: Tensor) -> Tensor:
@@ -228,7 +228,7 @@ class MobileNetBody(nn.Module):
 
 
 def _count_up_to(features: nn.Sequential, stride: int) -> int:
-    """How many of the first entries there are whose output is at most `stride` times smaller than the image."""
+    """Return how many of the first entries there are whose output is at most `stride` times smaller than the image."""
     steps = (math.prod(m.stride[0] for m in entry.modules() if isinstance(m, nn.Conv2d)) for entry in features)
     return bisect.bisect_right(list(itertools.accumulate(steps, operator.mul)), stride)
 

@@ -60,7 +60,7 @@ def match_classes(
 
 
 def _find(name: str, names: dict[int, str], where: str) -> int:
-    """The key of a name that the user gave. Raises UserError that lists what there is, the closest first."""
+    """Return the key of a name that the user gave. Raises UserError that lists what there is, the closest first."""
     match = _match({0: name}, names)
     if not match:
         closest_first = difflib.get_close_matches(name, list(names.values()), len(names), cutoff=0)

@@ -39,7 +39,7 @@ class Losses(NamedTuple):
     terms: dict[str, Tensor]  # unweighted and detached, each (); named as in the reference's log
 
     def __add__(self, other: "Losses") -> "Losses":
-        """Of two parts of a batch, both divided by the normalizers of the whole."""
+        """Add two parts of a batch, both divided by the normalizers of the whole."""
         return Losses(self.total + other.total, {name: self.terms[name] + other.terms[name] for name in self.terms})
 
 
@@ -74,7 +74,7 @@ class SetCriterion(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def normalizers(self, targets: Targets, num_queries: int) -> Normalizers:
-        """Of the B images of `targets`, each answered by Q queries."""
+        """Return those of the B images of `targets`, each answered by Q queries."""
         images, matched = len(targets.counts), sum(min(count, num_queries) for count in targets.counts)
         class_weight = matched + self.eos_coef * (images * num_queries - matched)
         return Normalizers(images, sum(targets.counts), matched, class_weight)

@@ -103,7 +103,7 @@ class Detr(nn.Module):
         self.bbox_embed = BoxHead(dim)
 
     def forward(self, images: Tensor, padding_mask: Tensor) -> DetrOutput:
-        """Images (B, 3, H, W), ImageNet-normalized, and their padding mask (B, H, W), True on padding.
+        """Run on images (B, 3, H, W), ImageNet-normalized, and their padding mask (B, H, W), True on padding.
 
         In training with G groups of queries, the outputs are those of G * B images: all of the first group, then all
         of the second, each to be matched by itself.
@@ -149,5 +149,5 @@ class Detr(nn.Module):
         return self
 
     def count_trainable(self) -> int:
-        """Number of trained parameters: 41,302,368 for DETR-R50 at 91 classes."""
+        """Return the number of trained parameters: 41,302,368 for DETR-R50 at 91 classes."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

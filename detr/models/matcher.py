@@ -29,7 +29,7 @@ class Match(NamedTuple):
 def matching_cost(
     outputs: DetrOutput, targets: Targets, cost_class: float, cost_bbox: float, cost_giou: float
 ) -> Tensor:
-    """What pairing each query with each object would cost, (L, B, Q, T).
+    """Return what pairing each query with each object would cost, (L, B, Q, T).
 
     Minus the class probability, the L1 distance and minus the GIoU of the boxes, weighted. Columns beyond an image's
     own number of objects are meaningless.

@@ -97,7 +97,7 @@ def save_tensors(path: Path, value: object) -> None:
 
 
 def strip_class_head(checkpoint: dict, config: dict) -> dict:
-    """What a fine-tuning starts from: the detector's weights (the EMA's of a run) without the class head, the
+    """Return what a fine-tuning starts from: the detector's weights (the EMA's of a run) without the class head, the
     architecture without its classes, and the size of the images where that is known.
     """
     model = {key: value for key, value in best_weights(checkpoint).items() if key not in CLASS_HEAD}
@@ -106,7 +106,7 @@ def strip_class_head(checkpoint: dict, config: dict) -> dict:
 
 
 def has_class_head(checkpoint: dict) -> bool:
-    """Whether the weights still have their class head."""
+    """Return whether the weights still have their class head."""
     return checkpoint["model"].keys() >= set(CLASS_HEAD)
 
 
@@ -223,7 +223,7 @@ def load_weights(detr: Detr, model: dict[str, Tensor], path: Path, class_rows: C
 
 
 def _head_from_rows(own: dict[str, Tensor], model: dict[str, Tensor], class_rows: ClassRows, path: Path) -> dict:
-    """The network's class head as initialised, with the rows in place that come from the file's."""
+    """Return the network's class head as initialised, with the rows in place that come from the file's."""
     head, rows = {}, len(model["class_embed.bias"])
     for key in CLASS_HEAD:
         theirs, ours = model[key], own[key].clone()
@@ -246,7 +246,7 @@ class SavedDetector(NamedTuple):
 
 
 def load_detector(path: Path, categories: list[dict] | None = None) -> SavedDetector:
-    """Rebuild a fine-tuned detector from its file alone; of a run's `checkpoint.pth` it is the average of the weights.
+    """Rebuild a fine-tuned detector from its file alone; of a run's `checkpoint.pth` it is the EMA of the weights.
 
     The files of the reference's code and the public ones do not name their classes: `categories`, COCO's, do so for
     them, and they see images at `REFERENCE_RESOLUTION`.
@@ -287,7 +287,7 @@ def _labels_are_ids(categories: list[dict], num_classes: int, path: Path) -> boo
 
 
 def best_weights(checkpoint: dict) -> dict[str, Tensor]:
-    """What to use a checkpoint for anything but going on with it: the average of the weights where it has one."""
+    """Return the weights to use for anything but resuming: the EMA where there is one."""
     return checkpoint.get("ema") or checkpoint["model"]
 
 
@@ -301,7 +301,7 @@ def plain_state(detr: Detr) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def detector_state(
     detr: Detr, categories: list[dict], resolution: dict[str, int], best: dict, raw_ids: bool = False
 ) -> dict:
-    """A detector as it is saved: weights, architecture, what its classes are called, and how good it was when.
+    """Return a detector as it is saved: weights, architecture, what its classes are called, and how good it was when.
 
     `resolution` has the keywords `scale` and `max_size` of `transforms.evaluation_params`, in pixels; `raw_ids` says
     how labels follow from `categories`, as in `data.LabelMap`.
@@ -318,7 +318,7 @@ def detector_state(
 
 
 def random_state() -> dict:
-    """The random numbers' state on every device, as tensors."""
+    """Return the random numbers' state on every device, as tensors."""
     state = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()

@@ -57,7 +57,7 @@ EVERYTHING = "every_quantity"
 
 
 def panels_of_everything(runs: list[Run]) -> tuple[Panel, ...]:
-    """A panel for every number that any of the runs has logged; training and validation share one."""
+    """Return a panel for every number that any of the runs has logged; training and validation share one."""
     panels: dict[str, dict[Line, None]] = {}  # title -> lines, in the order they are logged
     for key, value in (pair for run in runs for entry in run.log for pair in entry.items()):
         prefix = next((prefix for prefix in SPLITS if key.startswith(prefix)), "")
@@ -140,7 +140,7 @@ def draw_panel(axis: Axes, panel: Panel, runs: list[Run], is_small: bool = False
 def _draw_line(
     axis: Axes, epochs: list[int], values: list[float], style: str, color: str, width_of_bell: float
 ) -> Line2D:
-    """The values pale, and a smoothed line over them; few values as they are."""
+    """Draw the values pale, and a smoothed line over them; few values as they are."""
     if len(values) < SMALLEST_SMOOTHED:
         marker = "o" if len(values) == 1 else None  # a single point has no line
         return axis.plot(epochs, values, style, color=color, marker=marker, linewidth=1.4)[0]

@@ -65,7 +65,7 @@ def evaluate_images(coco: dict, results: list[dict], folder: Path) -> EvaluatedI
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:
-    """At most this many of the numbers below `count`, evenly spaced, with the first and the last of them."""
+    """Return at most this many of the numbers below `count`, evenly spaced, with the first and the last of them."""
     return np.linspace(0, max(0, count - 1), min(count, most)).round().astype(int).tolist()
 
 
@@ -75,7 +75,7 @@ def worst_first(evaluated: EvaluatedImages, threshold: float) -> np.ndarray:
 
 
 def queries_of(boxes_xywh: np.ndarray, scores: np.ndarray, maps: AttentionMaps) -> Iterator[int]:
-    """The query that each detection of an image comes from, or `UNMATCHED`.
+    """Yield the query that each detection of an image comes from, or `UNMATCHED`.
 
     Detections may have been made in a padded batch, which moves boxes a little: it is the query whose box is closest,
     and of equal boxes the one of the closest score.
@@ -97,7 +97,7 @@ class QueryPredictions(NamedTuple):
 
 
 def busiest_queries(attention: list[AttentionMaps]) -> list[QueryPredictions]:
-    """The queries with the highest scores, in their own order."""
+    """Return the queries with the highest scores, in their own order."""
     if not attention:
         return []
     scores, boxes_cxcywh = (

@@ -132,7 +132,7 @@ def draw_attention(
 
 
 def _best_queries(evaluated: EvaluatedImages, number: int, maps: AttentionMaps, threshold: float) -> list[int]:
-    """Those of the best detections of an image, one an object."""
+    """Return those of the best detections of an image, one an object."""
     _, detections = evaluated.of_image(number, threshold)
     detections = detections[evaluated.errors.kind[detections] != DUPLICATE]
     boxes_xywh, scores = (

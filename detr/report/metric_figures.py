@@ -243,5 +243,5 @@ def _most_confused(counts: np.ndarray, names: list[str]) -> tuple[np.ndarray, li
 
 
 def _short(name: str) -> str:
-    """A name that fits."""
+    """Return a name that fits."""
     return figure_text(name if len(name) <= 22 else name[:21] + "…")

@@ -40,7 +40,7 @@ def build_page(
     attention: dict[int, AttentionMaps] | None = None,
     on_image: Callable[[], object] = lambda: None,
 ) -> str:
-    """The page.
+    """Return the page.
 
     Args:
         runs: whose curves are shown.
@@ -95,7 +95,7 @@ def _piece(name: str) -> str:
 
 
 def _rounded(value: object) -> object:
-    """The same with floats of six digits, and None for what JSON does not have."""
+    """Return the same with floats of six digits, and None for what JSON does not have."""
     if isinstance(value, dict):
         return {key: _rounded(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -106,7 +106,7 @@ def _rounded(value: object) -> object:
 
 
 def _numbers(metrics: dict | None) -> dict | None:
-    """Of all metrics those that the page shows."""
+    """Return the metrics that the page shows."""
     if metrics is None:
         return None
     names = ("images", "objects", "coco", "interval", "threshold", "mistakes", "calibration")
@@ -184,7 +184,7 @@ def _gallery(
 
 
 def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, budget: int) -> dict:
-    """An image with its boxes in shares of its size, and what its queries look at."""
+    """Return an image with its boxes in shares of its size, and what its queries look at."""
     photograph = read_rgb(evaluated.folder / evaluated.images[number]["file_name"])
     matches, errors = evaluated.matches, evaluated.errors
     objects, detections = evaluated.of_image(number)
@@ -233,7 +233,7 @@ def _kind(evaluated: EvaluatedImages, detection: int) -> int:
 
 
 def _jpeg(photograph: Image.Image, budget: int) -> str:
-    """In base64, as large as the budget of bytes allows."""
+    """Return a JPEG file in base64, as large as the budget of bytes allows."""
     small, side = photograph.copy(), _LARGEST_SIDE
     while True:
         small.thumbnail((side, side), Image.Resampling.LANCZOS)

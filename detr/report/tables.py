@@ -13,7 +13,7 @@ ERROR_NAMES = {
 
 
 def headline_table(runs: list[tuple[str, dict]]) -> str:
-    """The numbers of (name, metrics) of each run, side by side."""
+    """Return the numbers of (name, metrics) of each run, side by side."""
     rows = [["", *(name for name, _ in runs)]]
 
     def add(title: str, *values: str) -> None:
@@ -37,7 +37,7 @@ def headline_table(runs: list[tuple[str, dict]]) -> str:
 
 
 def class_table(runs: list[tuple[str, dict]]) -> str:
-    """The numbers of every class: of one run all there are, of several their AP side by side."""
+    """Return the numbers of every class: of one run all there are, of several their AP side by side."""
     by_name = [{c["name"]: c for c in metrics["classes"]} for _, metrics in runs]
     if len(runs) > 1:
         rows = [["AP of", *(name for name, _ in runs)]]
@@ -51,7 +51,7 @@ def class_table(runs: list[tuple[str, dict]]) -> str:
 
 
 def class_names(runs: list[tuple[str, dict]]) -> list[str]:
-    """The classes of all runs, each once."""
+    """Return the classes of all runs, each once."""
     return list(dict.fromkeys(c["name"] for _, metrics in runs for c in metrics["classes"]))
 
 

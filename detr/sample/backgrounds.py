@@ -33,7 +33,7 @@ def paint_background(canvas: Canvas, rng: Rng) -> Setting:
 
 
 def sun_light(rng: Rng, color: Color, around: Color) -> Light:
-    """A lamp or sun above, to the left or right of the viewer's shoulder."""
+    """Return a lamp or sun above, to the left or right of the viewer's shoulder."""
     direction = np.array((rng.choice((-1, 1)) * rng.uniform(0.25, 0.6), -rng.uniform(0.45, 0.75), 0.65))
     return Light(direction / np.linalg.norm(direction), np.asarray(color), np.asarray(around))
 
@@ -51,7 +51,7 @@ _SKIES = (
 
 
 def _paint_sky(canvas: Canvas, rng: Rng, horizon: float) -> Light:
-    """A sky down to the horizon (pixels) with clouds, and a sun now and then."""
+    """Return a sky down to the horizon (pixels) with clouds, and a sun now and then."""
     top, low, white, sunlight = (np.array(color) for color in _SKIES[rng.integers(len(_SKIES))])
     gradient(canvas, 0, horizon, top, low)
     light = sun_light(rng, sunlight, (0.45, 0.47, 0.53))
@@ -111,7 +111,7 @@ def sky(canvas: Canvas, rng: Rng) -> Setting:
 
 
 def park(canvas: Canvas, rng: Rng) -> Setting:
-    """A lawn before trees, hills or a town."""
+    """Return a lawn before trees, hills or a town."""
     horizon = canvas.height * rng.uniform(0.5, 0.7)
     light = _paint_sky(canvas, rng, horizon)
     if rng.random() < 0.35:
@@ -187,7 +187,7 @@ def beach(canvas: Canvas, rng: Rng) -> Setting:
 
 
 def room(canvas: Canvas, rng: Rng) -> Setting:
-    """A papered wall and a floor, with a window, pictures, a lamp."""
+    """Return a papered wall and a floor, with a window, pictures, a lamp."""
     floor = canvas.height * rng.uniform(0.68, 0.86)
     wall = mixed(pick_color(rng), _CREAM, rng.uniform(0.35, 0.85))
     gradient(canvas, 0, floor, mixed(wall, (1, 1, 1), 0.12), mixed(wall, (0.25, 0.2, 0.25), 0.1))
@@ -268,7 +268,7 @@ def _paint_floor(canvas: Canvas, rng: Rng, floor: float) -> None:
 
 
 def street(canvas: Canvas, rng: Rng) -> Setting:
-    """A brick or plastered front above a pavement, with a street lamp or a traffic light."""
+    """Return a brick or plastered front above a pavement, with a street lamp or a traffic light."""
     kerb = canvas.height * rng.uniform(0.74, 0.88)
     bricks = ((0.66, 0.33, 0.26), (0.78, 0.60, 0.46), (0.52, 0.50, 0.50), (0.85, 0.80, 0.72))
     brick = np.array(bricks[rng.integers(4)]) * rng.uniform(0.9, 1.08)
@@ -305,7 +305,7 @@ def _paint_bricks(canvas: Canvas, rng: Rng, bottom: float, brick: np.ndarray) ->
 
 
 def studio(canvas: Canvas, rng: Rng) -> Setting:
-    """A plain backdrop, bright in the middle, with confetti now and then."""
+    """Return a plain backdrop, bright in the middle, with confetti now and then."""
     color = mixed(pick_color(rng), _CREAM, rng.uniform(0.1, 0.9))
     y, x = np.mgrid[0:48, 0:48].astype(np.float32) / 48
     distance = np.hypot(x - rng.uniform(0.3, 0.7), y - rng.uniform(0.25, 0.6))[..., None]
@@ -322,7 +322,7 @@ def studio(canvas: Canvas, rng: Rng) -> Setting:
 
 
 def night(canvas: Canvas, rng: Rng) -> Setting:
-    """An evening out of focus: discs of far lights on dark, which nobody should take for anything near."""
+    """Return an evening out of focus: discs of far lights on dark, which nobody should take for anything near."""
     top = mixed(PAINTS[rng.integers(len(PAINTS))], (0.05, 0.06, 0.15), 0.72)
     gradient(canvas, 0, canvas.height, top, mixed(top, (0.36, 0.20, 0.26), 0.5))
     short = min(canvas.width, canvas.height)

@@ -23,7 +23,7 @@ class Balloon(NamedTuple):
 
 
 def balloon_pieces(rng: Rng, light: Light, angle: float) -> list[Piece]:
-    """A balloon whose body reaches from -1 to 1 with its knot below; `angle` is how it will be turned."""
+    """Return a balloon whose body reaches from -1 to 1 with its knot below; `angle` is how it will be turned."""
     color = pick_color(rng, vivid=rng.random() < 0.75)
     body = _body(rng)
     pattern: Pattern | None = None
@@ -60,7 +60,7 @@ def balloon_pieces(rng: Rng, light: Light, angle: float) -> list[Piece]:
 
 
 def _body(rng: Rng) -> np.ndarray:
-    """The outline: a drop, egg or ball mostly, sometimes long or a heart."""
+    """Return the outline: a drop, egg or ball mostly, sometimes long or a heart."""
     kind = rng.random()
     if kind < 0.07:
         half = points(
@@ -76,7 +76,7 @@ def _body(rng: Rng) -> np.ndarray:
 
 
 def _reflections(rng: Rng, light: Light, angle: float, body: np.ndarray) -> list[Piece]:
-    """The bright shape of a window or lamp where the light comes from, and a faint one across from it."""
+    """Return the bright shape of a window or lamp where the light comes from, and a faint one across from it."""
     wide = body[:, 0].max()
     towards = turned(light.direction[None, :2], -angle)[0]  # the light in the balloon's frame
     centre = towards * (0.72 * wide, 0.72)
@@ -188,7 +188,7 @@ def paint_balloon(canvas: Canvas, rng: Rng, balloon: Balloon, light: Light, owne
 
 
 def string(rng: Rng, start: np.ndarray, end: np.ndarray, size: float) -> np.ndarray:
-    """A hanging string from knot to end, (N, 2) pixels: slack, or curled like a ribbon."""
+    """Return a hanging string from knot to end, (N, 2) pixels: slack, or curled like a ribbon."""
     swing = rng.normal(0, 0.5, 2) * size
     line = bezier(
         start,

@@ -23,12 +23,12 @@ def photograph(canvas: Canvas, rng: np.random.Generator) -> Image.Image:
 
 
 def to_jpeg(image: Image.Image, quality: int) -> bytes:
-    """The bytes of a JPEG file."""
+    """Return the bytes of a JPEG file."""
     file = io.BytesIO()
     image.save(file, format="JPEG", quality=quality)
     return file.getvalue()
 
 
 def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
-    """The image as it comes back from a JPEG file."""
+    """Return the image as it comes back from a JPEG file."""
     return Image.open(io.BytesIO(to_jpeg(image, quality))).convert("RGB")

@@ -164,18 +164,18 @@ def silhouette_area(pieces: Sequence[Piece], pose: Pose) -> int:
 
 
 def to_uint8(colors: np.ndarray) -> np.ndarray:
-    """Colors in 0..1 -> 0..255."""
+    """Convert colors in 0..1 to 0..255."""
     return (colors * 255 + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def to_bytes(color: Color) -> tuple[int, int, int]:
-    """One color as Pillow takes it."""
+    """Return one color as Pillow takes it."""
     red, green, blue = (min(max(int(share * 255 + 0.5), 0), 255) for share in np.asarray(color).tolist())
     return red, green, blue
 
 
 def _paper_light(light: Light) -> np.ndarray:
-    """What reaches a sheet that faces the viewer."""
+    """Return what reaches a sheet that faces the viewer."""
     return (light.around + light.direction[2] * light.color).astype(np.float32)
 
 

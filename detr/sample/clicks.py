@@ -38,7 +38,7 @@ def click(mask: np.ndarray, scale: int, rng: np.random.Generator) -> list[tuple[
 
 
 def without_crumbs(mask: np.ndarray) -> np.ndarray:
-    """The mask without parts so small beside the largest that nobody would walk around them."""
+    """Return the mask without parts so small beside the largest that nobody would walk around them."""
     kept = np.zeros_like(mask)
     if mask.any():
         window = _window(mask)
@@ -69,7 +69,7 @@ def outline_of(mask: np.ndarray) -> np.ndarray:
 
 
 def _one_contour(mask: np.ndarray) -> np.ndarray:
-    """The border of a mask; where it is in several parts, the hull around them, a point per pixel or more."""
+    """Return the border of a mask; where it is in several parts, the hull around them, a point per pixel or more."""
     window = _window(mask)
     corner = (window[1].start, window[0].start)
     borders = [(border + corner).astype(float) for border, _ in _parts(mask[window])]
@@ -81,13 +81,13 @@ def _one_contour(mask: np.ndarray) -> np.ndarray:
 
 
 def _window(mask: np.ndarray) -> tuple[slice, slice]:
-    """The rows and columns that hold all of a mask."""
+    """Return the rows and columns that hold all of a mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _parts(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The parts of a mask that do not touch: the border of each, and its pixels with its holes, (H, W) bool."""
+    """Return the parts of a mask that do not touch: the border of each, and its pixels with its holes, (H, W) bool."""
     rest, parts = mask.copy(), []
     while rest.any():
         border = outline_of(rest)
@@ -107,7 +107,7 @@ def _enclosed(border: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _hull(points: np.ndarray) -> np.ndarray:
-    """The convex hull of (N, 2) points, by Andrew's monotone chain."""
+    """Return the convex hull of (N, 2) points, by Andrew's monotone chain."""
     ordered = sorted(set(map(tuple, points.tolist())))
 
     def half(sequence: list[tuple[float, float]]) -> list[tuple[float, float]]:

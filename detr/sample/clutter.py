@@ -26,7 +26,7 @@ def _one_of(rng: np.random.Generator, colors: np.ndarray) -> np.ndarray:
 
 
 def cloud(rng: np.random.Generator, color: np.ndarray) -> list[Piece]:
-    """A heap of puffs with a flat, darker base."""
+    """Return a heap of puffs with a flat, darker base."""
     count = int(rng.integers(4, 8))
     x = np.linspace(-0.75, 0.75, count)
     radius = 0.16 + 0.24 * np.sin(np.linspace(0.35, 2.8, count)) * rng.uniform(0.6, 1.2, count)
@@ -39,7 +39,7 @@ def cloud(rng: np.random.Generator, color: np.ndarray) -> list[Piece]:
 
 
 def tree(rng: np.random.Generator) -> list[Piece]:
-    """A broad tree: a trunk, and leaves in three tones."""
+    """Return a broad tree: a trunk, and leaves in three tones."""
     green = _one_of(rng, GREENS)
     pieces = [
         Piece(smooth(points((-0.08, 0.2), (0.08, 0.2), (0.09, 0.9), (0.16, 1), (-0.16, 1), (-0.09, 0.9)), 3), BARK)
@@ -54,7 +54,7 @@ def tree(rng: np.random.Generator) -> list[Piece]:
 
 
 def conifer(rng: np.random.Generator) -> list[Piece]:
-    """A fir of three or four skirts."""
+    """Return a fir of three or four skirts."""
     green, count = _one_of(rng, GREENS[:4]), int(rng.integers(3, 5))
     pieces = [Piece(rectangle(-0.06, 0.7, 0.06, 1), BARK)]
     for level in range(count):
@@ -66,7 +66,7 @@ def conifer(rng: np.random.Generator) -> list[Piece]:
 
 
 def bush(rng: np.random.Generator) -> list[Piece]:
-    """A low bush, some with round flowers."""
+    """Return a low bush, some with round flowers."""
     green = _one_of(rng, GREENS[:4])
     spots = np.stack([np.linspace(-0.65, 0.65, 5), rng.uniform(0.0, 0.25, 5)], 1)
     pieces = [Piece(ellipse(0.4, 0.45, x, y + 0.3, 24), mixed(green, DARK, 0.25)) for x, y in spots]
@@ -79,7 +79,7 @@ def bush(rng: np.random.Generator) -> list[Piece]:
 
 
 def flower(rng: np.random.Generator) -> list[Piece]:
-    """One flower on its stalk."""
+    """Return one flower on its stalk."""
     color, petals = pick_color(rng), int(rng.integers(5, 8))
     pieces = [Piece(rectangle(-0.05, -0.4, 0.05, 1), (0.25, 0.5, 0.2))]
     for angle in np.arange(petals) * 2 * np.pi / petals:
@@ -88,14 +88,14 @@ def flower(rng: np.random.Generator) -> list[Piece]:
 
 
 def sun(rng: np.random.Generator) -> list[Piece]:
-    """A sun or a full moon with its halo."""
+    """Return a sun or a full moon with its halo."""
     color = np.array(((1.0, 0.93, 0.62), (1.0, 0.80, 0.45), (0.97, 0.96, 0.90))[rng.integers(3)])
     halo = [Piece(ellipse(r, r, count=48), mixed(color, WHITE, 0.3), opacity=0.16) for r in (1.9, 1.5, 1.2)]
     return [*halo, Piece(ellipse(1, 1, count=48), color * 1.15)]
 
 
 def bird(rng: np.random.Generator) -> list[Piece]:
-    """A gull far away."""
+    """Return a gull far away."""
     dip = rng.uniform(-0.4, 0.1)
     wing = bezier(points((-1, dip)), points((-0.6, -0.6)), points((-0.15, -0.4)), points((0, 0)), 8)
     line = np.concatenate([wing, (wing * (-1, 1))[::-1][1:]])
@@ -103,7 +103,7 @@ def bird(rng: np.random.Generator) -> list[Piece]:
 
 
 def lamp_post(rng: np.random.Generator) -> list[Piece]:
-    """A street lamp with one or two glass globes."""
+    """Return a street lamp with one or two glass globes."""
     globe = ellipsoid(0.2, 0.2, 0, -0.78)
     pole = [
         Piece(rectangle(-0.035, -0.62, 0.035, 1), METAL, tube(lambda y: np.float32(0.05))),
@@ -122,7 +122,7 @@ def lamp_post(rng: np.random.Generator) -> list[Piece]:
 
 
 def traffic_light(rng: np.random.Generator) -> list[Piece]:
-    """A traffic light on its pole, one lamp lit."""
+    """Return a traffic light on its pole, one lamp lit."""
     lit = int(rng.integers(3))
     pieces = [
         Piece(rectangle(-0.04, 0, 0.04, 1), METAL, tube(lambda y: np.float32(0.06))),
@@ -136,7 +136,7 @@ def traffic_light(rng: np.random.Generator) -> list[Piece]:
 
 
 def parasol(rng: np.random.Generator) -> list[Piece]:
-    """A parasol in segments of two colors."""
+    """Return a parasol in segments of two colors."""
     first, second = pick_color(rng), mixed(pick_color(rng), WHITE, 0.6)
     angle = np.linspace(np.pi, 2 * np.pi, 25)
     top = np.stack([0.95 * np.cos(angle), -0.15 + 0.7 * np.sin(angle)], 1)
@@ -159,7 +159,7 @@ def parasol(rng: np.random.Generator) -> list[Piece]:
 
 
 def window(rng: np.random.Generator) -> list[Piece]:
-    """A window, square or round, with the sky in it and curtains now and then."""
+    """Return a window, square or round, with the sky in it and curtains now and then."""
     frame = (WHITE, WOOD)[rng.integers(2)]
     if rng.random() < 0.3:
         outer, inner, bar = ellipse(0.8, 0.8), ellipse(0.68, 0.68), 0.68
@@ -181,7 +181,7 @@ def window(rng: np.random.Generator) -> list[Piece]:
 
 
 def picture(rng: np.random.Generator) -> list[Piece]:
-    """A framed picture of hills under a sun, or of dots."""
+    """Return a framed picture of hills under a sun, or of dots."""
     frame, mount = (DARK, WOOD, (0.8, 0.65, 0.3))[rng.integers(3)], pick_color(rng)
     half = rng.uniform(0.6, 1.0)
     inside = rectangle(-half + 0.12, -0.66, half - 0.12, 0.66)
@@ -199,7 +199,7 @@ def picture(rng: np.random.Generator) -> list[Piece]:
 
 
 def clock(rng: np.random.Generator) -> list[Piece]:
-    """A round wall clock."""
+    """Return a round wall clock."""
     color, hour = pick_color(rng), rng.uniform(0, 2 * np.pi)
     pieces = [Piece(ellipse(1, 1), color, dome(ellipse(1, 1), 4), 0.3), Piece(ellipse(0.82, 0.82), WHITE)]
     for angle in np.arange(12) * np.pi / 6:
@@ -210,7 +210,7 @@ def clock(rng: np.random.Generator) -> list[Piece]:
 
 
 def plate(rng: np.random.Generator) -> list[Piece]:
-    """A decorated plate on the wall, or a target of rings."""
+    """Return a decorated plate on the wall, or a target of rings."""
     first, second = mixed(pick_color(rng), WHITE, 0.45), pick_color(rng)
     return [
         Piece(ellipse(1, 1), first, dome(ellipse(1, 1), 5), 0.2),
@@ -222,7 +222,7 @@ def plate(rng: np.random.Generator) -> list[Piece]:
 
 
 def pendant_lamp(rng: np.random.Generator) -> list[Piece]:
-    """A lamp on its cord: a globe, or a shade."""
+    """Return a lamp on its cord: a globe, or a shade."""
     cord = Piece(rectangle(-0.02, -60, 0.02, -0.3), DARK)
     if rng.random() < 0.5:
         warm = mixed((1.0, 0.95, 0.82), pick_color(rng), rng.choice((0.0, 0.25)))
@@ -240,7 +240,7 @@ def pendant_lamp(rng: np.random.Generator) -> list[Piece]:
 
 
 def cushion(rng: np.random.Generator) -> list[Piece]:
-    """A stuffed cushion, plain or patterned."""
+    """Return a stuffed cushion, plain or patterned."""
     outline = superellipse(0.95, 0.8, rng.uniform(2.6, 4))
     pattern = (None, stripes(0.8, 3, 0.4), dots(2.5, 0.28))[rng.integers(3)]
     button = Piece(ellipse(0.07, 0.07, count=14), DARK)
@@ -249,7 +249,7 @@ def cushion(rng: np.random.Generator) -> list[Piece]:
 
 
 def fruit(rng: np.random.Generator) -> list[Piece]:
-    """An apple, an orange, a lemon or a plum."""
+    """Return an apple, an orange, a lemon or a plum."""
     skin = np.array([(0.85, 0.15, 0.13), (0.55, 0.72, 0.2), (0.97, 0.56, 0.1), (0.98, 0.85, 0.25), (0.42, 0.18, 0.42)])
     kind = int(rng.integers(len(skin)))
     high = 0.72 if kind == 3 else 0.92
@@ -265,7 +265,7 @@ def fruit(rng: np.random.Generator) -> list[Piece]:
 
 
 def bottle(rng: np.random.Generator) -> list[Piece]:
-    """A bottle or a vase with a label."""
+    """Return a bottle or a vase with a label."""
     color = pick_color(rng) * 0.8
     half = points((0.1, -1), (0.1, -0.55), (0.32, -0.2), (0.34, 0.9), (0.28, 1))
     body = np.concatenate([half, (half * (-1, 1))[::-1]])
@@ -278,7 +278,7 @@ def bottle(rng: np.random.Generator) -> list[Piece]:
 
 
 def plant(rng: np.random.Generator) -> list[Piece]:
-    """A plant in a pot."""
+    """Return a plant in a pot."""
     green, pot = _one_of(rng, GREENS[:4]), pick_color(rng)
     pieces = []
     for angle in np.linspace(-1.1, 1.1, 7) + rng.normal(0, 0.1, 7):
@@ -295,7 +295,7 @@ def plant(rng: np.random.Generator) -> list[Piece]:
 
 
 def cake(rng: np.random.Generator) -> list[Piece]:
-    """A birthday cake with candles and a cherry or two."""
+    """Return a birthday cake with candles and a cherry or two."""
     icing, sponge = mixed(pick_color(rng), WHITE, 0.5), (0.80, 0.58, 0.36)
     side = tube(lambda y: np.float32(0.82))
     drip = np.stack([np.linspace(-0.8, 0.8, 33), 0.12 + 0.1 * np.abs(np.sin(np.linspace(0, 6 * np.pi, 33)))], 1)
@@ -359,7 +359,7 @@ def person(rng: np.random.Generator, raises_hand: bool = False) -> list[Piece]:
 
 
 def _head(rng: np.random.Generator, skin: np.ndarray, hair: np.ndarray) -> list[Piece]:
-    """A head around (0, -0.83): seen from behind, or with a simple face."""
+    """Return a head around (0, -0.83): seen from behind, or with a simple face."""
     head = Piece(ellipse(0.135, 0.165, 0, -0.83, 28), skin, ellipsoid(0.16, 0.19, 0, -0.83))
     full = Piece(ellipse(0.16, 0.185, 0, -0.86, 28), hair, ellipsoid(0.19, 0.21, 0, -0.86), 0.12)
     if rng.random() < 0.4:
@@ -380,7 +380,7 @@ def _head(rng: np.random.Generator, skin: np.ndarray, hair: np.ndarray) -> list[
 
 
 def pinwheel(rng: np.random.Generator) -> list[Piece]:
-    """A paper pinwheel or rosette."""
+    """Return a paper pinwheel or rosette."""
     outline = ellipse(1, 1)
     return [
         Piece(

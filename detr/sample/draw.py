@@ -47,7 +47,7 @@ def draw_set(seed: int, first: int, count: int) -> Iterator[tuple[str, bytes, di
 
 
 def via_entry(name: str, size: int, outlines: list[list[tuple[int, int]]]) -> dict:
-    """One image of a VIA 1.x file of `size` bytes."""
+    """Return one image of a VIA 1.x file of `size` bytes."""
     regions = {
         str(number): {
             "shape_attributes": {
@@ -79,7 +79,7 @@ def draw_balloon_scene(seed: int, index: int) -> BalloonScene:
 
 
 def is_seen(mask: np.ndarray, scale: int, whole_area: int, least_share: float) -> bool:
-    """Whether so much of a thing is visible that a person would outline it.
+    """Return whether so much of a thing is visible that a person would outline it.
 
     Args:
         mask: (scale * H, scale * W) bool, where it is visible.

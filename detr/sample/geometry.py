@@ -11,17 +11,17 @@ import numpy as np
 
 
 def points(*xy: tuple[float, float]) -> np.ndarray:
-    """An outline from its corners."""
+    """Return an outline from its corners."""
     return np.array(xy, np.float64)
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarray:
-    """The corners of an upright rectangle."""
+    """Return the corners of an upright rectangle."""
     return points((left, top), (right, top), (right, bottom), (left, bottom))
 
 
 def ellipse(radius_x: float, radius_y: float, x: float = 0.0, y: float = 0.0, count: int = 40) -> np.ndarray:
-    """An upright ellipse around (x, y)."""
+    """Return an upright ellipse around (x, y)."""
     return _circle(count) * (radius_x, radius_y) + (x, y)
 
 
@@ -45,14 +45,14 @@ def superellipse(radius_x: float, radius_y: float, power: float, count: int = 48
 
 
 def star(spikes: int, inner: float, angle: float = -np.pi / 2) -> np.ndarray:
-    """A star of radius 1 whose inner corners lie at radius `inner`; the first spike points along `angle`."""
+    """Return a star of radius 1 whose inner corners lie at radius `inner`; the first spike points along `angle`."""
     around = angle + np.arange(2 * spikes) * np.pi / spikes
     radius = np.where(np.arange(2 * spikes) % 2 == 0, 1.0, inner)
     return np.stack([radius * np.cos(around), radius * np.sin(around)], 1)
 
 
 def smooth(corners: np.ndarray, steps: int = 6) -> np.ndarray:
-    """A closed curve through the corners: Catmull-Rom splines, `steps` points from one corner to the next."""
+    """Return a closed curve through the corners: Catmull-Rom splines, `steps` points from one corner to the next."""
     before, after, beyond = np.roll(corners, 1, 0), np.roll(corners, -1, 0), np.roll(corners, -2, 0)
     t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
     p0, p1, p2, p3 = (p[:, None] for p in (before, corners, after, beyond))
@@ -61,13 +61,13 @@ def smooth(corners: np.ndarray, steps: int = 6) -> np.ndarray:
 
 
 def bezier(start: np.ndarray, pull_start: np.ndarray, pull_end: np.ndarray, end: np.ndarray, count: int) -> np.ndarray:
-    """An open cubic curve from `start` to `end` of `count` points."""
+    """Return an open cubic curve from `start` to `end` of `count` points."""
     t = np.linspace(0, 1, count)[:, None]
     return (1 - t) ** 3 * start + 3 * (1 - t) ** 2 * t * pull_start + 3 * (1 - t) * t**2 * pull_end + t**3 * end
 
 
 def band(line: np.ndarray, width: float | np.ndarray) -> np.ndarray:
-    """The outline of an open line (N, 2) drawn with a width, one for all or one per point."""
+    """Return the outline of an open line (N, 2) drawn with a width, one for all or one per point."""
     along = np.gradient(line, axis=0)
     across = np.stack([-along[:, 1], along[:, 0]], 1) / np.maximum(np.linalg.norm(along, axis=1), 1e-9)[:, None]
     half = np.broadcast_to(np.asarray(width) / 2, len(line))[:, None]
@@ -75,11 +75,11 @@ def band(line: np.ndarray, width: float | np.ndarray) -> np.ndarray:
 
 
 def moved(outline: np.ndarray, x: float, y: float) -> np.ndarray:
-    """The outline, or one point (2,), moved by (x, y)."""
+    """Return the outline, or one point (2,), moved by (x, y)."""
     return outline + np.array((x, y))
 
 
 def turned(outline: np.ndarray, angle: float, x: float = 0.0, y: float = 0.0, size: float = 1.0) -> np.ndarray:
-    """The outline scaled, turned clockwise by `angle` radians and moved by (x, y)."""
+    """Return the outline scaled, turned clockwise by `angle` radians and moved by (x, y)."""
     cosine, sine = math.cos(angle) * size, math.sin(angle) * size
     return outline @ np.array(((cosine, sine), (-sine, cosine))) + (x, y)

@@ -56,7 +56,7 @@ def draw_shape_scene(seed: int, index: int, sides: tuple[int, int] = (192, 288))
 
 
 def box_xyxy(mask: np.ndarray, scale: int) -> tuple[float, float, float, float]:
-    """The box around a (scale * H, scale * W) mask, in image pixels."""
+    """Return the box around a (scale * H, scale * W) mask, in image pixels."""
     across, down = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     return across[0] / scale, down[0] / scale, (across[-1] + 1) / scale, (down[-1] + 1) / scale
 

@@ -27,7 +27,7 @@ _VIVID = 13  # as many of them, from the start, are bright colors
 
 
 def pick_color(rng: np.random.Generator, vivid: bool = False) -> np.ndarray:
-    """A paint from the box, never quite the same one twice; `vivid` ones only, if wanted."""
+    """Return a paint from the box, never quite the same one twice; `vivid` ones only, if wanted."""
     color = PAINTS[rng.integers(_VIVID if vivid else len(PAINTS))] * rng.uniform(0.86, 1.06) + rng.normal(0, 0.02, 3)
     return color.clip(0.02, 0.98)
 
@@ -48,7 +48,7 @@ class Light(NamedTuple):
 def shade(
     albedo: np.ndarray, normal_x: np.ndarray, normal_y: np.ndarray, light: Light, gloss: float, glow: float
 ) -> np.ndarray:
-    """Colors of a lit surface: diffuse light, a darker rim, a soft and a sharp highlight.
+    """Return colors of a lit surface: diffuse light, a darker rim, a soft and a sharp highlight.
 
     Args:
         albedo: (3,) or (h, w, 3) colors under white light.
@@ -83,17 +83,17 @@ def shade(
 
 
 def facet(normal_x: float, normal_y: float) -> Surface:
-    """A flat face that looks one way."""
+    """Return a flat face that looks one way."""
     return lambda x, y: (np.float32(normal_x), np.float32(normal_y))
 
 
 def ellipsoid(radius_x: float, radius_y: float, centre_x: float = 0.0, centre_y: float = 0.0) -> Surface:
-    """A ball or egg seen from the front."""
+    """Return a ball or egg seen from the front."""
     return lambda x, y: _inside((x - centre_x) / radius_x, (y - centre_y) / radius_y)
 
 
 def dome(outline: np.ndarray, power: float = 1.0) -> Surface:
-    """A swollen body over any outline that is seen whole from (0, 0): flat in the middle with a high `power`."""
+    """Return a swollen body over any outline that is seen whole from (0, 0): flat in the middle with a high `power`."""
     angle = np.arctan2(outline[:, 1], outline[:, 0])
     order = np.argsort(angle)
     angles, radii = angle[order], np.linalg.norm(outline, axis=1)[order]
@@ -117,7 +117,7 @@ def tube(half_width: Callable[[np.ndarray], np.ndarray], lean: float = 0.0) -> S
 
 
 def torus(radius_y: float, inner: float) -> Surface:
-    """A ring of outer radius 1 (radius_y along y) whose hole has the share `inner` of it."""
+    """Return a ring of outer radius 1 (radius_y along y) whose hole has the share `inner` of it."""
 
     def surface(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         upright = y / radius_y
@@ -156,7 +156,7 @@ def dots(per_unit: float, radius: float) -> Pattern:
 
 
 def on_ball(pattern: Pattern, tilt: float, radius_y: float = 1.0) -> Pattern:
-    """A pattern wrapped around a ball: x becomes longitude, y latitude, in units of pi, about a tilted axis."""
+    """Return a pattern wrapped around a ball: x becomes longitude, y latitude, in units of pi, about a tilted axis."""
     cosine, sine = float(np.cos(tilt)), float(np.sin(tilt))
 
     def wrapped(x: np.ndarray, y: np.ndarray) -> np.ndarray:

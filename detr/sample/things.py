@@ -29,7 +29,7 @@ CARDBOARD = np.array((0.78, 0.60, 0.40))
 
 
 def box(rng: np.random.Generator) -> list[Piece]:
-    """A parcel or crate seen from above one corner, with tape or ribbon."""
+    """Return a parcel or crate seen from above one corner, with tape or ribbon."""
     color = CARDBOARD * rng.uniform(0.85, 1.1) if rng.random() < 0.5 else pick_color(rng)
     tape = mixed(color, WHITE, 0.6) if rng.random() < 0.5 else pick_color(rng)
     corner, depth, height = rng.uniform(-0.35, 0.35), rng.uniform(0.25, 0.42), rng.uniform(0.55, 1.05)
@@ -50,7 +50,7 @@ def box(rng: np.random.Generator) -> list[Piece]:
 
 
 def cone(rng: np.random.Generator) -> list[Piece]:
-    """A traffic cone or party hat, striped or plain."""
+    """Return a traffic cone or party hat, striped or plain."""
     half, color, second = rng.uniform(0.42, 0.7), pick_color(rng), pick_color(rng)
     blunt = rng.choice((0.03, 0.1))
     foot = ellipse(half, half * 0.24, 0, 0.85)
@@ -67,7 +67,7 @@ def cone(rng: np.random.Generator) -> list[Piece]:
 
 
 def five_point_star(rng: np.random.Generator) -> list[Piece]:
-    """A star of five or six spikes: cut in facets, or swollen."""
+    """Return a star of five or six spikes: cut in facets, or swollen."""
     spikes, color = int(rng.choice((5, 5, 5, 6))), pick_color(rng)
     outline = star(spikes, rng.uniform(0.4, 0.52))
     if rng.random() < 0.5:
@@ -83,7 +83,7 @@ def five_point_star(rng: np.random.Generator) -> list[Piece]:
 
 
 def ring(rng: np.random.Generator) -> list[Piece]:
-    """A swimming ring or a doughnut, seen from the front or at an angle."""
+    """Return a swimming ring or a doughnut, seen from the front or at an angle."""
     flat, inner = rng.uniform(0.6, 1.0), rng.uniform(0.35, 0.66)
     pattern = (sectors(int(rng.choice((4, 6, 8)))), None)[int(rng.random() < 0.35)]
     return [
@@ -100,7 +100,7 @@ def ring(rng: np.random.Generator) -> list[Piece]:
 
 
 def ball(rng: np.random.Generator) -> list[Piece]:
-    """A ball with a bold pattern: segments, bands, dots or seams."""
+    """Return a ball with a bold pattern: segments, bands, dots or seams."""
     tilt = rng.uniform(-1.2, 1.2)
     pattern = [
         stripes(0, rng.choice((2, 3, 4))),
@@ -113,7 +113,7 @@ def ball(rng: np.random.Generator) -> list[Piece]:
 
 
 def book(rng: np.random.Generator) -> list[Piece]:
-    """A book, closed and seen at an angle, or open."""
+    """Return a book, closed and seen at an angle, or open."""
     return _open_book(rng) if rng.random() < 0.4 else _closed_book(rng)
 
 
@@ -153,7 +153,7 @@ def _open_book(rng: np.random.Generator) -> list[Piece]:
 
 
 def cup(rng: np.random.Generator) -> list[Piece]:
-    """A mug or a tea cup with its handle to one side."""
+    """Return a mug or a tea cup with its handle to one side."""
     color, second = pick_color(rng), pick_color(rng)
     foot, tall = rng.uniform(0.38, 0.62), rng.uniform(0.6, 0.95)
     rim = ellipse(0.66, 0.17, -0.15, -tall)
@@ -179,7 +179,7 @@ def cup(rng: np.random.Generator) -> list[Piece]:
 
 
 def kite(rng: np.random.Generator) -> list[Piece]:
-    """A diamond kite of two or four colors with a short tail."""
+    """Return a diamond kite of two or four colors with a short tail."""
     wide, cross = rng.uniform(0.5, 0.72), rng.uniform(-0.55, -0.3)
     top, right, bottom, left = points((0, -1), (wide, cross), (0, 0.6), (-wide, cross))
     middle, first, second = np.array((0, cross)), pick_color(rng), pick_color(rng)
@@ -203,7 +203,7 @@ def kite(rng: np.random.Generator) -> list[Piece]:
 
 
 def leaf(rng: np.random.Generator) -> list[Piece]:
-    """A leaf with veins, green or as in autumn; smooth or toothed."""
+    """Return a leaf with veins, green or as in autumn; smooth or toothed."""
     palette = ((0.25, 0.58, 0.22), (0.45, 0.66, 0.20), (0.12, 0.45, 0.28), (0.86, 0.48, 0.12), (0.75, 0.20, 0.12))
     color = np.array(palette[rng.integers(len(palette))]) * rng.uniform(0.85, 1.15)
     wide, belly = rng.uniform(0.38, 0.7), rng.uniform(-0.1, 0.35)
@@ -229,7 +229,7 @@ def leaf(rng: np.random.Generator) -> list[Piece]:
 
 
 def fish(rng: np.random.Generator) -> list[Piece]:
-    """A fish from the side with fins, an eye and often stripes."""
+    """Return a fish from the side with fins, an eye and often stripes."""
     color, second, high = pick_color(rng), pick_color(rng), rng.uniform(0.36, 0.62)
     body = smooth(
         points(
@@ -252,7 +252,7 @@ def fish(rng: np.random.Generator) -> list[Piece]:
 
 
 def car(rng: np.random.Generator) -> list[Piece]:
-    """A small car from the side: saloon, beetle or van."""
+    """Return a small car from the side: saloon, beetle or van."""
     color, roof = pick_color(rng), rng.uniform(-0.62, -0.45)
     front, back = rng.uniform(-0.62, -0.4), rng.uniform(0.45, 0.9)
     body = smooth(points((-1, 0.28), (-0.97, 0.02), (-0.5, -0.1), (0.5, -0.12), (0.98, -0.03), (1, 0.28)), 4)
@@ -280,7 +280,7 @@ def car(rng: np.random.Generator) -> list[Piece]:
 
 
 def house(rng: np.random.Generator) -> list[Piece]:
-    """A small house from the front with door, windows and a roof."""
+    """Return a small house from the front with door, windows and a roof."""
     wall, roof = mixed(pick_color(rng), PAGE, rng.uniform(0.2, 0.7)), pick_color(rng)
     eaves, half, flat = rng.uniform(-0.25, 0.05), rng.uniform(0.62, 0.85), rng.choice((0.0, 0.35))
     top = points((-flat, -0.95), (flat, -0.95), (half + 0.14, eaves), (-half - 0.14, eaves))

@@ -12,13 +12,13 @@ class CpuLoad:
         self._began, self._others = time.monotonic(), _seconds_of_others()
 
     def cores(self) -> float:
-        """The mean number of cores that are busy with other processes."""
+        """Return the mean number of cores that are busy with other processes."""
         seconds = time.monotonic() - self._began
         return (_seconds_of_others() - self._others) / seconds if seconds > 0.1 else 0.0  # a moment tells nothing
 
 
 def count_cpus() -> int:
-    """The number of CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

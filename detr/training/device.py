@@ -56,7 +56,7 @@ def limit_threads(load: CpuLoad, resumed_threads: int | None = None) -> None:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """The most memory that this process has held: of the GPU where it computes on one, otherwise of the host."""
+    """Return the most memory that this process has held: of the GPU where it computes on one, otherwise of the host."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":
@@ -94,7 +94,7 @@ class Precision(NamedTuple):
     dtype: torch.dtype | None  # None: float32 throughout
 
     def autocast(self) -> AbstractContextManager:
-        """The context in which the network is to run."""
+        """Return the context in which the network is to run."""
         return torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None)
 
     def __str__(self) -> str:
@@ -124,7 +124,7 @@ def _native_format(device: torch.device) -> str:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX); Linux only, elsewhere False."""
+    """Return whether the processor multiplies bfloat16 itself (AVX512-BF16 or AMX); Linux only, elsewhere False."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:

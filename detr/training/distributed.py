@@ -69,7 +69,7 @@ def process_group(world: World) -> Iterator[None]:
             raise
         raise UserError(
             "another process of this run has ended or cannot be reached; its own message says why "
-            f"({str(error).splitlines()[0]}). The last checkpoint is whole: go on with --resume auto"
+            f"({str(error).splitlines()[0]}). The last checkpoint is whole: resume with --resume auto"
         ) from error
     barrier()  # nobody hangs up while another one still listens
     if dist.is_initialized():

@@ -21,7 +21,7 @@ from detr.training.meters import MetricLogger
 
 
 def to_coco_results(detections: Detections, image_ids: list[int], label_map: LabelMap) -> list[dict]:
-    """Detections of a batch in COCO's results format, one dict each; labels without a category are left out."""
+    """Return detections of a batch in COCO's results format, one dict each; labels without a category are left out."""
     results = []
     boxes_xywh = xyxy_to_xywh(detections.boxes_xyxy).tolist()
     for image_id, scores, labels, boxes in zip(
@@ -55,7 +55,7 @@ def evaluate(
     precision: Precision,
     on_batch: Callable[[int, MetricLogger], None] = lambda number, metrics: None,
 ) -> tuple[dict[str, float], list[float], list[dict]]:
-    """Losses, the 12 COCO numbers and the detections (COCO results format) of the model on a validation set.
+    """Return losses, the 12 COCO numbers and the detections (COCO results format) of the model on a validation set.
 
     `batches` holds every image of `coco` once, over all ranks; each of them gets the whole result.
     `on_batch` is called with the number of each batch, from 0, and the means so far.

@@ -96,8 +96,8 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
         "--ema_decay",
         type=_amount,
         default=0.99,
-        help="share that the average of the weights keeps per step; the average is what is evaluated and kept as best; "
-        "0: no average (%(default)s)",
+        help="decay of the weights' exponential moving average (EMA) per step; the EMA is evaluated and kept as best; "
+        "0: none (%(default)s)",
     )
     add(
         "--patience",
@@ -187,7 +187,7 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
         metavar="PIXELS",
         help="longest side, in pixels (1333)",
     )
-    add("--no_augment", dest="augment", action="store_false", help="no mirroring and no cropping")
+    add("--no_augment", dest="augment", action="store_false", help="no flipping and no cropping")
     add(
         "--color_jitter",
         type=_amount,
@@ -215,7 +215,7 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--resume",
         metavar="{auto,FILE,URL}",
-        help="a checkpoint to go on with, or weights to start from; auto goes on with the run in --output_dir, "
+        help="a checkpoint to resume, or weights to start from; auto resumes the run in --output_dir, "
         "or starts from --weights if there is none",
     )
     add("--weights", type=Path, metavar="FILE", help="weights to start from")
@@ -225,8 +225,8 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         action="extend",
         metavar="COCO_NAME=YOUR_NAME",
-        help="classes that start from what the weights know under another name, such as person=pedestrian; the same "
-        "names and their plurals are found without it",
+        help="classes that start from the weights' row of another name, such as person=pedestrian; equal names, "
+        "whatever their case and with or without an s, need none",
     )
     add("--overwrite", action="store_true", help="start anew in a used --output_dir: its run is deleted")
     add("--start_epoch", type=_count, default=0, help="epoch to begin a new run with, from 0 (%(default)s)")

@@ -213,7 +213,7 @@ def build_model(
 
 
 def _new_model(data: Data, architecture: dict, backbone_weights: str, freeze_backbone: bool) -> Detr:
-    """A network that is pre-trained in its backbone only, or nowhere."""
+    """Return a network that is pre-trained in its backbone only, or nowhere."""
     if backbone_weights == "none":
         architecture = {"batch_norm": "train"} | architecture
     model = Detr(DetrConfig(data.num_classes, **architecture))
@@ -239,7 +239,7 @@ def _model_from_file(
     class_map: list[tuple[str, str]],
     evaluate: bool,
 ) -> Detr:
-    """The network of the file to start from."""
+    """Return the network of the file to start from."""
     path, checkpoint, fine_tunes = start.path, start.checkpoint, not (evaluate or start.resumes)
     config = read_config(path, checkpoint)
     for name in architecture.keys() & config.keys() - {"dropout", "batch_norm"}:  # ways to train, not what the file is
@@ -261,7 +261,7 @@ def _model_from_file(
 
 
 def _choose_class_rows(start: ResumeState, data: Data, class_map: list[tuple[str, str]]) -> ClassRows | None:
-    """Which rows of the file's class head to start from; None where it has none, or all of them as they are."""
+    """Return which rows of the file's class head to start from; None where it has none, or all of them as they are."""
     checkpoint = start.checkpoint
     if not has_class_head(checkpoint):
         return None

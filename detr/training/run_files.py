@@ -41,7 +41,7 @@ def truncate_log(path: Path, last_epoch: int) -> None:
 
 
 def _epoch_of(line: str) -> float:
-    """The epoch of a log line; infinite for a line that was cut off while it was written."""
+    """Return the epoch of a log line; infinite for a line that was cut off while it was written."""
     try:
         return json.loads(line)["epoch"]
     except (json.JSONDecodeError, KeyError):

@@ -107,7 +107,7 @@ class Trainer:
         return self.metrics.log_terms(self.criterion)
 
     def _grouped_by_step(self, batches: Iterator[Batch]) -> Iterator[list[Batch]]:
-        """The batches of one step at a time; the time spent on waiting for them is counted."""
+        """Yield the batches of one step at a time; the time spent on waiting for them is counted."""
         while True:
             began = time.monotonic()
             step = list(itertools.islice(batches, self.config.accumulate))
@@ -307,7 +307,7 @@ def _make_optimizer(model: Detr, config: OptimConfig) -> torch.optim.Optimizer:
 
 
 def _describe(targets: Targets) -> list[dict]:
-    """The ground truth of a batch in plain values, an entry for each image."""
+    """Return the ground truth of a batch in plain values, an entry for each image."""
     return [
         {"image_id": image_id, "labels": labels[:count].tolist(), "boxes_cxcywh": boxes[:count].tolist()}
         for image_id, labels, boxes, count in zip(

@@ -182,7 +182,7 @@ def test_folders_that_are_in_no_layout_are_refused(
         assert message in error and error.count("\n") == 1
     assert not Path("data").exists()
     assert run("prep", "--coco", folder, "--sample") == 2
-    assert "error: --sample and --coco each name the photographs to use" in capsys.readouterr().err
+    assert "error: --sample and --coco each name the images to use" in capsys.readouterr().err
 
 
 def test_splits_with_other_classes_or_without_images_are_refused(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_all_images_that_do_not_fit_are_listed_at_once(
         "custom_train.json: train0.png is listed twice",
         f"train2017/link.png: a link that leads out of {folder}",
         "xxx': no such image",
-        "turned.jpg: the file has 60x40 pixels, the annotations say 40x60; photographs are taken upright",
+        "turned.jpg: the file has 60x40 pixels, the annotations say 40x60; images are taken upright",
         "val0.png: the image is damaged",
         "val1.png: not an image",
         "val2.png: the file has 50x40 pixels, the annotations say 62x40",
@@ -315,7 +315,7 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path: Path) -> None:
     assert [a["segmentation"] for a in kept] == [[[1, 1, 5, 1, 5, 5]], [[1, 1, 5, 1, 5, 5]], []]
     assert splits["train"].notes == {
         "boxes clipped to the image": Note(2, ["train0.png, annotation 1", "train0.png, annotation 3"]),
-        "outlines that are neither polygons nor masks, left out": Note(1, ["train0.png, annotation 3"]),
+        "segmentations that are neither polygons nor masks, left out": Note(1, ["train0.png, annotation 3"]),
         "boxes without area or outside the image dropped": Note(
             4, [f"train0.png, annotation {number}" for number in (4, 5, 6, 7)]
         ),

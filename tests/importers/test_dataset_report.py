@@ -1,4 +1,4 @@
-"""The report of a data set: every number against a plain loop, and what is there twice against all pairs."""
+"""The report of a dataset: every number against a plain loop, and what is there twice against all pairs."""
 
 import json
 from collections import Counter
@@ -86,7 +86,7 @@ def test_numbers_equal_a_plain_loop() -> None:
         assert split["objects_per_image"]["images_over_queries"] == sum(n > 5 for n in per_image.values())
         assert per_image[next(i["id"] for i in coco["images"] if i["file_name"] == split["objects_per_image"]["fullest_image"])] == max(per_image.values())  # fmt: skip # noqa: E501
         for where, shorter in (
-            ("in the photographs", None),
+            ("in the images", None),
             ("at shorter side 480", 480),
             ("at shorter side 800", 800),
         ):

@@ -8,7 +8,7 @@ from utils import UserError, printable
 
 
 def recognise(content: object) -> bool:
-    """Whether content is VIA annotations: some of its values have both `filename` and `regions`."""
+    """Return whether content is VIA annotations: some of its values have both `filename` and `regions`."""
     entries = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
     return any(isinstance(entry, dict) and "filename" in entry and "regions" in entry for entry in entries)
 

@@ -39,7 +39,7 @@ class Classes:
     first_only: bool
 
     def of(self, region: Region) -> tuple[list[str], list[str]]:
-        """The classes of the objects that a region makes, and what there is to remark about it."""
+        """Return the classes of the objects that a region makes, and what there is to remark about it."""
         if not self.attribute and not self.is_by_name:
             return list(self.ids), []
         values = _values(region, self.attribute, self.is_by_name)
@@ -50,7 +50,7 @@ class Classes:
 
 
 def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: str) -> Classes:
-    """The classes of all images together; `implicit` where regions carry no attribute.
+    """Return the classes of all images together; `implicit` where regions carry no attribute.
 
     Raises UserError with what to add where the class of a region cannot be told.
     """
@@ -87,7 +87,7 @@ def _shapes(images: list[AnnotatedImage]) -> Iterator[tuple[AnnotatedImage, Regi
 
 
 def _choose(counts: Counter[str], examples: dict[str, dict[str, None]], flags: ClassFlags) -> tuple[str | None, bool]:
-    """The attribute that holds the class, or None, and whether its name does."""
+    """Return the attribute that holds the class, or None, and whether its name does."""
     used = [name for name, count in counts.items() if count]
     table = join_names(f"{printable(name)} ({count})" for name, count in counts.most_common())
     if flags.attribute is not None:
@@ -114,7 +114,7 @@ def _choose(counts: Counter[str], examples: dict[str, dict[str, None]], flags: C
 
 
 def _count(images: list[AnnotatedImage], attribute: str | None, is_by_name: bool, flags: ClassFlags) -> Counter[str]:
-    """How many regions each class has. Raises UserError for regions with no class or with several."""
+    """Return how many regions each class has. Raises UserError for regions with no class or with several."""
     counts_of_names: Counter[str] = Counter()
     empty, several = [], []
     for image, region in _shapes(images):
@@ -152,7 +152,7 @@ def _values(region: Region, attribute: str | None, is_by_name: bool) -> list[str
 
 
 def _texts(value: object) -> list[str]:
-    """What was filled in: a text, a number, the checked boxes of several; nothing where it was left empty."""
+    """Return what was filled in: a text, a number, the checked boxes of several; nothing where it was left empty."""
     if value is None:
         return []
     if isinstance(value, dict):  # {"cat": true, "dog": false}

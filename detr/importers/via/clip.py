@@ -1,24 +1,24 @@
-"""Outlines and the image's edge: boxes, areas, and the parts of an outline that are inside. No torch."""
+"""Polygons and the image's edge: boxes, areas, and the parts of a polygon that are inside. No torch."""
 
 from detr.importers.via.record import Point
 
 
 def box_of(points_xy: list[Point]) -> tuple[float, float, float, float]:
-    """The box around points, as left, top, right, bottom."""
+    """Return the box around points, as left, top, right, bottom."""
     xs, ys = [x for x, _ in points_xy], [y for _, y in points_xy]
     return min(xs), min(ys), max(xs), max(ys)
 
 
 def polygon_area(points_xy: list[Point]) -> float:
-    """Area of a simple polygon in square pixels, by the shoelace formula, whichever way round it was drawn."""
+    """Return the area of a simple polygon in square pixels, by the shoelace formula, whatever its orientation."""
     after = points_xy[1:] + points_xy[:1]
     return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(points_xy, after, strict=True))) / 2
 
 
 def clip(points_xy: list[Point], width: float, height: float) -> list[list[Point]]:
-    """The parts of a closed outline inside an image, each closed; the outline itself where all of it is.
+    """Return the parts of a polygon inside an image; the polygon itself where all of it is.
 
-    An outline is cut along one edge of the image after the other. The ends that a cut leaves lie on the edge's line and
+    A polygon is cut along one edge of the image after the other. The ends that a cut leaves lie on the edge's line and
     are joined two and two in their order along it, so that parts stay apart: joined in the order of drawing instead
     (Sutherland and Hodgman 1974), strips without area along the edge would make the box too large.
     """

@@ -1,4 +1,4 @@
-"""The COCO file that VIA exports: flat outlines, image ids as texts, categories listed once per image. No torch."""
+"""The COCO file that VIA exports: flat polygons, image ids as texts, categories listed once per image. No torch."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ _CLASS = "category"  # the name given to the attribute that holds the class
 
 
 def recognise(content: object) -> bool:
-    """Whether content is COCO: an object with three lists."""
+    """Return whether content is COCO: an object with three lists."""
     return isinstance(content, dict) and all(isinstance(content.get(part), list) for part in _PARTS)
 
 
@@ -60,10 +60,10 @@ def _names(categories: list[dict], where: str) -> dict[str, str]:
 def _shape(entry: dict, where: str) -> dict:
     flat = entry.get("segmentation")
     if isinstance(flat, dict):
-        raise UserError(f"{where} is a mask (RLE), which VIA does not write; accepted: an outline")
+        raise UserError(f"{where} is a mask (RLE), which VIA does not write; accepted: an polygon")
     if isinstance(flat, list) and flat and isinstance(flat[0], list):
         if len(flat) > 1:
-            raise UserError(f"{where} has {len(flat)} outlines, which VIA does not write; accepted: one")
+            raise UserError(f"{where} has {len(flat)} polygons, which VIA does not write; accepted: one")
         flat = flat[0]
     if isinstance(flat, list) and flat:
         return {"name": "polyline", "all_points_x": flat[::2], "all_points_y": flat[1::2]}
@@ -72,4 +72,4 @@ def _shape(entry: dict, where: str) -> dict:
         return {"name": "rect", **dict(zip(("x", "y", "width", "height"), box, strict=True))}
     if isinstance(point, list) and len(point) >= 2:
         return {"name": "point", "cx": point[0], "cy": point[1]}
-    raise UserError(f"{where} has neither an outline nor a box")
+    raise UserError(f"{where} has neither an polygon nor a box")

@@ -15,7 +15,7 @@ _SUFFIXES = (".json", ".csv")
 
 
 def find_annotation_file(folder: Path) -> Path:
-    """The one annotation file of a folder, told by content. Raises UserError when there is none, or several."""
+    """Return the one annotation file of a folder, told by content. Raises UserError when there is none, or several."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected train/ and val/, each with images and a VIA file")
     candidates = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
@@ -51,7 +51,7 @@ class ImageFolder:
         self._by_name: dict[str, list[Path]] | None = None  # filled when the first image is not where its name says
 
     def find(self, name: str) -> tuple[Path, Path]:
-        """The file of an image, as it is on disk, with links followed.
+        """Return the file of an image, as it is on disk, with links followed.
 
         Of an address, or a path that is not below the folder, the last part counts. The case of the extension does not
         matter, and subfolders are searched. Raises UserError that goes on where a message has named the image: there is
@@ -115,7 +115,7 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def _key(name: str) -> str:
-    """What two spellings of a file's name share: letters with accents may be one character or two."""
+    """Return what two spellings of a file's name share: letters with accents may be one character or two."""
     stem, dot, extension = unicodedata.normalize("NFC", name).rpartition(".")
     return f"{stem}{dot}{extension.lower()}"
 

@@ -1,6 +1,6 @@
-"""Photographs that EXIF turns: were their regions drawn upright, or in the frame of the stored pixels? No torch.
+"""Images that EXIF turns: were their regions drawn upright, or in the frame of the stored pixels? No torch.
 
-Browsers, and VIA in them, have shown photographs upright since about 2020; older ones showed the pixels as stored.
+Browsers, and VIA in them, have shown images upright since about 2020; older ones showed the pixels as stored.
 """
 
 from detr.data.images import SIDEWAYS
@@ -11,7 +11,7 @@ _TOLERANCE = 1.02  # regions may leave the image a little in any frame
 
 
 def fits(image: AnnotatedImage, width: float, height: float) -> bool:
-    """Whether all regions of an image lie in a frame, give or take a little."""
+    """Return whether all regions of an image lie in a frame, give or take a little."""
     for region in image.regions:
         left, top, right, bottom = box_of(region.points_xy)
         if left < width - width * _TOLERANCE or top < height - height * _TOLERANCE:
@@ -33,7 +33,7 @@ def evidence(image: AnnotatedImage, orientation: int, width: int, height: int) -
 
 
 def turned(image: AnnotatedImage, orientation: int, width: int, height: int) -> AnnotatedImage:
-    """An image whose regions were drawn on the stored pixels, turned upright with them. Sizes are upright."""
+    """Return an image whose regions were drawn on the stored pixels, turned upright with them. Sizes are upright."""
     regions = [
         Region([_turn(point, orientation, width, height) for point in region.points_xy], *region[1:])
         for region in image.regions

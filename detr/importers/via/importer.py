@@ -107,7 +107,7 @@ def import_via(
 
 
 def _read_sources(path: Path, images: Path | None, left_out: Path | None) -> list[_Source]:
-    """One source for each split, or a single one to divide."""
+    """Return one source for each split, or a single one to divide."""
     if images and not images.is_dir():
         raise UserError(f"--images {images}: no such folder")
     if not path.exists():
@@ -128,7 +128,7 @@ def _read_sources(path: Path, images: Path | None, left_out: Path | None) -> lis
 def _convert_source(
     source: _Source, classes: Classes, on_image: Callable[[], None]
 ) -> tuple[list[ConvertedImage], list[tuple[str, str]]]:
-    """The images that can be used; of the others name and reason."""
+    """Return the images that can be used; of the others name and reason."""
     located, bad = _located(source)
     found = []
     for (image, path), decoded in zip(located, decode_all([path for _, path in located], on_image), strict=True):
@@ -150,7 +150,7 @@ def _convert_source(
 
 
 def _located(source: _Source) -> tuple[list[tuple[AnnotatedImage, Path]], list[tuple[str, str]]]:
-    """The images that are there, once; of the others name and reason."""
+    """Return the images that are there, once; of the others name and reason."""
     located, bad = [], []
     origins: set[Path] = set()
     names: dict[str, Path] = {}
@@ -171,7 +171,7 @@ def _located(source: _Source) -> tuple[list[tuple[AnnotatedImage, Path]], list[t
 
 
 def _upright(found: list[_UsableImage]) -> Iterator[tuple[_UsableImage, list[tuple[str, str]]]]:
-    """Images with their regions in the upright frame, and remarks.
+    """Yield images with their regions in the upright frame, and remarks.
 
     Regions that fit the stored pixels only were drawn there. Those that fit both ways round are taken to be drawn as
     the others of their file were, and upright where these differ.
@@ -191,14 +191,14 @@ def _upright(found: list[_UsableImage]) -> Iterator[tuple[_UsableImage, list[tup
 
 
 def _divided(images: list[ConvertedImage], val_fraction: float, seed: int) -> list[list[ConvertedImage]]:
-    """Images for training, and for validation."""
+    """Return images for training, and for validation."""
     classes = [{annotation["category_id"] for annotation in image.annotations} for image in images]
     in_val = split_images([image.file_name for image in images], classes, val_fraction, seed)
     return [[image for image, is_val in zip(images, in_val, strict=True) if is_val is side] for side in (False, True)]
 
 
 def _complaint(bad: list[tuple[str, str]], total: int) -> str:
-    """One line about all images that cannot be used, those with the same reason together."""
+    """Return one line about all images that cannot be used, those with the same reason together."""
     names = defaultdict(list)
     for name, reason in bad:
         names[reason].append(name)

@@ -9,7 +9,7 @@ _IMAGES = "_via_img_metadata"
 
 
 def recognise(content: object) -> bool:
-    """Whether content is a VIA 2.x project."""
+    """Return whether content is a VIA 2.x project."""
     return isinstance(content, dict) and isinstance(content.get(_IMAGES), dict)
 
 

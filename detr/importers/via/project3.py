@@ -20,7 +20,7 @@ _SHAPES = {  # `xy` is [shape id, numbers ...]
 
 
 def recognise(content: object) -> bool:
-    """Whether content is a VIA 3.x project."""
+    """Return whether content is a VIA 3.x project."""
     return isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in ("metadata", "file"))
 
 

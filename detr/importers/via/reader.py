@@ -13,7 +13,7 @@ ACCEPTED = "VIA 1.x and 2.x annotations (JSON, CSV), VIA 2.x and 3.x projects, V
 
 
 def parse(path: Path) -> object:
-    """The content of a file: Python values where it is JSON, else its text. Raises UserError naming the file."""
+    """Return the content of a file: Python values where it is JSON, else its text. Raises UserError naming the file."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -22,7 +22,7 @@ def parse(path: Path) -> object:
 
 
 def format_of(content: object) -> ModuleType | None:
-    """The format that recognises a content."""
+    """Return the format that recognises a content."""
     return next((known for known in FORMATS if known.recognise(content)), None)
 
 

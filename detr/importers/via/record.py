@@ -6,9 +6,9 @@ Point = tuple[float, float]
 
 
 class Region(NamedTuple):
-    """One outlined object as its annotator drew it, in pixels of the image."""
+    """One annotated object as its annotator drew it, in pixels of the image."""
 
-    points_xy: list[Point]  # the outline, closed; a single point where only a point was set
+    points_xy: list[Point]  # the polygon; a single point where only a point was set
     attributes: dict[str, object]  # what the annotator filled in, such as {"name": "balloon"}
     key: str = ""  # how the file tells it from the other regions of its image
 

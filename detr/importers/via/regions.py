@@ -4,7 +4,7 @@ VIA 1.x keeps an image's regions in a dict, 2.x in a list; files by other tools 
 """
 
 from detr.importers.via.record import AnnotatedImage, Region
-from detr.importers.via.shapes import outline
+from detr.importers.via.shapes import to_polygon
 from utils import UserError, is_line, printable, quote
 
 
@@ -22,7 +22,7 @@ def read_image(entry: object, where: str) -> AnnotatedImage:
 
 
 def file_name(name: object, where: str) -> str:
-    """The name of an image, if it is one. Raises UserError."""
+    """Return the name of an image, if it is one. Raises UserError."""
     if not isinstance(name, str) or not is_line(name):
         raise UserError(f"{where}: an image has the file name {quote(name)}; a non-empty line of text is needed")
     return name
@@ -36,7 +36,7 @@ def _read(key: object, region: object, where: str) -> Region:
 
 
 def make_region(key: object, shape: object, attributes: object, where: str) -> Region:
-    """A region from VIA's two dicts. Raises UserError that begins with `where`."""
+    """Return a region from VIA's two dicts. Raises UserError that begins with `where`."""
     if attributes is not None and attributes != [] and not isinstance(attributes, dict):
         raise UserError(f"{where} has the region_attributes {quote(attributes)}; an object is needed")
-    return Region(outline(shape, where), attributes or {}, printable(str(key)))
+    return Region(to_polygon(shape, where), attributes or {}, printable(str(key)))

@@ -1,7 +1,7 @@
-"""The shapes of VIA -> closed outlines. No torch.
+"""The shapes of VIA -> polygons. No torch.
 
-A curve becomes a polygon that goes through the points where the curve touches its box: the box of the outline is then
-the exact box of the shape.
+A circle or ellipse becomes a polygon through the points where it touches its box: the box of the polygon is then the
+exact box of the shape.
 """
 
 import math
@@ -20,8 +20,8 @@ _NUMBERS = {  # the shapes that are given by single numbers
 ACCEPTED = ("polygon", "polyline", *_NUMBERS)
 
 
-def outline(shape: object, where: str) -> list[Point]:
-    """The closed outline of a region's `shape_attributes`, a single point for a point.
+def to_polygon(shape: object, where: str) -> list[Point]:
+    """Return the polygon of a region's `shape_attributes`, a single point for a point.
 
     A polygon or polyline is exactly as drawn. `theta`, the turn of an ellipse, is in radians, clockwise as seen.
     Raises UserError that begins with `where`.
@@ -49,12 +49,12 @@ def outline(shape: object, where: str) -> list[Point]:
 
 
 def corners(left: float, top: float, right: float, bottom: float) -> list[Point]:
-    """The outline of a box."""
+    """Return the polygon of a box."""
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def is_number(value: object) -> bool:
-    """Whether a value can be a coordinate."""
+    """Return whether a value can be a coordinate."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LIMIT <= value <= LIMIT
 
 

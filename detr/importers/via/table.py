@@ -13,7 +13,7 @@ _SHAPE, _ATTRIBUTES = "region_shape_attributes", "region_attributes"
 
 
 def recognise(content: object) -> bool:
-    """Whether content is the text of a VIA CSV file, going by its first line."""
+    """Return whether content is the text of a VIA CSV file, going by its first line."""
     return isinstance(content, str) and {"filename", _SHAPE} <= set(_header(content)[0])
 
 

@@ -31,7 +31,7 @@ class ConvertedImage(NamedTuple):
 
 
 def convert(image: AnnotatedImage, path: Path, width: int, height: int, classes: Classes) -> ConvertedImage:
-    """The annotations of one image, clipped to it. Polygons and boxes inside it are exactly as drawn.
+    """Return the annotations of one image, clipped to it. Polygons and boxes inside it are exactly as drawn.
 
     Raises UserError that goes on where a message has named the image: it was resized after it was annotated.
     """
@@ -39,12 +39,12 @@ def convert(image: AnnotatedImage, path: Path, width: int, height: int, classes:
     annotations, remarks = [], []
     for region in image.regions:
         where = f"{image.file_name}, region {region.key}"
-        outlines, said = _outlines(region, width, height)
+        polygons, said = _polygons(region, width, height)
         remarks += [(category, where) for category in said]
-        if outlines:
+        if polygons:
             names, said = classes.of(region)
             remarks += [(category, where) for category in said]
-            annotations += [_annotation(classes.ids[name], outlines) for name in names]
+            annotations += [_annotation(classes.ids[name], polygons) for name in names]
     return ConvertedImage(path.name, path, width, height, annotations, remarks)
 
 
@@ -64,7 +64,7 @@ def to_coco(images: Iterable[ConvertedImage], classes: Classes) -> dict:
     return coco
 
 
-def _outlines(region: Region, width: int, height: int) -> tuple[list[list[Point]], list[str]]:
+def _polygons(region: Region, width: int, height: int) -> tuple[list[list[Point]], list[str]]:
     """The parts of a region inside the image, and what there is to remark about it; no parts where it is dropped."""
     points = region.points_xy
     if len(points) == 1:
@@ -86,15 +86,15 @@ def _outlines(region: Region, width: int, height: int) -> tuple[list[list[Point]
     return parts, [*remarks, CLIPPED]
 
 
-def _annotation(category_id: int, outlines: list[list[Point]]) -> dict:
-    left, top, right, bottom = box_of([point for outline in outlines for point in outline])
+def _annotation(category_id: int, polygons: list[list[Point]]) -> dict:
+    left, top, right, bottom = box_of([point for polygon in polygons for point in polygon])
     return {
         "id": 0,
         "image_id": 0,
         "category_id": category_id,
         "bbox": [left, top, right - left, bottom - top],  # xywh
-        "area": sum(map(polygon_area, outlines)),
-        "segmentation": [[value for point in outline for value in point] for outline in outlines],
+        "area": sum(map(polygon_area, polygons)),
+        "segmentation": [[value for point in polygon for value in point] for polygon in polygons],
         "iscrowd": 0,
     }
 

@@ -13,7 +13,7 @@ from detr.importers import notes
 from detr.importers.via.classes import Classes
 from detr.importers.via.clip import box_of, clip, polygon_area
 from detr.importers.via.record import AnnotatedImage, Point, Region
-from detr.importers.via.shapes import LIMIT, outline
+from detr.importers.via.shapes import LIMIT, to_polygon
 from detr.importers.via.to_coco import ConvertedImage, convert
 from tests.importers.via.via_files import rect
 from utils import UserError
@@ -25,7 +25,7 @@ INSIDE = [Region([(0, 0), (9, 0), (9, 9)], {})] * 2  # so that an image's region
 
 def converted(shape: dict) -> ConvertedImage:
     """A square image with one shape, and then `INSIDE`."""
-    image = AnnotatedImage("a.png", [Region(outline(shape, "here"), {}, "0"), *INSIDE])
+    image = AnnotatedImage("a.png", [Region(to_polygon(shape, "here"), {}, "0"), *INSIDE])
     return convert(image, Path("a.png"), SIZE, SIZE, Classes({"it": 1}, None, False, False))
 
 
@@ -174,4 +174,4 @@ def test_what_is_changed_or_dropped_is_noted(shape: dict, category: str, is_kept
 )
 def test_shapes_that_cannot_be_are_refused(shape: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        outline(shape, "here")
+        to_polygon(shape, "here")
