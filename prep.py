@@ -176,7 +176,7 @@ def next_command(coco_path: Path, weights: str, categories: list[dict]) -> str:
     return utils.command_line(["python", "main.py", *options, "--num_classes", str(len(categories)), *flags])
 
 
-# --------------------------------------------------------------------------------------------------------- photographs
+# ------------------------------------------------------------------------------------------------------------- images
 
 
 def fetch_balloon(folder: Path) -> Path:

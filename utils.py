@@ -273,6 +273,11 @@ def join_names(names: Iterable[str], limit: int = 10) -> str:
     return ", ".join(map(printable, names[:limit])) + more
 
 
+def is_number(value: object, largest: float) -> bool:
+    """Return whether a value from a file is a finite number of at most this size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -largest <= value <= largest
+
+
 def is_line(text: str) -> bool:
     """Whether a text is one line that can be printed; joiners of letters and odd spaces belong to some languages."""
     return bool(text.strip()) and not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
@@ -280,7 +285,7 @@ def is_line(text: str) -> bool:
 
 def pluralize(count: int, what: str) -> str:
     """Return a number of things: 1 region, 2 regions."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    return f"{count:,} {what}{'' if count == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def parse_json(text: str, where: str) -> object:

@@ -52,15 +52,6 @@ def _area_and_overlap(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> tuple[Tensor,
     return area1 + area2 - intersection, intersection
 
 
-def iou(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
-    """Intersection over union, shapes broadcast: (..., 4), (..., 4) -> (...).
-
-    For all pairs of N and M boxes: `iou(boxes1[:, None], boxes2[None])` -> (N, M). Two empty boxes give 0.
-    """
-    union, intersection = _area_and_overlap(boxes1_xyxy, boxes2_xyxy)
-    return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
-
-
 def generalized_box_iou(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
     """Generalized IoU (Rezatofighi et al. 2019, Algorithm 1), shapes broadcast: (..., 4), (..., 4) -> (...) in [-1, 1].
 

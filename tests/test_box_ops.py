@@ -5,6 +5,7 @@ import torch
 from torchvision.ops import box_convert, box_iou, generalized_box_iou
 
 from detr import box_ops as boxes
+from detr.data.coco_json import iou_xywh
 
 FORMATS = {"cxcywh": boxes.cxcywh_to_xyxy, "xywh": boxes.xywh_to_xyxy}
 BACK = {"cxcywh": boxes.xyxy_to_cxcywh, "xywh": boxes.xyxy_to_xywh}
@@ -32,15 +33,22 @@ def test_normalize_divides_by_width_and_height() -> None:
 @pytest.mark.parametrize(("count1", "count2"), [(0, 0), (0, 3), (5, 8)])
 def test_pairwise_overlaps_equal_torchvision(count1: int, count2: int) -> None:
     a, b = random_xyxy(count1, 1), random_xyxy(count2, 2)
-    torch.testing.assert_close(boxes.iou(a[:, None], b[None]), box_iou(a, b))
     torch.testing.assert_close(boxes.generalized_box_iou(a[:, None], b[None]), generalized_box_iou(a, b))
+
+
+def test_iou_of_coco_boxes_equals_torchvision() -> None:
+    a, b = random_xyxy(50, 3).double(), random_xyxy(50, 4).double()
+    a_xywh, b_xywh = (boxes.xyxy_to_xywh(x).numpy() for x in (a, b))
+    torch.testing.assert_close(torch.from_numpy(iou_xywh(a_xywh, b_xywh)), box_iou(a, b).diagonal())
+    inside = iou_xywh(a_xywh, b_xywh, crowd=True)  # of a crowd region the share of the first box counts
+    assert (inside >= iou_xywh(a_xywh, b_xywh)).all() and (inside <= 1 + 1e-12).all()
+    assert iou_xywh(a_xywh[:0], b_xywh[:0]).shape == (0,)
 
 
 def test_overlaps_of_known_boxes() -> None:
     a = torch.tensor([0.0, 0.0, 2.0, 2.0])
     apart = torch.tensor([4.0, 0.0, 6.0, 2.0])  # encloses 12, covers 8: GIoU = -4/12
-    assert boxes.iou(a, a) == 1 and boxes.generalized_box_iou(a, a) == 1
-    assert boxes.iou(a, apart) == 0
+    assert boxes.generalized_box_iou(a, a) == 1
     torch.testing.assert_close(boxes.generalized_box_iou(a, apart), torch.tensor(-1 / 3))
 
 

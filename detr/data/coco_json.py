@@ -4,8 +4,10 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
+
 from detr.data.images import read_size_hw
-from utils import UserError
+from utils import UserError, is_number
 
 # dataset_file -> (training file, validation file, training images, validation images), below --coco_path
 LAYOUTS = {
@@ -13,7 +15,7 @@ LAYOUTS = {
     "coco": ("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017"),
 }
 _MOST_LISTED = 50  # images in a message
-_LARGEST = 10**12  # pixels, or squares of them: more is nonsense that would overflow
+LARGEST = 10**12  # pixels, or squares of them: more is nonsense that would overflow
 _LARGEST_ID = 2**53
 
 
@@ -39,7 +41,7 @@ def read_coco(path: Path) -> dict:
     for number, image in enumerate(coco["images"]):
         if not (isinstance(image["file_name"], str) and image["file_name"].strip()):
             raise UserError(f"{path}: images[{number}] has file_name {image['file_name']!r}; a name is needed")
-        if not all(isinstance(side, int) and 0 < side < _LARGEST for side in (image["width"], image["height"])):
+        if not all(isinstance(side, int) and 0 < side < LARGEST for side in (image["width"], image["height"])):
             raise UserError(
                 f"{path}: {image['file_name']} has width {image['width']!r} and height {image['height']!r}; whole "
                 "numbers of pixels are needed"
@@ -92,19 +94,14 @@ def _check_references(path: Path, coco: dict) -> None:
         if not _is_id(annotation["category_id"]) or annotation["category_id"] not in category_ids:
             raise UserError(f"{where} has category {annotation['category_id']!r}; listed are {sorted(category_ids)}")
         box = annotation["bbox"]
-        if not (isinstance(box, list) and len(box) == 4 and all(is_number(value) for value in box)):
+        if not (isinstance(box, list) and len(box) == 4 and all(is_number(value, LARGEST) for value in box)):
             raise UserError(f"{where} has bbox {box!r}; four finite numbers x, y, width, height are needed")
-        if not is_number(annotation.get("area", 0)):
+        if not is_number(annotation.get("area", 0), LARGEST):
             raise UserError(f"{where} has area {annotation['area']!r}; a finite number is needed")
 
 
 def _is_id(value: object) -> bool:
     return isinstance(value, int) and abs(value) < _LARGEST_ID
-
-
-def is_number(value: object) -> bool:
-    """Return whether a value from a JSON file is a number that can be a coordinate or an area: finite, and not huge."""
-    return isinstance(value, int | float) and abs(value) < _LARGEST
 
 
 def check_images(coco: dict, folder: Path) -> None:
@@ -141,3 +138,13 @@ def refuse_images(problems: list[str], total: int, advice: str = "") -> None:
         raise UserError(
             f"{len(problems)} of {total} images do not fit:\n  " + "\n  ".join([*shown, *filter(None, [advice])])
         )
+
+
+def iou_xywh(boxes_xywh: np.ndarray, other_xywh: np.ndarray, crowd: np.ndarray | bool = False) -> np.ndarray:
+    """Return (P,) the IoU of boxes row by row, in COCO's order of operations; where `crowd`, the share of the first."""
+    ends, other_ends = boxes_xywh[:, :2] + boxes_xywh[:, 2:], other_xywh[:, :2] + other_xywh[:, 2:]
+    sides = np.minimum(ends, other_ends) - np.maximum(boxes_xywh[:, :2], other_xywh[:, :2])
+    intersection = np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
+    area, other_area = boxes_xywh[:, 2] * boxes_xywh[:, 3], other_xywh[:, 2] * other_xywh[:, 3]
+    union = np.where(crowd, area, area + other_area - intersection)
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from detr.data.coco_json import iou_xywh
 from utils import UserError
 
 MAX_DETECTIONS = 100  # of a class in an image; COCO counts no more
@@ -138,17 +139,7 @@ def _pairs_in_parts(gt: GroundTruth, detections: Detections) -> Iterator[Pairs]:
         place = np.arange(len(detection)) - np.repeat(np.cumsum(count[own]) - count[own], count[own])
         row = by_image[np.repeat(first[own], count[own]) + place]
         boxes = detections.boxes_xywh[detection], gt.boxes_xywh[row]
-        yield Pairs(detection, row, iou_rowwise(*boxes, gt.crowd[row]))
-
-
-def iou_rowwise(boxes_xywh: np.ndarray, other_xywh: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """Return (P,) the IoU of boxes row by row, in COCO's order of operations; where `crowd`, the share of the first."""
-    ends, other_ends = boxes_xywh[:, :2] + boxes_xywh[:, 2:], other_xywh[:, :2] + other_xywh[:, 2:]
-    sides = np.minimum(ends, other_ends) - np.maximum(boxes_xywh[:, :2], other_xywh[:, :2])
-    intersection = np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
-    area, other_area = boxes_xywh[:, 2] * boxes_xywh[:, 3], other_xywh[:, 2] * other_xywh[:, 3]
-    union = np.where(crowd, area, area + other_area - intersection)
-    return np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0)
+        yield Pairs(detection, row, iou_xywh(*boxes, gt.crowd[row]))
 
 
 def match(

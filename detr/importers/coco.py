@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
-from detr.data.coco_json import is_number, read_coco, refuse_images, size_problem
+from detr.data.coco_json import LARGEST, read_coco, refuse_images, size_problem
 from detr.importers.notes import BAD, Notes
 from detr.importers.splits import Split, split_images
 from detr.importers.thumbnails import DecodedImage, decode_all, stacked
-from utils import UserError, is_line, printable, quote
+from utils import UserError, is_line, is_number, printable, quote
 
 ACCEPTED = (
     "accepted: annotations/instances_train*.json with instances_val*.json (or custom_*.json), "
@@ -288,8 +288,11 @@ def _segmentation(segmentation: object, where: str, notes: Notes) -> list | dict
     if isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys():
         return segmentation
     if isinstance(segmentation, list):
-        polygons = [segmentation] if segmentation and is_number(segmentation[0]) else segmentation
-        if all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(map(is_number, p)) for p in polygons):
+        polygons = [segmentation] if segmentation and is_number(segmentation[0], LARGEST) else segmentation
+        if all(
+            isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(is_number(x, LARGEST) for x in p)
+            for p in polygons
+        ):
             return polygons
     notes.add([(NO_POLYGON, where)])
     return []

@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Callable
 
+from utils import pluralize
+
 _FEW_OBJECTS = 10  # training objects of a class below which little can be learnt
 _FEW_IMAGES = 10  # validation images below which AP is a lottery
 _MANY_TINY, _MANY_EMPTY = 0.2, 0.5  # shares worth a warning
@@ -23,7 +25,7 @@ def _leakage(report: dict) -> list[str]:
     if not leaks["count"]:
         return []
     return [
-        f"{_count(leaks['count'], 'validation image')} of {report['splits']['val']['images']:,} "
+        f"{pluralize(leaks['count'], 'validation image')} of {report['splits']['val']['images']:,} "
         f"{_is_are(leaks['count'])} in the training images too ({leaks['identical']} the same file, the others look "
         f"the same), and AP will flatter: {_listed(leaks['examples'], leaks['count'])}; keep each scene in one split"
     ]
@@ -44,10 +46,10 @@ def _classes(report: dict) -> list[str]:
     alike, sentences = report["similar_classes"]["count"], []
     if alike:
         sentences.append(
-            f"{_count(alike, 'pair')} of classes with almost the same name: "
+            f"{pluralize(alike, 'pair')} of classes with almost the same name: "
             f"{_listed(report['similar_classes']['examples'], alike)}; if they are one, write it in one way"
         )
-    return sentences + [f"{_count(len(n), 'class')} {text.format(_listed(n, len(n)))}" for n, text in warnings if n]
+    return sentences + [f"{pluralize(len(n), 'class')} {text.format(_listed(n, len(n)))}" for n, text in warnings if n]
 
 
 def _images(report: dict) -> list[str]:
@@ -62,15 +64,15 @@ def _images(report: dict) -> list[str]:
             )
         if over := counts["images_over_queries"]:
             warnings.append(
-                f"{_count(over, f'{name} image')} {'has' if over == 1 else 'have'} more objects than DETR has queries "
+                f"{pluralize(over, f'{name} image')} {'has' if over == 1 else 'have'} more objects than DETR queries "
                 f"({queries}), most in {counts['fullest_image']} ({counts['most']}): the surplus can be neither learnt "
                 "nor detected; cut such images into tiles"
             )
         if again := report["repeated_images"][name]["count"]:
             examples = _listed(report["repeated_images"][name]["examples"], again)
-            warnings.append(f"{_count(again, f'{name} image')} {_is_are(again)} there more than once: {examples}")
+            warnings.append(f"{pluralize(again, f'{name} image')} {_is_are(again)} there more than once: {examples}")
     if report["splits"]["val"]["images"] < _FEW_IMAGES:
-        few = _count(report["splits"]["val"]["images"], "validation image")
+        few = pluralize(report["splits"]["val"]["images"], "validation image")
         warnings.append(f"only {few}: AP will jump from epoch to epoch; {_FEW_IMAGES} or more tell more")
     return warnings
 
@@ -86,14 +88,9 @@ def _boxes(report: dict) -> list[str]:
         if again := split["repeated_boxes"]["count"]:
             examples = _listed(split["repeated_boxes"]["examples"], again)
             warnings.append(
-                f"{_count(again, f'{name} object')} {_is_are(again)} annotated twice (x, y, w, h): {examples}"
+                f"{pluralize(again, f'{name} object')} {_is_are(again)} annotated twice (x, y, w, h): {examples}"
             )
     return warnings
-
-
-def _count(number: int, noun: str) -> str:
-    plural = noun + ("es" if noun.endswith("s") else "s")
-    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def _is_are(number: int) -> str:
@@ -113,7 +110,7 @@ def title_of(report: dict) -> str:
     splits = report["splits"].values()
     images, objects = (sum(split[part] for split in splits) for part in ("images", "objects"))
     classes = len(report["splits"]["train"]["objects_per_class"])
-    return ", ".join((_count(images, "image"), _count(objects, "object"), _count(classes, "class")))
+    return ", ".join((pluralize(images, "image"), pluralize(objects, "object"), pluralize(classes, "class")))
 
 
 def lines_of(report: dict) -> list[str]:

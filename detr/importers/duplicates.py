@@ -10,6 +10,8 @@ from itertools import combinations
 
 import numpy as np
 
+from detr.data.coco_json import iou_xywh
+
 SAME_BOX_IOU = 0.9  # from here on two boxes of one class are taken for one object that was drawn twice
 # Copies that were scaled to a third or saved at JPEG quality 40 differ in up to 5 of 64 bits and correlate above 0.98;
 # different photographs of one subject (balloons, blood cells) differ in 12 bits or more and correlate below 0.85.
@@ -33,15 +35,8 @@ def repeated_boxes(groups: np.ndarray, boxes_xywh: np.ndarray) -> np.ndarray:
 
     repeated = np.zeros(len(groups), dtype=bool)
     for i, j in _following(len(groups), may_match):
-        repeated[order[j[_iou(boxes_xywh[i], boxes_xywh[j]) >= SAME_BOX_IOU]]] = True
+        repeated[order[j[iou_xywh(boxes_xywh[i], boxes_xywh[j]) >= SAME_BOX_IOU]]] = True
     return repeated
-
-
-def _iou(a_xywh: np.ndarray, b_xywh: np.ndarray) -> np.ndarray:
-    low = np.maximum(a_xywh[:, :2], b_xywh[:, :2])
-    high = np.minimum(a_xywh[:, :2] + a_xywh[:, 2:], b_xywh[:, :2] + b_xywh[:, 2:])
-    shared = (high - low).clip(0).prod(1)
-    return shared / np.maximum(a_xywh[:, 2:].prod(1) + b_xywh[:, 2:].prod(1) - shared, 1e-9)
 
 
 def find_alikes(thumbnails: np.ndarray, train_count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detr.evaluation.coco_matching import IGNORED, TP_IOU, UNMATCHED, Matches, iou_rowwise, match_all
+from detr.data.coco_json import iou_xywh
+from detr.evaluation.coco_matching import IGNORED, TP_IOU, UNMATCHED, Matches, match_all
 from detr.evaluation.error_analysis import NO_ERROR, Errors, find_errors, missed_gt
 
 MOST_IMAGES = 100  # of a report
@@ -81,9 +82,8 @@ def queries_of(boxes_xywh: np.ndarray, scores: np.ndarray, maps: AttentionMaps) 
     and of equal boxes the one of the closest score.
     """
     queries_xywh = np.concatenate((maps.boxes_xyxy[:, :2], maps.boxes_xyxy[:, 2:] - maps.boxes_xyxy[:, :2]), axis=1)
-    nowhere = np.zeros(len(queries_xywh), dtype=bool)
     for box_xywh, score in zip(boxes_xywh, scores, strict=True):
-        iou = iou_rowwise(np.broadcast_to(box_xywh, queries_xywh.shape), queries_xywh, nowhere)
+        iou = iou_xywh(np.broadcast_to(box_xywh, queries_xywh.shape), queries_xywh)
         best = int(np.argmax(iou - 0.1 * np.abs(maps.scores - score)))
         yield best if iou[best] >= TP_IOU else UNMATCHED
 

@@ -70,7 +70,7 @@ def draw_gallery(evaluated: EvaluatedImages, threshold: float, path: Path) -> No
     title = f"{of_all}from most errors to fewest; score from {threshold:.3f}"
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     shapes = [Patch(facecolor="none", label=name, **style) for name, style in _STYLES.items()]
-    maps = {"facecolor": "0.35", "edgecolor": "none", "labelcolor": "white"}  # the colors are made for photographs
+    maps = {"facecolor": "0.35", "edgecolor": "none", "labelcolor": "white"}  # the colors are made for images
     figure.legend(handles=shapes, loc="outside upper right", ncols=len(shapes), handlelength=3, **maps)
     save_figure(figure, path)
 
@@ -114,17 +114,17 @@ def draw_attention(
     figure = Figure(figsize=(3.1 * columns, 2.7 * len(numbers)), layout="constrained")
     axes = figure.subplots(len(numbers), columns, squeeze=False)
     for row, number in zip(axes, numbers, strict=True):
-        maps, photograph = attention[number], _read(evaluated, number)
+        maps, image = attention[number], _read(evaluated, number)
         queries = queries_of_image[number] or np.argsort(-maps.scores)[:_QUERIES_OF_EACH].tolist()
         _draw_evaluated(row[0], evaluated, number, threshold, _MOST_SMALL_TEXTS)
         row[0].set_title(figure_text(evaluated.images[number]["file_name"]), fontsize=8)
         for axis, query in zip(row[1:], queries, strict=False):
-            _show(axis, photograph, maps.cross[query])
+            _show(axis, image, maps.cross[query])
             left, top, right, bottom = maps.boxes_xyxy[query]
             _draw_box(axis, (left, top, right - left, bottom - top), _PLAIN)
             axis.set_title(f"query {query}, score {maps.scores[query]:.2f}", fontsize=8)
         for axis, query in zip(row[1 + _QUERIES_OF_EACH :], queries, strict=False):
-            _draw_point(axis, photograph, maps, maps.boxes_cxcywh[query, :2])
+            _draw_point(axis, image, maps, maps.boxes_cxcywh[query, :2])
         for axis in row:
             if not axis.has_data():
                 axis.remove()
@@ -143,14 +143,14 @@ def _best_queries(evaluated: EvaluatedImages, number: int, maps: AttentionMaps, 
     return [*queries][:_QUERIES_OF_EACH]
 
 
-def _draw_point(axis: Axes, photograph: Image.Image, maps: AttentionMaps, point_xy: np.ndarray) -> None:
+def _draw_point(axis: Axes, image: Image.Image, maps: AttentionMaps, point_xy: np.ndarray) -> None:
     """Where the encoder looks from the cell of a point, in shares of the image."""
     if maps.encoder is None:
         return
     height, width = maps.encoder.shape[:2]
     column, row = (min(int(share * cells), cells - 1) for share, cells in zip(point_xy, (width, height), strict=True))
-    _show(axis, photograph, maps.encoder[row, column])
-    x, y = (column + 0.5) / width * photograph.width, (row + 0.5) / height * photograph.height
+    _show(axis, image, maps.encoder[row, column])
+    x, y = (column + 0.5) / width * image.width, (row + 0.5) / height * image.height
     for size, color in ((9, "black"), (7, "white")):
         axis.plot(x, y, "o", markersize=size, markerfacecolor="none", markeredgecolor=color, markeredgewidth=1.5)
     axis.set_title("the encoder, from the ring", fontsize=8)
@@ -194,11 +194,11 @@ def _read(evaluated: EvaluatedImages, number: int) -> Image.Image:
     return read_rgb(evaluated.folder / evaluated.images[number]["file_name"])
 
 
-def _show(axis: Axes, photograph: Image.Image, attention: np.ndarray | None = None) -> None:
-    """The photograph in its own pixels, darkened where a map (h, w) is low."""
-    small = photograph.copy()
+def _show(axis: Axes, image: Image.Image, attention: np.ndarray | None = None) -> None:
+    """Draw the image in its own pixels, darkened where a map (h, w) is low."""
+    small = image.copy()
     small.thumbnail((_SIDE, _SIDE))
-    extent = (0, photograph.width, photograph.height, 0)
+    extent = (0, image.width, image.height, 0)
     axis.imshow(small, extent=extent)
     if attention is not None:
         shade = np.zeros((*attention.shape, 4), dtype=np.float32)

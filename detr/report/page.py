@@ -185,7 +185,7 @@ def _gallery(
 
 def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, budget: int) -> dict:
     """Return an image with its boxes in shares of its size, and what its queries look at."""
-    photograph = read_rgb(evaluated.folder / evaluated.images[number]["file_name"])
+    image = read_rgb(evaluated.folder / evaluated.images[number]["file_name"])
     matches, errors = evaluated.matches, evaluated.errors
     objects, detections = evaluated.of_image(number)
     detections = detections[:_MOST_BOXES]
@@ -195,12 +195,12 @@ def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, 
         if maps
         else []
     )
-    scale = np.array([photograph.width, photograph.height] * 2)
+    scale = np.array([image.width, image.height] * 2)
     return {
         "name": evaluated.images[number]["file_name"],
-        "width": photograph.width,
-        "height": photograph.height,
-        "jpeg": _jpeg(photograph, budget),
+        "width": image.width,
+        "height": image.height,
+        "jpeg": _jpeg(image, budget),
         "gt": [
             [int(matches.gt.label[one]), *(matches.gt.boxes_xywh[one] / scale).tolist(), int(crowd)]
             for one, crowd in zip(objects, matches.gt.crowd[objects], strict=True)
@@ -232,9 +232,9 @@ def _kind(evaluated: EvaluatedImages, detection: int) -> int:
     return -2 if kind == NO_ERROR and evaluated.is_ignored(detection) else kind
 
 
-def _jpeg(photograph: Image.Image, budget: int) -> str:
+def _jpeg(image: Image.Image, budget: int) -> str:
     """Return a JPEG file in base64, as large as the budget of bytes allows."""
-    small, side = photograph.copy(), _LARGEST_SIDE
+    small, side = image.copy(), _LARGEST_SIDE
     while True:
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
         file = io.BytesIO()

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from detr.importers.via.record import AnnotatedImage, Region
 from detr.importers.via.regions import file_name, make_region
-from detr.importers.via.shapes import is_number
-from utils import UserError, quote
+from detr.importers.via.shapes import LIMIT
+from utils import UserError, is_number, quote
 
 _PARTS = ("images", "annotations", "categories")
 _CLASS = "category"  # the name given to the attribute that holds the class
@@ -39,7 +39,7 @@ def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
         regions.setdefault(image_id, []).append(region)
     for entry in content["images"]:
         size = entry.get("width"), entry.get("height")
-        is_size = all(is_number(value) and value > 0 for value in size)
+        is_size = all(is_number(value, LIMIT) and value > 0 for value in size)
         image_id = str(entry.get("id"))
         yield AnnotatedImage(file_names[image_id], regions.get(image_id, []), size if is_size else None)
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from detr.importers.via.record import AnnotatedImage, Region
 from detr.importers.via.regions import file_name, make_region
-from detr.importers.via.shapes import is_number
-from utils import UserError, printable, quote
+from detr.importers.via.shapes import LIMIT
+from utils import UserError, is_number, printable, quote
 
 _IMAGE = 2  # `type` of a file; 4 is a video, 8 is sound
 _SHAPES = {  # `xy` is [shape id, numbers ...]
@@ -61,7 +61,7 @@ def _file_of(entry: dict, views: object, names: dict[str, str], where: str) -> s
 
 def _shape(xy: object, where: str) -> dict:
     kind = xy[0] if isinstance(xy, list) else None
-    if not is_number(kind) or kind not in _SHAPES:
+    if not is_number(kind, LIMIT) or kind not in _SHAPES:
         accepted = ", ".join(f"{number} {name}" for number, (name, _) in _SHAPES.items())
         raise UserError(f"{where} has xy = {quote(xy)}; accepted: a list that begins with a shape id ({accepted})")
     name, keys = _SHAPES[kind]

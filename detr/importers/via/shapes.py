@@ -7,7 +7,7 @@ exact box of the shape.
 import math
 
 from detr.importers.via.record import Point
-from utils import UserError, quote
+from utils import UserError, is_number, quote
 
 LIMIT = 10_000_000  # pixels: no image is larger, and arithmetic is safe up to there
 _SAGITTA = 0.1  # pixels by which a curve may be cut short by its polygon
@@ -34,7 +34,7 @@ def to_polygon(shape: object, where: str) -> list[Point]:
     if not isinstance(name, str) or name not in _NUMBERS:
         raise UserError(f"{where} is a {quote(name)}; accepted: {', '.join(ACCEPTED)}")
     for key in (*_NUMBERS[name], *(("theta",) if shape.get("theta") is not None else ())):
-        if not is_number(shape.get(key)):
+        if not is_number(shape.get(key), LIMIT):
             raise UserError(f"{where} has {key} = {quote(shape.get(key))}; a finite number up to {LIMIT:,} is needed")
     numbers = [shape[key] for key in _NUMBERS[name]]
     if name == "point":
@@ -53,17 +53,12 @@ def corners(left: float, top: float, right: float, bottom: float) -> list[Point]
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
-def is_number(value: object) -> bool:
-    """Return whether a value can be a coordinate."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -LIMIT <= value <= LIMIT
-
-
 def _points(shape: dict, name: str, where: str) -> list[Point]:
     xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
     if not (isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys)):
         raise UserError(f"{where} needs as many all_points_x as all_points_y")
     for value in (*xs, *ys):
-        if not is_number(value):
+        if not is_number(value, LIMIT):
             raise UserError(f"{where} has a coordinate that is not a finite number up to {LIMIT:,}: {quote(value)}")
     if not xs:
         raise UserError(f"{where} is a {name} without points")
