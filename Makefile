@@ -3,17 +3,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
-.PHONY: demo test chromium gpu proof clean
+.PHONY: demo test test-long chromium gpu proof clean
 
 demo: .venv/installed  ## the whole pipeline on the built-in sample, with no network and no GPU: minutes
 	$(BIN)/python prep.py --sample
 	$(BIN)/python main.py --weights detr-tiny_no-class-head.pth --resume auto --batch_size 8 --lr 3e-4 --lr_backbone 3e-4 --clip_max_norm 1 --scales 256 --max_size 384 --epochs 60
 	$(BIN)/python results.py
 
-test: .venv/installed  ## lint and quick tests: what CI runs, after chromium
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+test: .venv/installed  ## lint and quick tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(PYTEST) -n auto --maxprocesses 4
+
+test-long: .venv/installed  ## tests that run whole scripts; CI runs them after the quick ones
+	$(PYTEST) -m long -n auto --maxprocesses 4
 
 chromium:  ## Debian's browser, in which the tests open the report; without one they skip that
 	command -v chromium || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends chromium; }

@@ -41,7 +41,7 @@ def test_the_parts_of_a_step_are_told_apart_and_both_sides_can_be_timed(dtype: t
 
 @pytest.mark.parametrize(
     ("measure", "arguments"),
-    [(speed._time_weight_gradients, ([(128, 128, 16, 16, 3, 1)], torch.float32)), (speed._time_attention, (0.1,))],
+    [(speed.time_weight_gradients, ([(128, 128, 16, 16, 3, 1)], torch.float32)), (speed.time_attention, (0.1,))],
 )
 def test_both_ways_to_a_part_are_called(measure: Callable[..., dict], arguments: tuple) -> None:
     times = measure(*arguments, 1)

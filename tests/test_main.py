@@ -175,6 +175,7 @@ def test_a_run_that_stopped_before_its_first_checkpoint_starts_again(coco_folder
     assert len(read_log()) == 1 and read_log()[0]["train_loss"] > 1
 
 
+@pytest.mark.long
 def test_fine_tuning_from_public_weights(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     """A file with the public layout through strip, start and fine-tune; every flag that contradicts it is an error."""
     torch.manual_seed(0)
@@ -218,6 +219,7 @@ def test_a_mobilenet_at_stride_16_trains_goes_on_and_is_adopted(
     assert "--dilation (DC5) and --stride 16: one of them" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_resume_auto_starts_from_weights_once(coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     torch.save({"model": Detr(DetrConfig(4, backbone="resnet18", hidden_dim=32, dec_layers=2)).state_dict()}, "w.pth")
     command = ("main", "--resume", "auto", "--weights", "w.pth", *TINY[-8:])
@@ -250,6 +252,7 @@ def public_head(coco_folder: Path) -> dict:
     return {key: value for key, value in state.items() if "class_embed" in key}
 
 
+@pytest.mark.long
 def test_class_rows_are_taken_over_by_name(
     coco_folder: Path, public_head: dict, run: RunScript, capsys: pytest.CaptureFixture
 ) -> None:
@@ -314,6 +317,7 @@ def test_the_official_classes_keep_the_whole_head(
     assert all(torch.equal(state[key], theirs) for key, theirs in public_head.items())  # holes too
 
 
+@pytest.mark.long
 def test_a_class_map_survives_a_disconnect(
     coco_folder: Path, public_head: dict, run: RunScript, capsys: pytest.CaptureFixture
 ) -> None:
@@ -575,6 +579,7 @@ def test_overwriting_starts_anew_also_where_auto_would_go_on(coco_folder: Path, 
         assert [line["epoch"] for line in read_log()] == [0]
 
 
+@pytest.mark.long
 def test_a_mid_epoch_checkpoint_of_other_steps_begins_its_epoch_again(
     coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
 ) -> None:
@@ -740,6 +745,7 @@ def test_a_damaged_checkpoint_has_a_way_on_however_it_is_spelled(
 
 
 @pytest.mark.parametrize(("busy", "threads"), [(0.2, 2), (7.0, 1)])
+@pytest.mark.long
 def test_cores_that_others_keep_busy_are_left_to_them(
     busy: float,
     threads: int,

@@ -10,6 +10,8 @@ from nbclient import NotebookClient
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.long
+
 
 def test_every_cell_runs_and_shows_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("prep.py", "main.py", "results.py", "utils.py", "detr", "requirements.txt"):

@@ -12,6 +12,8 @@ from detr.models.weights import read_checkpoint
 from detr.sample.things import SHAPE_CLASSES
 from tests.conftest import RunScript
 
+pytestmark = pytest.mark.long
+
 EPOCHS = 12
 AP50 = 0.76  # seeds 1 to 5 reached 0.86 to 0.91
 

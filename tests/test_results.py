@@ -26,6 +26,8 @@ from results import picture_names
 from tests.conftest import SHARED, TINY, RunScript, needs_shared
 from utils import UserError
 
+pytestmark = pytest.mark.long
+
 CURVES = {"losses.png", "errors.png", "average_precision.png", "every_quantity.png"}
 METRICS = {"metrics.json", "metrics.png", "confusion.png"}
 IMAGES = {"gallery.png", "attention.png", "queries.png"}
@@ -100,7 +102,7 @@ def test_predictions_show_what_passes_the_threshold(trained: Path, run: RunScrip
     everything, nothing = drawn
     assert [len(boxes) for boxes in shown(everything)] == [8, 8, 8]
     assert [len(boxes) for boxes in shown(nothing)] == [0, 0, 0]
-    assert nothing[0].wrong(1.01).tolist() == [1, 2, 0]  # what is missed
+    assert nothing[0].count_errors(1.01).tolist() == [1, 2, 0]  # what is missed
 
 
 def test_detections_on_images_of_before_are_not_held_against_others(
@@ -144,7 +146,7 @@ def test_any_photograph(trained: Path, run: RunScript, tmp_path: Path, capsys: p
     assert run("results", "--images", "nothing.jpg") == 2
     assert "no such file or folder, and as a glob nothing fits it" in capsys.readouterr().err
     assert run("results", "--images", "data/custom/annotations") == 2
-    assert "no photographs; accepted: .jpg" in capsys.readouterr().err
+    assert "no images; accepted: .jpg" in capsys.readouterr().err
     assert run("results", "--images", "gray.png", "--batch_size", 0) == 2
 
 
@@ -222,7 +224,7 @@ def test_the_best_threshold_is_used_everywhere(
     assert run("results", "--images", "discs/val", "--device", "cpu") == 0
     assert "metrics.json, which is older than outputs/checkpoint_best.pth);" in capsys.readouterr().out
     assert run("results", "--threshold", "0.1") == 0
-    assert ["mistakes", "at", "score", "0.100"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["errors", "at", "score", "0.100"] in [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [len(boxes) for boxes in shown(drawn[1])] == [2, 4, 0]
     assert run("results", "--threshold", "best") == 2
     assert run("results", "--threshold", "7") == 2

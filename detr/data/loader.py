@@ -117,10 +117,12 @@ def read_batches(loader: DataLoader, stop: StopRequest | None = None) -> Iterato
     Raises UserError, in one sentence, for what went wrong in a worker process, and Stopped where a stop was asked for
     and no batch comes any more.
     """
+    waiting = stop.while_waiting if stop else contextlib.nullcontext
     with explain_worker_errors():
-        batches = iter(loader)
+        with waiting():
+            batches = iter(loader)
         while True:
-            with stop.while_waiting() if stop else contextlib.nullcontext():
+            with waiting():
                 batch = next(batches, None)
             if batch is None:
                 return

@@ -57,7 +57,7 @@ def draw_gallery(evaluated: EvaluatedImages, threshold: float, path: Path) -> No
     figure = Figure(figsize=(4.2 * columns, 3.6 * -(-len(numbers) // columns) + 0.7), layout="constrained")
     axes = figure.subplots(-(-len(numbers) // columns), columns, squeeze=False)
     for axis, number in zip(axes.flat, numbers, strict=False):
-        _draw_evaluated(axis, evaluated, number, threshold)
+        draw_evaluated(axis, evaluated, number, threshold)
         name = figure_text(evaluated.images[number]["file_name"])
         axis.set_title(f"{name}: {pluralize(int(errors[number]), 'error')}", fontsize=9)
     for axis in axes.flat[len(numbers) :]:
@@ -75,7 +75,7 @@ def draw_gallery(evaluated: EvaluatedImages, threshold: float, path: Path) -> No
     save_figure(figure, path)
 
 
-def _draw_evaluated(
+def draw_evaluated(
     axis: Axes, evaluated: EvaluatedImages, number: int, threshold: float, most_texts: int = _MOST_TEXTS
 ) -> None:
     """Draw an image with its detections and missed objects; more than `most_texts` of them get no text."""
@@ -116,7 +116,7 @@ def draw_attention(
     for row, number in zip(axes, numbers, strict=True):
         maps, image = attention[number], _read(evaluated, number)
         queries = queries_of_image[number] or np.argsort(-maps.scores)[:_QUERIES_OF_EACH].tolist()
-        _draw_evaluated(row[0], evaluated, number, threshold, _MOST_SMALL_TEXTS)
+        draw_evaluated(row[0], evaluated, number, threshold, _MOST_SMALL_TEXTS)
         row[0].set_title(figure_text(evaluated.images[number]["file_name"]), fontsize=8)
         for axis, query in zip(row[1:], queries, strict=False):
             _show(axis, image, maps.cross[query])

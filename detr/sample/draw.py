@@ -66,7 +66,7 @@ def draw_balloon_scene(seed: int, index: int) -> BalloonScene:
     """Scene `index` of a seed: the same on every call, whatever was drawn before."""
     for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng((_STREAM, seed, index, attempt))
-        canvas, balloons = _compose(rng)
+        canvas, balloons = compose(rng)
         masks = [without_crumbs(canvas.visible(owner)) for owner in range(1, len(balloons) + 1)]
         seen = [
             mask
@@ -96,7 +96,7 @@ def is_seen(mask: np.ndarray, scale: int, whole_area: int, least_share: float) -
 # --------------------------------------------------------------------------------------------------------- composition
 
 
-def _compose(rng: np.random.Generator) -> tuple[Canvas, list[Balloon]]:
+def compose(rng: np.random.Generator) -> tuple[Canvas, list[Balloon]]:
     """Paint a whole scene; balloon number i owns i + 1 on the canvas."""
     canvas = Canvas(tuple(rng.integers(*_SIDES, 2).tolist()), _SCALE)
     setting = paint_background(canvas, rng)

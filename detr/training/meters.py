@@ -80,10 +80,10 @@ class TimeLeft:
 
     def after(self, epoch: int) -> float:
         """Return the seconds that remain after an epoch; 0 while nothing is known."""
+        now = time.monotonic()
         if epoch < self._first:
-            self._began = time.monotonic()  # the rest of an epoch does not tell how long one takes
-        measured = epoch + 1 - self._first
-        return (time.monotonic() - self._began) / max(1, measured) * (self._epochs - epoch - 1)
+            self._began = now  # the rest of an epoch does not tell how long one takes
+        return (now - self._began) / max(1, epoch + 1 - self._first) * (self._epochs - epoch - 1)
 
 
 def summary_line(log: dict, epochs: int, best: dict, seconds_left: float) -> str:

@@ -95,14 +95,14 @@ def compare_weight_gradients(rounds: int) -> None:
         ),
     ):
         dtype = BF16 if what.startswith("bfloat16") else torch.float32
-        report_parts(f"weight gradients, {what}, together", _time_weight_gradients, (layers, dtype, rounds))
+        report_parts(f"weight gradients, {what}, together", time_weight_gradients, (layers, dtype, rounds))
 
 
 def compare_attention(rounds: int) -> None:
     """Attention of one encoder layer in bfloat16, forward and backward, by `attend` and by PyTorch."""
     for dropout in (0.0, 0.1):
         what = f"attention in bfloat16, 2 x 540 tokens, 8 heads, dropout {dropout:g}, with gradients"
-        report_parts(what, _time_attention, (dropout, rounds))
+        report_parts(what, time_attention, (dropout, rounds))
 
 
 def report_parts(what: str, measure: Callable[..., dict[str, list[float]]], arguments: tuple) -> None:
@@ -114,7 +114,7 @@ def report_parts(what: str, measure: Callable[..., dict[str, list[float]]], argu
     report(what, f"{mine:.0f} ms", f"{theirs:.0f} ms by PyTorch", comparison)
 
 
-def _time_weight_gradients(
+def time_weight_gradients(
     layers: list[tuple[int, int, int, int, int, int]], dtype: torch.dtype, rounds: int
 ) -> dict[str, list[float]]:
     """Times of convolutions of 2 images; each is channels in and out, output height and width, kernel and stride."""
@@ -141,7 +141,7 @@ def _time_weight_gradients(
     return in_turn({"ours": run_ours, "PyTorch": run_pytorch}, 4 * rounds, warm_up=2)
 
 
-def _time_attention(dropout: float, rounds: int) -> dict[str, list[float]]:
+def time_attention(dropout: float, rounds: int) -> dict[str, list[float]]:
     """Times for the feature maps of 2 images of 640x864."""
     flat = [torch.randn(2, 540, 256).bfloat16() for _ in range(3)]
     inputs = [x.unflatten(-1, (8, 32)).transpose(1, 2).requires_grad_() for x in flat]

@@ -292,7 +292,7 @@ def test_what_looks_wrong_is_said(tmp_path: Path) -> None:
         "1 class without any object: fox; leave them out",
         "1 class with objects in val only, which cannot be learnt: emu (",
         "1 class with objects in train only, which AP says nothing about: dog (",
-        "more objects than DETR has queries (5), most in ",
+        "more objects than DETR queries (5), most in ",
         "1 train object is annotated twice (x, y, w, h): ",
         "val objects are smaller than 16x16 pixels even at shorter side 800",
         "only 3 validation images: AP will jump",

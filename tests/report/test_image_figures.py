@@ -66,7 +66,7 @@ def test_crowded_images_are_drawn_without_names(tmp_path: Path, most_texts: int,
     }
     found = [{"image_id": 1, "category_id": 1, "bbox": [50, 50, 30, 30], "score": 0.9}]
     figure, axis = plt.subplots()
-    image_figures._draw_evaluated(axis, evaluate_images(truth, found, tmp_path), 0, 0.5, most_texts)
+    image_figures.draw_evaluated(axis, evaluate_images(truth, found, tmp_path), 0, 0.5, most_texts)
     places = {text.get_text(): text.get_verticalalignment() for text in axis.texts}
     plt.close(figure)
     above_or_inside = {"missed: cat": "top", "background: cat 0.90": "bottom"}
@@ -80,7 +80,7 @@ def test_an_object_that_is_found_badly_is_drawn_where_it_is(tmp_path: Path) -> N
     drawn = {}
     for number in range(3):
         figure, axis = plt.subplots()
-        image_figures._draw_evaluated(axis, evaluated, number, 0.5)
+        image_figures.draw_evaluated(axis, evaluated, number, 0.5)
         white = [patch for patch in axis.patches if patch.get_edgecolor() == (1.0, 1.0, 1.0, 1.0)]
         drawn[number] = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in white]
         plt.close(figure)

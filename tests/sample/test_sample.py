@@ -90,7 +90,7 @@ def test_a_hidden_balloon_has_its_scene_composed_anew(monkeypatch: pytest.Monkey
             canvas.paint([Piece(rectangle(-2, -2, 2, 0.6), (0, 0, 1))], pose, SHEET)
         return canvas, [Balloon(disc, pose, None, (1, 1, 1))]
 
-    monkeypatch.setattr("detr.sample.draw._compose", compose)
+    monkeypatch.setattr("detr.sample.draw.compose", compose)
     assert len(draw_balloon_scene(0, 0).outlines) == 1 and len(tried) == 3
 
 

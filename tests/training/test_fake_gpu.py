@@ -240,6 +240,7 @@ MACHINES = {
 
 
 @pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.long
 def test_from_the_command_line_to_the_page(
     machine: str,
     start: Path,
@@ -316,6 +317,7 @@ def test_tuned_malloc_keeps_what_is_freed_and_a_forked_process_can_undo_it() -> 
     assert tuned > 50 > 20 > restored
 
 
+@pytest.mark.long
 def test_two_gpus_are_one_run(start: Path) -> None:
     """Each process with the GPU of its local rank, resumed once; collectives refuse the other process's GPU."""
     for epochs in (1, 2):
@@ -329,6 +331,7 @@ def test_two_gpus_are_one_run(start: Path) -> None:
     assert len(read_log()) == 2 and len(weights("outputs/checkpoint.pth")["rng"]) == 2
 
 
+@pytest.mark.long
 def test_more_processes_than_gpus_are_named(start: Path) -> None:
     code, _, error = torchrun(
         2, "--count", 1, ROOT / "main.py", "--weights", "public.pth", script=ROOT / "tests" / "fake_gpu.py"

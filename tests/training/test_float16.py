@@ -122,6 +122,7 @@ def test_a_run_that_is_resumed_inside_an_epoch_is_one_that_never_stopped() -> No
     assert all(torch.equal(value, whole.model.state_dict()[name]) for name, value in second.model.state_dict().items())
 
 
+@pytest.mark.long
 def test_the_whole_network_trains_from_the_command_line(coco_folder: Path, run: RunScript) -> None:
     """Live BatchNorm, all gradients; the scale comes down from where the scaler starts, and is saved."""
     flags = ("--amp", "fp16", "--scales", 32, "--max_size", 48, "--batch_size", 3, "--backbone_weights", "none")

@@ -9,6 +9,8 @@ import torch
 from tests import gpu_check
 from tests.fake_gpu import FakeGpu
 
+pytestmark = pytest.mark.long
+
 
 def make_check(tmp_path: Path, device: str = "cpu") -> gpu_check.Check:
     return gpu_check.Check(torch.device(device), quick=True, folder=tmp_path)

@@ -8,6 +8,8 @@ from PIL import Image
 
 from tests.conftest import SHARED, RunScript, needs_shared
 
+pytestmark = pytest.mark.long
+
 # Random weights, live BatchNorm, no augmentation.
 SMALL = [
     *("--backbone_weights", "none", "--backbone", "resnet18", "--hidden_dim", "128", "--enc_layers", "2"),

@@ -20,6 +20,8 @@ import utils
 from tests.conftest import ROOT, TINY, RunScript
 from tests.test_main import SCRATCH, read_log, weights, without_accounts
 
+pytestmark = pytest.mark.long
+
 # Everything that has a state: dropout, average, live BatchNorm, query groups, a rate that changes with every step.
 EVENTFUL = (
     *SCRATCH, "--batch_size", 1, "--save_every_steps", 1, "--resume", "auto", "--ema_decay", 0.9,
