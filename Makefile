@@ -17,7 +17,7 @@ test: .venv/installed  ## lint and quick tests
 	$(PYTEST) -n auto --maxprocesses 4
 
 test-long: .venv/installed  ## tests that run whole scripts; CI runs them after the quick ones
-	$(PYTEST) -m long -n auto --maxprocesses 4
+	$(PYTEST) -m "long and not slow" -n auto --maxprocesses 4
 
 chromium:  ## Debian's browser, in which the tests open the report; without one they skip that
 	command -v chromium || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends chromium; }
