@@ -140,7 +140,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(gray: np.ndarray) -> np.ndarray:
-    """(H, W) of 16 or 32 bits -> uint8. Files of more than 8 bits are taken as 16-bit unless they go beyond."""
+    """Map (H, W) of 16 or 32 bits to uint8. Files of more than 8 bits are taken as 16-bit unless they go beyond."""
     gray = gray.astype(np.float64)
     top = gray.max(initial=0)
     full_scale = 255 if top <= 255 else 65535 if top <= 65535 else top

@@ -42,7 +42,7 @@ def _interval(values: np.ndarray) -> list[float] | None:
 
 
 def resampled_ap(matches: Matches, times_drawn: np.ndarray) -> np.ndarray:
-    """(B, K, T) AP of every class and IoU where image i counts `times_drawn[b, i]` times; NaN without objects.
+    """Return (B, K, T) AP of every class and IoU where image i counts `times_drawn[b, i]` times; NaN without objects.
 
     As if COCOeval were run on copies of the images: matching happens within an image, so it is done only once.
     """
@@ -64,7 +64,7 @@ def resampled_ap(matches: Matches, times_drawn: np.ndarray) -> np.ndarray:
 
 
 def _class_ap(outcome: np.ndarray, weight: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """(B, T) AP of a class from (T, N) outcomes, (B, N) weights of its detections and (B,) numbers of objects."""
+    """Return (B, T) AP of a class from (T, N) outcomes, (B, N) weights of its detections and (B,) object counts."""
     all_up_to = np.cumsum(weight, axis=1, dtype=np.int32)
     ap = np.empty((len(weight), len(outcome)))
     for level, results in enumerate(outcome):

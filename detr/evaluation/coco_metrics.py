@@ -39,7 +39,7 @@ def curves(matches: Matches, area: str = "all", most: int = MAX_DETECTIONS) -> C
 
 
 def precision_at_recalls(outcome: np.ndarray, objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """(T, 101) precision at RECALLS and (T,) recall of (T, N) outcomes, the best first, of at least one object."""
+    """Return (T, 101) precision at RECALLS and (T,) recall of (T, N) outcomes, best first, of at least one object."""
     tp = np.cumsum(outcome == TP, axis=1, dtype=np.float64)
     precision = tp / (np.cumsum(outcome != IGNORED, axis=1) + TINY)
     # Precision at a recall is the best that is to be had at that recall or beyond; the column behind stands for never.

@@ -180,7 +180,7 @@ def _describe_similar_classes(splits: dict[str, Split]) -> dict:
 
 
 def _pairs(partners: np.ndarray) -> list[tuple[int, int]]:
-    """(image, the one it looks like) of those that have one."""
+    """Return pairs of an image and the one it looks like, of those that have one."""
     return [(image, partner) for image, partner in enumerate(partners.tolist()) if partner < len(partners)]
 
 

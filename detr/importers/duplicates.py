@@ -88,7 +88,7 @@ def are_close(hashes: np.ndarray, thumbnails: np.ndarray, a: np.ndarray, b: np.n
 
 
 def difference_hashes(thumbnails: np.ndarray) -> np.ndarray:
-    """(N, 16, 18) grey values -> (N, 8) uint8: a bit for each of 8 x 8 places, whether it is brighter to the right."""
+    """Map (N, 16, 18) gray values to (N, 8) uint8: a bit for each of 8 x 8 places, whether it is brighter right."""
     cells = thumbnails.reshape(-1, 8, 2, 9, 2).mean((2, 4))
     return np.packbits(cells[:, :, 1:] > cells[:, :, :-1], axis=2)[:, :, 0]
 

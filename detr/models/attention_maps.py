@@ -56,13 +56,13 @@ def _inputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
 
 
 def _weights(attention: nn.Module, inputs: list[Tensor]) -> Tensor:
-    """(Q, N) weights of the first image, on the host: not every device pools to sizes that divide nothing."""
+    """Return (Q, N) weights of the first image, on the host: not every device pools to sizes that divide nothing."""
     query, key, _, padding_mask = inputs
     return attention.weights(query, key, padding_mask)[0].cpu()
 
 
 def _pooled(weights: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """(Q, N) maps over tokens -> (Q, h, w) over cells, each again with sum 1."""
+    """Pool (Q, N) maps over tokens to (Q, h, w) over cells, each again with sum 1."""
     shrink = min(1.0, MOST_CELLS / max(size_hw))
     cells_hw = [max(1, round(side * shrink)) for side in size_hw]
     pooled = F.adaptive_avg_pool2d(weights.unflatten(1, tuple(size_hw)), cells_hw)

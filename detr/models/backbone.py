@@ -52,7 +52,7 @@ class FrozenBatchNorm2d(nn.Module):
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W), for use on its own; `conv_norm` folds instead."""
+        """Map (B, C, H, W) to (B, C, H, W), for use on its own; `conv_norm` folds instead."""
         scale, shift = self.scale_and_shift()
         return x * scale[:, None, None] + shift[:, None, None]
 
@@ -88,7 +88,7 @@ class _FoldedConvolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of `x` and `weight`, each where it is wanted; the scale is applied to the latter's once more."""
+        """Gradients of `x` and `weight`, each where it is needed; the scale is applied to the latter's once more."""
         x, weight, scale = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
         scaled = _scaled(weight, scale, x.dtype)
@@ -109,7 +109,7 @@ def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _laid_out(x: Tensor) -> Tensor:
-    """(B, C, H, W) in the order in memory that convolutions read fastest: channels last on CPUs and tensor cores.
+    """Return (B, C, H, W) in the memory format that convolutions read fastest: channels last on CPUs and tensor cores.
 
     Not on Apple's GPUs, where PyTorch's gradients of that order are slow, and were wrong in some of its versions.
     """
@@ -168,7 +168,7 @@ class ResNetBody(nn.Module):
         return [self.conv1, self.bn1, self.layer1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C, H/S, W/S), sizes rounded up."""
+        """Map (B, 3, H, W) to (B, C, H/S, W/S), sizes rounded up."""
         x = F.relu_(conv_norm(images, self.conv1, self.bn1))
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -220,7 +220,7 @@ class MobileNetBody(nn.Module):
         return list(self.features[: _count_up_to(self.features, 4)])
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C, H/S, W/S), sizes rounded up."""
+        """Map (B, 3, H, W) to (B, C, H/S, W/S), sizes rounded up."""
         x = images
         for entry in self.features:
             x = _inverted_residual(x, entry) if isinstance(entry, InvertedResidual) else _conv_norm_activation(x, entry)
@@ -233,6 +233,7 @@ def _count_up_to(features: nn.Sequential, stride: int) -> int:
     return bisect.bisect_right(list(itertools.accumulate(steps, operator.mul)), stride)
 
 
+# To add a backbone, write a body (`channels`, `classifier`, `up_to_stride_4`, `forward`) and give it a name here.
 BACKBONES = {**dict.fromkeys(RESNETS, ResNetBody), **dict.fromkeys(MOBILENETS, MobileNetBody)}
 
 
@@ -254,7 +255,7 @@ class Backbone(nn.Module):
                 part.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W), ImageNet-normalized -> (B, C, H/S, W/S); 16-bit inside under autocast."""
+        """Map images (B, 3, H, W), ImageNet-normalized, to features (B, C, H/S, W/S); 16-bit inside under autocast."""
         if torch.is_autocast_enabled(images.device.type):
             images = images.to(torch.get_autocast_dtype(images.device.type))
         return self.body(_laid_out(images))

@@ -141,7 +141,7 @@ _STEP = 4  # pixels from tile to tile: the side of the output tile
 
 
 def fast_weight_gradient(gradient: Tensor, x: Tensor, kernel: tuple[int, int], geometry: tuple) -> Tensor | None:
-    """(B, O, H, W), (B, C, ., .) -> (O, C, *kernel), or None where PyTorch's own way is the faster.
+    """Return (O, C, *kernel) of gradient (B, O, H, W) and x (B, C, ., .), or None where PyTorch's own is faster.
 
     `geometry` is stride, padding, dilation and groups of the convolution. The result differs from PyTorch's by its
     rounding: up to 1e-5 of the largest entry in float32, a unit in the last place in bfloat16.
@@ -185,19 +185,19 @@ def _by_winograd(gradient: Tensor, x: Tensor) -> Tensor:
 
 
 def _tiles(x: Tensor, padding: tuple[int, int, int, int], side: int, step: int) -> Tensor:
-    """(B, C, ., .) -> (side * side, T, C): the squares that begin every `step` pixels, their pixels first."""
+    """Map (B, C, ., .) to (side * side, T, C): the squares that begin every `step` pixels, their pixels first."""
     squares = F.pad(x, padding).permute(0, 2, 3, 1).unfold(1, side, step).unfold(2, side, step)
     return squares.permute(4, 5, 0, 1, 2, 3).flatten(2, 4).flatten(0, 1)
 
 
 def _transform(matrix: Tensor, tiles: Tensor) -> Tensor:
-    """(n, k), (k * k, ., .) -> (n * n, ., .): matrix @ tile @ matrix.T for every square of k x k."""
+    """Map tiles (k * k, ., .) by a matrix (n, k) to (n * n, ., .): matrix @ tile @ matrix.T for every square."""
     both = torch.kron(matrix, matrix).to(tiles.dtype)
     return (both @ tiles.flatten(1)).unflatten(1, tiles.shape[1:])
 
 
 def _as_weights(gradient: Tensor) -> Tensor:
-    """(9, O, C) -> (O, C, 3, 3)."""
+    """Map (9, O, C) to (O, C, 3, 3)."""
     return gradient.unflatten(0, (3, 3)).permute(2, 3, 0, 1)
 
 

@@ -105,7 +105,7 @@ class SetCriterion(nn.Module):
         return self.weights.get(term.rstrip("0123456789").rstrip("_"))
 
     def _target_classes(self, outputs: DetrOutput, targets: Targets, match: Match) -> Tensor:
-        """(L, B, Q): the matched object's label, K for queries without one."""
+        """Return (L, B, Q): the matched object's label, K for queries without one."""
         target_classes = torch.full(
             outputs.logits.shape[:-1], self.num_classes, dtype=torch.int64, device=outputs.logits.device
         )

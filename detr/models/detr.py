@@ -72,7 +72,7 @@ class BoxHead(nn.Module):
         self.layers = nn.ModuleList((nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, 4)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., 4), before the sigmoid."""
+        """Map (..., D) to (..., 4), before the sigmoid."""
         first, second, last = self.layers
         return last(F.relu(second(F.relu(first(x)))))
 

@@ -22,7 +22,7 @@ class SinePositionEmbedding(nn.Module):
         self.temperature = temperature
 
     def forward(self, padding_mask: Tensor) -> Tensor:
-        """(B, H, W) bool, True on padding -> (B, D, H, W). Positions run over the image, not over its padding."""
+        """Map (B, H, W) bool, True on padding, to (B, D, H, W). Positions run over the image, not over its padding."""
         inside = (~padding_mask).to(torch.get_default_dtype())
         rows, columns = inside.cumsum(1), inside.cumsum(2)
         # Relative positions in (0, 2 pi]: an object half way down has the same embedding at every image size.
@@ -31,7 +31,7 @@ class SinePositionEmbedding(nn.Module):
         return torch.cat((self._sines(rows), self._sines(columns)), dim=3).permute(0, 3, 1, 2)
 
     def _sines(self, positions: Tensor) -> Tensor:
-        """(B, H, W) -> (B, H, W, D/2): sine and cosine in turn, over a geometric range of wavelengths."""
+        """Map (B, H, W) to (B, H, W, D/2): sine and cosine in turn, over a geometric range of wavelengths."""
         channel = torch.arange(self.channels_per_axis, device=positions.device)
         wavelength = self.temperature ** (2 * (channel // 2).to(positions) / self.channels_per_axis)
         angles = positions[..., None] / wavelength
@@ -49,7 +49,7 @@ class LearnedPositionEmbedding(nn.Module):
         nn.init.uniform_(self.col_embed.weight)
 
     def forward(self, padding_mask: Tensor) -> Tensor:
-        """(B, H, W) bool -> (B, D, H, W). Raises UserError when the feature map is larger than the grid."""
+        """Map (B, H, W) bool to (B, D, H, W). Raises UserError when the feature map is larger than the grid."""
         batch, height, width = padding_mask.shape
         if max(height, width) > LEARNED_GRID:
             raise UserError(

@@ -51,7 +51,7 @@ def _reached(precision: np.ndarray) -> np.ndarray:
 
 
 def _mean_precision(metrics: dict, level: int) -> np.ndarray | None:
-    """(101,) mean over the classes with objects."""
+    """Return (101,) mean over the classes with objects."""
     curves = [c["precision_at_recall"][level] for c in metrics["classes"] if c["precision_at_recall"]]
     return np.mean(curves, axis=0) if curves else None
 

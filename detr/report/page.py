@@ -246,6 +246,6 @@ def _jpeg(image: Image.Image, budget: int) -> str:
 
 
 def _bytes(maps: np.ndarray) -> str:
-    """(M, h, w) maps in base64, a byte a value, 255 at the largest of each."""
+    """Return (M, h, w) maps in base64, a byte a value, 255 at the largest of each."""
     top = np.maximum(maps.max(axis=(1, 2), keepdims=True), 1e-12)
     return base64.b64encode((maps / top * 255).round().astype(np.uint8).tobytes()).decode()

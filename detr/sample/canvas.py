@@ -26,7 +26,7 @@ class Pose(NamedTuple):
     mirror: bool = False
 
     def place(self, outline: np.ndarray) -> np.ndarray:
-        """(N, 2) in the thing's frame -> (N, 2) in pixels."""
+        """Map (N, 2) in the thing's frame to (N, 2) in pixels."""
         if self.mirror:
             outline = outline * (-1, 1)
         return turned(outline, self.angle, self.x, self.y, self.size)
@@ -105,7 +105,7 @@ class Canvas:
         self.image.paste(to_bytes(color), (int(left), int(top)), mask)
 
     def visible(self, owner: int) -> np.ndarray:
-        """(scale * height, scale * width) bool: where the thing is seen."""
+        """Return (scale * height, scale * width) bool: where the thing is seen."""
         return np.asarray(self._owner) == owner
 
     def _clipped_box(self, outline: np.ndarray) -> tuple[int, int, int, int] | None:
@@ -121,7 +121,7 @@ class Canvas:
         return mask
 
     def _colors(self, piece: Piece, pose: Pose, light: Light, box: tuple[int, int, int, int]) -> np.ndarray:
-        """(h, w, 3) of the box, or (3,) where the piece has one color all over."""
+        """Return (h, w, 3) of the box, or (3,) where the piece has one color all over."""
         albedo = np.asarray(piece.color, np.float32)
         if piece.surface is None and piece.pattern is None:
             return albedo * _paper_light(light)

@@ -98,7 +98,7 @@ def _parts(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _enclosed(border: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(H, W) bool of the pixels inside a border of pixel corners, holes included."""
+    """Return (H, W) bool of the pixels inside a border of pixel corners, holes included."""
     after = np.roll(border, -1, 0)
     upright = border[:, 0] == after[:, 0]
     crossings = np.zeros((shape[0], shape[1] + 1), np.int32)

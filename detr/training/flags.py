@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detr.training.schedule import LR_SCHEDULES
 
-# The paper's, and what prep.py holds a data set against.
+# The paper's, and what prep.py holds a dataset against.
 SCALES, MAX_SIZE = tuple(range(480, 801, 32)), 1333  # shorter sides trained at, longest side, in pixels
 NUM_QUERIES = 100
 

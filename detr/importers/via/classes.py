@@ -31,7 +31,7 @@ class ClassFlags:
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a data set, and how a region tells its own."""
+    """The classes of a dataset, and how a region tells its own."""
 
     ids: dict[str, int]  # name -> category id, from 1
     attribute: str | None  # None: every region is of the one class
