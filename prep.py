@@ -158,12 +158,7 @@ def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
     class_flags = ClassFlags(args.attribute, args.checked, args.categories, args.skip_unlabelled)
     with utils.Progress(None, "check images") as progress:
         return import_via(
-            source,
-            args.images,
-            class_flags=class_flags,
-            **division,
-            left_out=args.coco_path,
-            on_image=progress.update,
+            source, args.images, class_flags=class_flags, **division, left_out=args.coco_path, on_image=progress.update
         )
 
 

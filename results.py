@@ -62,6 +62,16 @@ def threshold(text: str) -> float | None:
     return None if text == "auto" else float(text)
 
 
+if __name__ == "__main__":
+    parse_arguments()  # matplotlib takes a second to import: --help comes before
+
+from detr.report.curves import EVERYTHING, FIGURES, draw_curves
+from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
+from detr.report.metric_figures import draw_confusion, draw_metrics
+from detr.report.page import build_page
+from detr.report.tables import class_table, headline_table
+
+
 class Measured(NamedTuple):
     """A run whose detections were compared with the ground truth."""
 
@@ -107,8 +117,6 @@ def load_detector(checkpoint: Path, device: str, categories: list[dict] | None) 
 
 def show_curves(runs: list[Run], figures: Path) -> None:
     """Save the curves of all runs, and print where each stands."""
-    from detr.report.curves import EVERYTHING, FIGURES, draw_curves
-
     for run in runs:
         epochs, ap = run.series(COCO_KEY)
         if ap:
@@ -127,9 +135,6 @@ def show_curves(runs: list[Run], figures: Path) -> None:
 
 def show_metrics(measured: dict[str, Measured | None], figures: Path) -> None:
     """Save and print the metrics of all runs that have any, side by side."""
-    from detr.report.metric_figures import draw_confusion, draw_metrics
-    from detr.report.tables import class_table, headline_table
-
     report = [{"name": name, "metrics": run and run.metrics} for name, run in measured.items()]
     utils.write_json(figures / METRICS, {"runs": report})
     runs = [(name, run.metrics) for name, run in measured.items() if run]
@@ -143,8 +148,6 @@ def show_images(
     evaluated: EvaluatedImages, attention: dict[int, AttentionMaps], threshold: float, figures: Path
 ) -> None:
     """Save validation images with their true positives and errors, and what the detector attends to."""
-    from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
-
     pictures = {"gallery": lambda path: draw_gallery(evaluated, threshold, path)}
     if attention:
         pictures["attention"] = lambda path: draw_attention(evaluated, attention, threshold, path)
@@ -162,8 +165,6 @@ def write_report(
     figures: Path,
 ) -> None:
     """Save everything as one page, which needs nothing beside it."""
-    from detr.report.page import build_page
-
     metrics = {name: run and run.metrics for name, run in measured.items()}
     images = len(evenly_spaced(len(evaluated.images), MOST_IMAGES)) if evaluated else 0
     with utils.Progress(images, "report") as bar:

@@ -368,12 +368,7 @@ def test_a_class_map_survives_a_disconnect(
     ],
 )
 def test_mistakes_in_the_class_map_are_named(
-    flags: list[str],
-    message: str,
-    coco_folder: Path,
-    public_head: dict,
-    run: RunScript,
-    capsys: pytest.CaptureFixture,
+    flags: list[str], message: str, coco_folder: Path, public_head: dict, run: RunScript, capsys: pytest.CaptureFixture
 ) -> None:
     rename_classes(coco_folder, "disc", "two words")
     model = weights("public.pth")["model"]
@@ -610,12 +605,7 @@ def test_a_checkpoint_of_the_reference_code_is_a_start(
         (ResumeState(), ([64], None), [64], 1333),
         (ResumeState(Path("w.pth"), {"model": {}}), (None, None), list(range(480, 801, 32)), 1333),
         (ResumeState(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), (None, None), [96], 128),
-        (
-            ResumeState(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}),
-            (None, 160),
-            [96],
-            160,
-        ),
+        (ResumeState(Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}}), (None, 160), [96], 160),
         (
             ResumeState(
                 Path("w.pth"), {"resolution": {"scale": 96, "max_size": 128}, "args": {"scales": [64, 96]}}, True

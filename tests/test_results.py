@@ -48,12 +48,12 @@ def no_diagrams(monkeypatch: pytest.MonkeyPatch) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
-    monkeypatch.setattr("detr.report.curves.draw_curves", lambda runs, name, path: make(path))
-    monkeypatch.setattr("detr.report.metric_figures.draw_metrics", lambda runs, path: make(path))
-    monkeypatch.setattr("detr.report.metric_figures.draw_confusion", lambda runs, path: make(path))
+    monkeypatch.setattr("results.draw_curves", lambda runs, name, path: make(path))
+    monkeypatch.setattr("results.draw_metrics", lambda runs, path: make(path))
+    monkeypatch.setattr("results.draw_confusion", lambda runs, path: make(path))
     for name in ("draw_gallery", "draw_attention"):
-        monkeypatch.setattr(f"detr.report.image_figures.{name}", lambda *given: make(given[-1]))
-    monkeypatch.setattr("detr.report.image_figures.draw_queries", lambda attention, path: make(path))
+        monkeypatch.setattr(f"results.{name}", lambda *given: make(given[-1]))
+    monkeypatch.setattr("results.draw_queries", lambda attention, path: make(path))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, no_diagrams: None) -> list[tuple[Eval
     def draw(evaluated: EvaluatedImages, threshold: float, path: Path) -> None:
         galleries.append((evaluated, threshold))
 
-    monkeypatch.setattr("detr.report.image_figures.draw_gallery", draw)
+    monkeypatch.setattr("results.draw_gallery", draw)
     return galleries
 
 
@@ -164,7 +164,7 @@ def test_photographs_are_found_by_globs_each_once(tmp_path: Path, monkeypatch: p
         with pytest.raises(UserError, match=r"nothing fits|no images"):
             find_images([pattern])
     assert [*picture_names([Path(n) for n in ("a.jpg", "a.png", "a_2.jpg", "b/a.jpg")]).values()] == [
-        *("a", "a_2", "a_2_2", "a_3"),
+        *("a", "a_2", "a_2_2", "a_3")
     ]
 
 
@@ -242,11 +242,7 @@ def test_the_references_own_log(run: RunScript, tmp_path: Path, capsys: pytest.C
 
 
 def test_the_references_own_checkpoint(
-    coco_folder: Path,
-    run: RunScript,
-    no_diagrams: None,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    coco_folder: Path, run: RunScript, no_diagrams: None, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its labels are category ids, its classes nameless, its arguments a Namespace."""
     monkeypatch.setattr("detr.models.weights.REFERENCE_RESOLUTION", {"scale": 64, "max_size": 96})

@@ -90,14 +90,7 @@ class CocoDetection(Dataset):
     Crowd regions are skipped; boxes are clipped to the image and dropped where nothing is left.
     """
 
-    def __init__(
-        self,
-        coco: dict,
-        folder: Path,
-        label_map: LabelMap,
-        choose_params: ChooseParams,
-        seed: int,
-    ) -> None:
+    def __init__(self, coco: dict, folder: Path, label_map: LabelMap, choose_params: ChooseParams, seed: int) -> None:
         self.folder = folder
         self.choose_params = choose_params
         self.seed = seed

@@ -149,10 +149,7 @@ class ResNetBody(nn.Module):
         norm_layer = BATCH_NORMS[batch_norm]
         try:
             resnet = torchvision.models.get_model(
-                name,
-                weights=None,
-                norm_layer=norm_layer,
-                replace_stride_with_dilation=[False, False, dilation],
+                name, weights=None, norm_layer=norm_layer, replace_stride_with_dilation=[False, False, dilation]
             )
         except NotImplementedError as error:  # torchvision: no dilation in BasicBlock
             raise UserError(f"--dilation (DC5) needs a backbone of bottleneck blocks, {name} has none") from error

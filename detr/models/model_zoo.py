@@ -42,7 +42,7 @@ _TINY_FLAGS = "--batch_size 8 --lr 3e-4 --lr_backbone 3e-4 --clip_max_norm 1 --s
 SHIPPED_WEIGHTS = {  # pre-trained on drawn scenes, see sample/README.md
     "detr-tiny": ShippedWeights(
         Path(__file__).parents[1] / "sample" / "detr-tiny.pth", 256, 384, 50, _TINY_FLAGS.split()
-    ),
+    )
 }
 
 # What the rows of the published class heads stand for: COCO's category ids, with holes; row 91 is "no object".

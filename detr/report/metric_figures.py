@@ -65,12 +65,7 @@ def draw_precision(axis: Axes, runs: Named, level: int) -> None:
         if mean is None:
             continue
         if len(runs) > 1:
-            axis.plot(
-                recalls,
-                _reached(mean),
-                color=color_of(number),
-                label=f"{name}  {mean.mean():.3f}",
-            )
+            axis.plot(recalls, _reached(mean), color=color_of(number), label=f"{name}  {mean.mean():.3f}")
             continue
         known = [c for c in metrics["classes"] if c["precision_at_recall"]]
         for place, one in enumerate(known):

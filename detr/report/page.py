@@ -175,12 +175,7 @@ def _gallery(
     for number in numbers:
         images.append(_image(evaluated, number, attention.get(number), _IMAGE_BYTES // len(numbers)))
         on_image()
-    return {
-        "of": len(evaluated.images),
-        "threshold": threshold,
-        "classes": evaluated.matches.names,
-        "images": images,
-    }
+    return {"of": len(evaluated.images), "threshold": threshold, "classes": evaluated.matches.names, "images": images}
 
 
 def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, budget: int) -> dict:

@@ -84,9 +84,7 @@ def bunting(canvas: Canvas, rng: Rng, setting: Setting) -> None:
         canvas.paint(
             [
                 Piece(
-                    np.array([a, b, (a + b) / 2 + down]),
-                    colors[count % len(colors)],
-                    facet(0, rng.uniform(-0.3, 0.1)),
+                    np.array([a, b, (a + b) / 2 + down]), colors[count % len(colors)], facet(0, rng.uniform(-0.3, 0.1))
                 )
             ],
             _PICTURE,

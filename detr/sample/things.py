@@ -71,9 +71,7 @@ def five_point_star(rng: np.random.Generator) -> list[Piece]:
     spikes, color = int(rng.choice((5, 5, 5, 6))), pick_color(rng)
     outline = star(spikes, rng.uniform(0.4, 0.52))
     if rng.random() < 0.5:
-        return [
-            Piece(smooth(outline, 3), mixed(color, DARK, 0.15), dome(outline, 1.5), 0.5),
-        ]
+        return [Piece(smooth(outline, 3), mixed(color, DARK, 0.15), dome(outline, 1.5), 0.5)]
     pieces = []
     for number, (first, second) in enumerate(zip(outline, np.roll(outline, -1, 0), strict=True)):
         middle = (first + second) / 2
@@ -165,14 +163,7 @@ def cup(rng: np.random.Generator) -> list[Piece]:
     drink = ((0.33, 0.19, 0.10), (0.72, 0.42, 0.15), mixed(color, DARK, 0.7))[rng.integers(3)]
     return [
         Piece(handle, mixed(color, DARK, 0.12), ellipsoid(0.5, 0.55, 0.45, -0.08), 0.3, hole=hole),
-        Piece(
-            body,
-            color,
-            lambda x, y: around(x + 0.15, y),
-            0.35,
-            pattern,
-            second,
-        ),
+        Piece(body, color, lambda x, y: around(x + 0.15, y), 0.35, pattern, second),
         Piece(rim, mixed(color, WHITE, 0.35)),
         Piece(ellipse(0.57, 0.125, -0.15, -tall + 0.02), drink),
     ]

@@ -181,12 +181,7 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
         metavar="PIXELS",
         help="shorter sides to train at, drawn per image; evaluation takes the largest (480 to 800 by 32)",
     )
-    add(
-        "--max_size",
-        type=positive_int,
-        metavar="PIXELS",
-        help="longest side, in pixels (1333)",
-    )
+    add("--max_size", type=positive_int, metavar="PIXELS", help="longest side, in pixels (1333)")
     add("--no_augment", dest="augment", action="store_false", help="no flipping and no cropping")
     add(
         "--color_jitter",

@@ -85,11 +85,7 @@ def test_numbers_equal_a_plain_loop() -> None:
         assert split["objects_per_image"]["most"] == max(per_image.values())
         assert split["objects_per_image"]["images_over_queries"] == sum(n > 5 for n in per_image.values())
         assert per_image[next(i["id"] for i in coco["images"] if i["file_name"] == split["objects_per_image"]["fullest_image"])] == max(per_image.values())  # fmt: skip # noqa: E501
-        for where, shorter in (
-            ("in the images", None),
-            ("at shorter side 480", 480),
-            ("at shorter side 800", 800),
-        ):
+        for where, shorter in (("in the images", None), ("at shorter side 480", 480), ("at shorter side 800", 800)):
             sizes, tiny = Counter(small=0, medium=0, large=0), 0
             for a in kept:
                 height, width = image_of[a["image_id"]]["height"], image_of[a["image_id"]]["width"]
@@ -265,11 +261,7 @@ def test_blood_cells_hold_a_picture_twice() -> None:
     folder = SHARED / "bccd/train2017"
     paths = [folder / f"BloodImage_000{number}.jpg" for number in (37, 38, 39, 40, 41, 42)]
     paths = [path for path in paths if path.exists()]
-    assert find_alikes(stacked(decode_all(paths)), len(paths))[0].tolist()[:3] == [
-        len(paths),
-        0,
-        len(paths),
-    ]
+    assert find_alikes(stacked(decode_all(paths)), len(paths))[0].tolist()[:3] == [len(paths), 0, len(paths)]
 
 
 # --------------------------------------------------------------------------------------------------------------- words
@@ -336,7 +328,8 @@ def test_pictures_of_unusual_data_are_drawn(images: int, per_image: int, classes
     for image, path in zip(coco["images"], paths, strict=True):
         Image.new("RGB", (image["width"], image["height"]), "gray").save(path)
     splits = {"train": split._replace(origins=paths), "val": split._replace(origins=paths)}
-    draw_dataset(splits, "title $x^", tmp_path / "figure.png")
+    with utils.figure_fonts():
+        draw_dataset(splits, "title $x^", tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as picture:
         assert picture.width > 1500 and 700 < picture.height < 3000
 

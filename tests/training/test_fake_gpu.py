@@ -242,11 +242,7 @@ MACHINES = {
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.long
 def test_from_the_command_line_to_the_page(
-    machine: str,
-    start: Path,
-    run: RunScript,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    machine: str, start: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     capability, flags, shape = MACHINES[machine]
     tuned: list[str] = []

@@ -16,10 +16,7 @@ from utils import UserError
 @needs_shared
 def test_balloon_equals_the_published_recipe_but_for_ids_and_areas() -> None:
     for split, imported in import_via(SHARED / "balloon").items():
-        coco, reference = (
-            imported.coco,
-            json.loads((SHARED / "reference_run" / f"via2coco_{split}.json").read_text()),
-        )
+        coco, reference = (imported.coco, json.loads((SHARED / "reference_run" / f"via2coco_{split}.json").read_text()))
         assert (len(coco["images"]), len(coco["annotations"])) == {"train": (61, 255), "val": (13, 50)}[split]
         assert coco["categories"] == [{"id": 1, "name": "balloon"}] and not imported.notes
         for ours, theirs in zip(coco["images"], reference["images"], strict=True):
