@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+import utils
 from detr.importers.dataset_figure import choose_samples, draw_dataset
 from detr.importers.dataset_report import TrainingSizes, describe, training_scale
 from detr.importers.dataset_text import lines_of, title_of
