@@ -22,6 +22,7 @@ from detr.models.weights import (
     read_config,
     strip_class_head,
 )
+from detr.training.meters import MetricLogger
 from detr.training.shrink import shrink
 from utils import UserError
 
@@ -346,3 +347,21 @@ def test_a_shrunk_detector_finds_the_same(tmp_path: Path) -> None:
             assert torch.allclose(value, other, atol=0.05), "half precision has 11 bits"
     stripped = strip_class_head(small, small["config"])
     assert stripped["resolution"] == resolution and "class_embed.bias" not in stripped["model"]
+
+
+def test_files_of_earlier_versions_are_read_under_the_names_of_now(tmp_path: Path) -> None:
+    config = dataclasses.asdict(dataclasses.replace(SMALL, batch_norm="train"))
+    means = {"names": ["loss"], "sums": torch.ones(2), "rates": 0.1, "updates": 3}
+    old = {
+        "model": {"a": torch.zeros(1)},
+        "config": config | {"batch_norm": "live"},
+        "args": {"batch_norm": "live", "lr": 1e-4},
+        "step": {"updates_done": 3, "updates_per_epoch": 7, "means": means},
+    }
+    torch.save(old, tmp_path / "old.pth")
+    new = read_checkpoint(tmp_path / "old.pth")
+    assert new["config"] == config and new["args"] == {"batch_norm": "train", "lr": 1e-4}
+    assert (new["step"]["steps_done"], new["step"]["steps_per_epoch"]) == (3, 7)
+    metrics = MetricLogger()
+    metrics.load_state(new["step"]["metrics"], torch.device("cpu"))
+    assert metrics.mean("loss") == 1 and metrics.state()["steps"] == 3

@@ -120,7 +120,7 @@ def test_a_second_run_in_a_folder_that_is_in_use_is_refused(coco_folder: Path) -
     first = start(*SCRATCH, "--epochs", 300, "--resume", "auto", "--num_workers", 2)
     wait_for(first, "epoch 2/300")
     _, error = start(*SCRATCH, "--epochs", 300, "--resume", "auto").communicate(timeout=60)
-    assert error == "error: outputs is in use by another run; wait for it, stop it, or take another folder\n"
+    assert error.startswith("error: outputs is in use") and error.count("\n") == 1
     assert first.poll() is None
     first.kill()  # alone: the processes that load its images live on for a moment, and keep nothing from anybody
     third = start(*SCRATCH, "--epochs", 300, "--resume", "auto")
@@ -189,7 +189,8 @@ def test_an_output_folder_that_is_a_file_is_named(
 ) -> None:
     Path("outputs").write_text("")
     assert run("main", *SCRATCH, "--epochs", 1) == 2
-    assert capsys.readouterr().err == "error: outputs: is a file; --output_dir names a folder\n"
+    error = capsys.readouterr().err
+    assert error.startswith("error: outputs: is a file") and "--output_dir" in error
 
 
 @pytest.mark.parametrize("workers", [0, 2])
