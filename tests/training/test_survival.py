@@ -251,6 +251,7 @@ def test_a_stop_that_reaches_every_process_is_saved(coco_folder: Path) -> None:
     assert "outputs/checkpoint.pth is saved" in error and weights("outputs/checkpoint.pth")["epoch"] >= 0
 
 
+@pytest.mark.slow
 def test_processes_that_are_spawned_load_the_same(coco_folder: Path) -> None:
     """As on macOS and Windows."""
     logs = {}
