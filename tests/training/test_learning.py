@@ -1,4 +1,4 @@
-"""Learning is real: a small DETR from random weights overfits eight balloon images. CI's smaller proof is test_pipeline."""
+"""Learning is real: a small DETR from random weights overfits eight balloon images; CI has test_pipeline instead."""
 
 import json
 from pathlib import Path
