@@ -104,7 +104,7 @@ function redraw() {
       : "no objects";
   }
   byId("threshold-value").textContent = number(state.threshold, state.threshold === gallery.threshold ? 3 : 2);
-  const ratio = (above, below) => (below ? number(above / below, 2) : "–");
+  const ratio = (above, below) => (below ? number(above / below, 2) : "-");
   byId("counts").replaceChildren(make("b", {}, whole(total.tp)), " TP, ", make("b", {}, whole(total.fp)),
     " FP, ", make("b", {}, whole(total.missed)), " missed · precision ",
     make("b", {}, ratio(total.tp, total.tp + total.fp)), ", recall ",
@@ -147,7 +147,7 @@ function showGallery() {
   const count = gallery.images.length;
   byId("gallery-note").textContent = `${count < gallery.of
     ? `${whole(count)} of ${whole(gallery.of)} validation images, evenly sampled; counts below are of these. ` : ""}${
-    data.runs.length > 1 ? `What ${data.runs[0].name} detects. ` : ""}Open one to see ${
+    data.detector && `Detections of ${data.detector}. `}Open one to see ${
     gallery.images.some((image) => image.attention) ? "every box and what the detector attends to." : "every box."}`;
   byId("by-class").append(make("option", { value: "" }, "all classes"),
     ...gallery.classes.map((name, label) => make("option", { value: label }, name)));
@@ -353,11 +353,8 @@ function showViewer() {
   window.addEventListener("resize", fitFrame);
 }
 
-showSummary();
+showSections();
 showGallery();
-showErrors();
-showClasses();
-showCharts();
 showTheme();
 showNavigation();
 if (gallery) showViewer();

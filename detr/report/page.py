@@ -1,7 +1,7 @@
 """One self-contained HTML file about one run or several: numbers, charts, and a gallery that answers to the mouse.
 
-Everything that comes from outside (names of classes, files, runs) travels as JSON in a script element that is never
-run, and the page's script writes it as text only. No torch; nothing is fetched when the page is opened.
+Everything that comes from outside (names of classes, files, runs) is escaped, or travels as JSON in a script element
+that is never run, and the page's script writes it as text only. No torch; nothing is fetched when the page is opened.
 """
 
 import base64
@@ -9,23 +9,19 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from PIL import Image
 
 from detr.data.images import read_rgb
-from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.evaluation.error_analysis import ERROR_TYPES, NO_ERROR
-from detr.report.curves import FIGURES, Panel, draw_panel, panels_of_everything
-from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, busiest_queries, evenly_spaced, queries_of
-from detr.report.image_figures import draw_query
-from detr.report.metric_figures import draw_calibration, draw_f1, draw_precision, draw_run_confusion
+from detr.report import page_charts, page_tables
+from detr.report.curves import FIGURES, panels_of_everything
+from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evenly_spaced, queries_of
 from detr.report.runs import Run
-from detr.report.svg import to_svg
 from detr.report.tables import ERROR_NAMES
 
 _MOST_BOXES = 100  # detections of an image, the best
@@ -45,45 +41,46 @@ def build_page(
     Args:
         runs: whose curves are shown.
         metrics: of `metrics.measure`, by the name of the run; None where they are not known.
-        judged: the first run's validation images, for the gallery.
-        looks: what its detector looks at, by the number of the image; may be empty.
+        evaluated: the first run's validation images, for the gallery.
+        attention: what its detector attends to, by the number of the image; may be empty.
         on_image: called after each image.
 
     Raises UserError when an image cannot be read.
     """
-    measured = [(run.name, metrics[run.name]) for run in runs if metrics.get(run.name)]
+    measured = [(position, run.name, metrics[run.name]) for position, run in enumerate(runs) if metrics.get(run.name)]
+    named = [(name, numbers) for _, name, numbers in measured]
     panels = [panel for panels in FIGURES.values() for panel in panels]
-    charts = {
-        "QUALITY": _quality_charts(measured),
-        "TRAINING": _training_charts(runs, panels, is_small=False),
-        "EVERYTHING": _training_charts(runs, panels_of_everything(runs), is_small=True),
-        "QUERIES": _query_charts(list((attention or {}).values())),
-        "CONFUSION": _confusion_charts(measured[:1] if runs and metrics.get(runs[0].name) else []),
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side"
+    parts = {
+        "TITLE": escape(title),
+        "SUBTITLE": escape(page_tables.subtitle(runs, measured)),
+        "HEADLINE": page_tables.headline(runs, measured),
+        "COCO": page_tables.coco_table(measured),
+        "ERRORS": page_tables.error_table(measured),
+        "CLASSES": page_tables.class_table(measured),
+        "CONFUSION": page_charts.confusion_chart(named[:1] if measured and measured[0][0] == 0 else []),
+        "QUALITY": page_charts.quality_charts(named),
+        "QUERIES": page_charts.query_charts(list((attention or {}).values())),
+        "TRAINING": page_charts.training_charts(runs, panels, is_small=False),
+        "EVERYTHING": page_charts.training_charts(runs, panels_of_everything(runs), is_small=True),
     }
     data = {
-        "runs": [
-            {"name": run.name, "epochs": len(run.log), "metrics": _numbers(metrics.get(run.name))} for run in runs
-        ],
-        "coco": list(COCO_NUMBERS),
-        "kinds": [
-            {"name": ERROR_NAMES[kind].replace("\n", " "), "key": kind, "meaning": meaning}
-            for kind, meaning in ERROR_TYPES.items()
-        ],
+        "detector": runs[0].name if len(runs) > 1 else "",
+        "kinds": [{"name": ERROR_NAMES[kind].replace("\n", " "), "key": kind} for kind in ERROR_TYPES],
         "gallery": None,
     }
     if evaluated and evaluated.images:
         threshold = metrics[runs[0].name]["threshold"]
         data["gallery"] = _gallery(evaluated, attention or {}, threshold, on_image)
-    return _fill(json.dumps(_rounded(data), separators=(",", ":"), ensure_ascii=False), charts)
+    return _fill(json.dumps(_rounded(data), separators=(",", ":"), ensure_ascii=False), parts)
 
 
-def _fill(data: str, charts: dict[str, str]) -> str:
+def _fill(data: str, parts: dict[str, str]) -> str:
     """Fill the template; the browser runs the one script that it is told of, by its hash."""
-    parts = {
+    parts |= {
         "STYLE": _piece("page.css"),
         "SCRIPT": _piece("page.js") + _piece("gallery.js"),
         "DATA": data.replace("<", "\\u003c"),  # no </script> and no <!-- can occur
-        **charts,
     }
     digest = hashlib.sha256(parts["SCRIPT"].encode()).digest()
     parts["HASH"] = base64.b64encode(digest).decode()
@@ -103,65 +100,6 @@ def _rounded(value: object) -> object:
     if isinstance(value, float):
         return float(f"{value:.6g}") if np.isfinite(value) else None
     return value
-
-
-def _numbers(metrics: dict | None) -> dict | None:
-    """Return the metrics that the page shows."""
-    if metrics is None:
-        return None
-    names = ("images", "objects", "coco", "interval", "threshold", "mistakes", "calibration")
-    numbers = {name: metrics[name] for name in names}
-    numbers["f1"] = metrics["overall"]["best"]
-    numbers["classes"] = [
-        {key: one[key] for key in ("name", "objects", "AP", "AP50", "AR", "best")} for one in metrics["classes"]
-    ]
-    return numbers
-
-
-# -------------------------------------------------------------------------------------------------------------- charts
-
-
-def _quality_charts(runs: list[tuple[str, dict]]) -> str:
-    """Draw what depends on the threshold: precision against recall, F1, calibration."""
-    draws = (
-        partial(draw_precision, runs=runs, level=0),
-        partial(draw_f1, runs=runs),
-        partial(draw_calibration, runs=runs),
-    )
-    return "".join(to_svg(partial(_with_legend, draw=draw), 4.4, 3.4) for draw in draws if runs)
-
-
-def _with_legend(axis: Axes, draw: Callable[[Axes], object]) -> None:
-    draw(axis)
-    axis.grid(alpha=0.3)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8, labelcolor="linecolor")
-
-
-def _training_charts(runs: list[Run], panels: Sequence[Panel], is_small: bool) -> str:
-    """Draw the curves of panels that have values."""
-
-    def draw(axis: Axes, panel: Panel) -> None:
-        handles = draw_panel(axis, panel, runs, is_small)
-        if any(handles) and not is_small:
-            axis.legend([*handles.values()], [*handles], fontsize=8)
-
-    size = (2.6, 1.9) if is_small else (4.4, 3.0)
-    logged = (
-        panel for panel in panels if any(run.series(one.key, one.position)[0] for run in runs for one in panel.lines)
-    )
-    return "".join(to_svg(partial(draw, panel=panel), *size) for panel in logged)
-
-
-def _query_charts(attention: list[AttentionMaps]) -> str:
-    return "".join(to_svg(partial(draw_query, query=query), 1.5, 1.6) for query in busiest_queries(attention))
-
-
-def _confusion_charts(runs: list[tuple[str, dict]]) -> str:
-    """Draw the confusion matrix of the first run."""
-    sides = [min(12.0, 2.4 + 0.55 * (len(metrics["classes"]) + 1)) for _, metrics in runs]
-    charts = zip(runs, sides, strict=True)
-    return "".join(to_svg(partial(draw_run_confusion, metrics=run[1]), side, side) for run, side in charts)
 
 
 # ------------------------------------------------------------------------------------------------------------- gallery

@@ -22,9 +22,9 @@ def headline_table(runs: list[tuple[str, dict]]) -> str:
     for key in ("images", "objects", "detections"):
         add(key, *(f"{metrics[key]:,}" for _, metrics in runs))
     for key in COCO_NUMBERS:
-        add(key, *(_number(metrics["coco"][key]) + _interval(metrics["interval"].get(key)) for _, metrics in runs))
+        add(key, *(number(metrics["coco"][key]) + _interval(metrics["interval"].get(key)) for _, metrics in runs))
     add("best F1", *(_best(metrics["overall"]["best"]) for _, metrics in runs))
-    add("calibration error", *(_number(metrics["calibration"]["expected_error"]) for _, metrics in runs))
+    add("calibration error", *(number(metrics["calibration"]["expected_error"]) for _, metrics in runs))
     add("errors", *(f"at score {metrics['threshold']:.3f}" for _, metrics in runs))
     for kind, name in ERROR_NAMES.items():
         add(f"  {name}".replace("\n", " "), *(_error(metrics["mistakes"][kind]) for _, metrics in runs))
@@ -41,11 +41,11 @@ def class_table(runs: list[tuple[str, dict]]) -> str:
     by_name = [{c["name"]: c for c in metrics["classes"]} for _, metrics in runs]
     if len(runs) > 1:
         rows = [["AP of", *(name for name, _ in runs)]]
-        rows += [[name, *(_number(by.get(name, {}).get("AP")) for by in by_name)] for name in class_names(runs)]
+        rows += [[name, *(number(by.get(name, {}).get("AP")) for by in by_name)] for name in class_names(runs)]
         return _aligned(rows)
     rows = [["class", "objects", "AP", "AP50", "AR", "best F1"]]
     for one in runs[0][1]["classes"]:
-        numbers = [_number(one[key]) for key in ("AP", "AP50", "AR")]
+        numbers = [number(one[key]) for key in ("AP", "AP50", "AR")]
         rows.append([one["name"], f"{one['objects']:,}", *numbers, _best(one["best"])])
     return _aligned(rows)
 
@@ -55,7 +55,8 @@ def class_names(runs: list[tuple[str, dict]]) -> list[str]:
     return list(dict.fromkeys(c["name"] for _, metrics in runs for c in metrics["classes"]))
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Return a number with three digits, a dash where it is not defined."""
     return "-" if value is None else f"{value:.3f}"
 
 

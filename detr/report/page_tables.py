@@ -1,0 +1,149 @@
+"""The page's headline numbers and tables as HTML; page.js sorts them by `data-value`. No torch."""
+
+from collections.abc import Sequence
+from html import escape
+
+from detr.evaluation.coco_metrics import COCO_NUMBERS
+from detr.evaluation.error_analysis import ERROR_TYPES
+from detr.report.runs import Run
+from detr.report.tables import ERROR_NAMES, class_names, number
+from utils import COLORS, pluralize
+
+Measured = list[tuple[int, str, dict]]  # (position among all runs, name of the run, its metrics)
+
+
+def headline(runs: list[Run], measured: Measured) -> str:
+    """Return the headline numbers of one run, or a table of several."""
+    if len(runs) == 1:
+        return "".join(_big_numbers(metrics) for _, _, metrics in measured)
+    by_position = {position: metrics for position, _, metrics in measured}
+    rows = []
+    for position, run in enumerate(runs):
+        metrics = by_position.get(position)
+        scores = (
+            [_cell(metrics["coco"][key], f"<br>{_interval(metrics, key)}") for key in ("AP", "AP50")] if metrics else []
+        )
+        best = metrics["overall"]["best"] if metrics else {}
+        others = [best.get("f1"), best.get("threshold"), metrics and metrics["calibration"]["expected_error"]]
+        rows.append(
+            _text(run.name, f'<i class="key line" style="color: {_color(position)}"></i>')
+            + _cell(len(run.log), digits=0)
+            + "".join([*(scores or [_cell(None)] * 2), *map(_cell, others)])
+        )
+    return _table(("Run", "Epochs", "AP", "AP50", "Best F1", "at score", "Calibration error"), rows)
+
+
+def subtitle(runs: list[Run], measured: Measured) -> str:
+    """Return what was measured, in a line."""
+    parts = []
+    if measured and measured[0][0] == 0:
+        metrics = measured[0][2]
+        counts = (metrics["images"], "image"), (metrics["objects"], "object"), (len(metrics["classes"]), "class")
+        parts = [pluralize(count, what) for count, what in counts]
+    return " · ".join(parts + ([pluralize(len(runs[0].log), "epoch")] if len(runs) == 1 else []))
+
+
+def coco_table(measured: Measured) -> str:
+    """Return COCO's 12 numbers, a column a run."""
+    rows = [_text(key) + "".join(_cell(metrics["coco"][key]) for _, _, metrics in measured) for key in COCO_NUMBERS]
+    return _table(["", *(name for _, name, _ in measured)], rows) if measured else ""
+
+
+def class_table(measured: Measured) -> str:
+    """Return the numbers of every class: of one run all there are, of several their AP side by side."""
+    if not measured:
+        return ""
+    if len(measured) == 1:
+        rows = [
+            _text(one["name"])
+            + _cell(one["objects"], digits=0)
+            + _cell(one["AP"], _bar(one["AP"]))
+            + "".join(map(_cell, (one["AP50"], one["AR"], one["best"]["f1"], one["best"]["threshold"])))
+            for one in measured[0][2]["classes"]
+        ]
+        return _table(("Class", "Objects", "AP", "AP50", "AR", "Best F1", "at score"), rows)
+    by_name = [{one["name"]: one["AP"] for one in metrics["classes"]} for _, _, metrics in measured]
+    rows = [
+        _text(name) + "".join(_cell(by.get(name), _bar(by.get(name))) for by in by_name)
+        for name in class_names([(name, metrics) for _, name, metrics in measured])
+    ]
+    return _table(["AP of", *(name for _, name, _ in measured)], rows)
+
+
+def error_table(measured: Measured) -> str:
+    """Return the errors of each type with what AP50 would gain without them, and from which score on they count."""
+    if not measured:
+        return ""
+    most = max(1, *(error["count"] for _, _, metrics in measured for error in metrics["mistakes"].values()))
+    rows = []
+    for key, meaning in ERROR_TYPES.items():
+        row = _text(ERROR_NAMES[key].replace("\n", " "))
+        for position, _, metrics in measured:
+            count, gain = metrics["mistakes"][key]["count"], metrics["mistakes"][key]["ap50_gain"]
+            row += _cell(count, _bar(count / most, _color(position)), digits=0)
+            row += _cell(gain if gain is None else max(0.0, gain), sign="+")
+        rows.append(f'{row}<td class="text" data-value="{escape(meaning)}">{escape(meaning)}</td>')
+    is_one = len(measured) == 1
+    names = ["Count", "AP50 gain"] if is_one else [x for _, name, _ in measured for x in (name, "gain")]
+    scores = ", ".join(
+        f"{'' if is_one else f'{name}: '}from score {number(metrics['threshold'])} on" for _, name, metrics in measured
+    )
+    note = f'<p class="muted">{escape(scores)}; the gain is what AP50 would be higher by without them.</p>'
+    return note + _table(["Type", *names, "What it is"], rows)
+
+
+def _table(heads: Sequence[str], rows: list[str]) -> str:
+    columns = "".join(
+        f'<th scope="col" aria-sort="none"><button type="button">{escape(head)}</button></th>' for head in heads
+    )
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _text(text: str, before: str = "") -> str:
+    return f'<td data-value="{escape(text)}">{before}{escape(text)}</td>'
+
+
+def _cell(value: float | None, more: str = "", digits: int = 3, sign: str = "") -> str:
+    """A number, which sorts last where it is not defined, with HTML behind it."""
+    if value is None:
+        return "<td>-</td>"
+    return f'<td data-value="{value}">{sign}{value:,.{digits}f}{more}</td>'
+
+
+def _bar(share: float | None, color: str = "var(--accent)") -> str:
+    width = f"width: {100 * min(1.0, max(0.0, share or 0.0)):.1f}%; background: {color}"
+    return f'<span class="bar" aria-hidden="true"><i style="{width}"></i></span>'
+
+
+def _color(position: int) -> str:
+    return f"var(--run{position % len(COLORS)})"
+
+
+def _interval(metrics: dict, key: str) -> str:
+    ends = metrics["interval"][key]
+    return (
+        f'<small class="muted">{metrics["interval"]["level"]:.0%}: {ends[0]:.3f} to {ends[1]:.3f}</small>'
+        if ends
+        else ""
+    )
+
+
+def _big_numbers(metrics: dict) -> str:
+    """AP, AP50, the best F1 and the calibration error of one run, each with what it says."""
+    best, error = metrics["overall"]["best"], metrics["calibration"]["expected_error"]
+    at = "no true positive"
+    if best["f1"] is not None:
+        precision, recall = number(best["precision"]), number(best["recall"])
+        at = f"at score {number(best['threshold'])}: precision {precision}, recall {recall}"
+    big = (
+        ("AP, IoU 0.50 to 0.95", metrics["coco"]["AP"], _interval(metrics, "AP")),
+        ("AP50, IoU 0.50", metrics["coco"]["AP50"], _interval(metrics, "AP50")),
+        ("Best F1", best["f1"], at),
+        ("Calibration error", error, "mean distance between the scores and precision"),
+    )
+    return '<div class="numbers">' + "".join(
+        f'<div class="number"><p class="name">{name}</p><p class="value">{number(value)}</p>'
+        f'<p class="detail">{detail}</p></div>'
+        for name, value, detail in big
+    ) + "</div>"  # fmt: skip
