@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import utils
-from detr.data.coco_json import find_val_json, fingerprint, read_coco
+from detr.data.coco_json import find_val_json, fingerprint, match_categories, read_coco
 from detr.data.images import find_images, read_rgb, read_size_hw
 from detr.evaluation.coco_matching import check_results
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
@@ -190,7 +190,10 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | 
         return None
     if detects:
         detector = load_detector(args.checkpoint, args.device, gt["categories"])
-        utils.write_json(path, detect_all(detector, gt, image_folder))
+        gt_ids = match_categories(detector.label_map.categories, gt["categories"], args.checkpoint)
+        detections = detect_all(detector, gt, image_folder)
+        predictions = [result | {"category_id": gt_ids[result["category_id"]]} for result in detections]
+        utils.write_json(path, predictions)
         print(f"saved {path}")
     elif run.config.get("validation_images", now := fingerprint(gt)) != now:
         print(
@@ -198,7 +201,11 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | 
             f"{folder / BEST} measures on these)"
         )
         return None
-    predictions = check_results(utils.read_json(path), gt, path)
+    else:
+        own = run.config.get("categories", gt["categories"])
+        predictions = check_results(utils.read_json(path), gt | {"categories": own}, path)
+        gt_ids = match_categories(own, gt["categories"], path)
+        predictions = [result | {"category_id": gt_ids[result["category_id"]]} for result in predictions]
     return Measured(gt, image_folder, predictions, measure(gt, predictions, args.threshold))
 
 

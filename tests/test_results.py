@@ -121,6 +121,30 @@ def test_detections_on_images_of_before_are_not_held_against_others(
     assert "no metrics" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flags", [(), ("--checkpoint", "outputs/checkpoint_best.pth", "--device", "cpu")])
+def test_classes_are_told_apart_by_name_when_ids_change(
+    flags: tuple, trained: Path, run: RunScript, drawn: list, capsys: pytest.CaptureFixture
+) -> None:
+    """A class that is added in VIA later moves the ids of those behind it in the alphabet."""
+    assert run("results", *flags) == 0
+    before = json.loads((trained / "figures/metrics.json").read_text())["runs"][0]["metrics"]
+    path, truth = Path("data/custom/annotations/custom_val.json"), read_truth()
+    (disc,) = truth["categories"]
+    added = {"id": disc["id"], "name": "apple"}
+    annotations = [a | {"category_id": disc["id"] + 1} for a in truth["annotations"]]
+    changed = truth | {"categories": [added, disc | {"id": disc["id"] + 1}], "annotations": annotations}
+    path.write_text(json.dumps(changed))
+    assert run("results", *flags) == 0
+    apple, after = json.loads((trained / "figures/metrics.json").read_text())["runs"][0]["metrics"]["classes"]
+    (was,) = before["classes"]
+    assert (after["AP"], after["AP50"], apple["AP"]) == (was["AP"], was["AP50"], None)
+    path.write_text(json.dumps(truth | {"categories": [disc | {"name": "ring"}]}))
+    capsys.readouterr()
+    assert run("results", *flags) == 2
+    error = capsys.readouterr().err
+    assert "'disc'" in error and "ring" in error and "--coco_path" in error
+
+
 def test_a_checkpoint_finds_what_the_run_recorded(trained: Path, run: RunScript, drawn: list) -> None:
     """The detector alone, image by image, against the batches of the evaluation: padding moves features a little."""
     assert run("results", "--threshold", 0) == 0

@@ -65,6 +65,21 @@ def find_val_json(coco_path: Path, dataset_file: str) -> Path:
     )
 
 
+def match_categories(own: list[dict], listed: list[dict], source: Path) -> dict[int, int]:
+    """Return category ids of `own` -> those of the same names in `listed`: ids are counted anew when classes change.
+
+    Raises UserError where a name of `own` is not listed; `source` is what it comes from, for the message.
+    """
+    ids = {category["name"]: category["id"] for category in listed}
+    unknown = [category["name"] for category in own if category["name"] not in ids]
+    if unknown:
+        raise UserError(
+            f"{source}: has the class {unknown[0]!r}, which the annotations do not; they have {', '.join(ids)}. "
+            "--coco_path names the folder of the annotations it was made for"
+        )
+    return {category["id"]: ids[category["name"]] for category in own}
+
+
 def fingerprint(coco: dict) -> str:
     """Return what tells a set of images from others: a hash of their ids, names and sizes."""
     images = sorted((image["id"], image["file_name"], image["width"], image["height"]) for image in coco["images"])
