@@ -8,8 +8,9 @@ python results.py --images one.jpg holiday/           what the detector finds in
 import argparse
 import csv
 import itertools
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import utils
 from detr.data.coco_json import find_val_json, fingerprint, match_categories, read_coco
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from detr.detector import Detection, Detector
 
 METRICS = "metrics.json"
+T = TypeVar("T")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -266,9 +268,13 @@ def detect_in_images(args: argparse.Namespace, figures: Path) -> None:
         lowest, why = best_known_threshold(figures, checkpoint)
     folder, names, results = figures / "images", picture_names(paths), {}
     with utils.Progress(len(paths), "detect") as bar:
-        for batch in batches_by_aspect_ratio(paths, args.batch_size):
-            images = [read_rgb(path) for path in batch]
-            for path, image, detections in zip(batch, images, detector.detect(images, lowest), strict=True):
+        sizes_hw, problems = try_each(paths, read_size_hw)
+        for batch in batches_by_aspect_ratio(sizes_hw, args.batch_size):
+            images, damaged = try_each(batch, read_rgb)
+            problems += damaged
+            for (path, image), detections in zip(
+                images.items(), detector.detect([*images.values()], lowest), strict=True
+            ):
                 results[path] = [{"category": d.category, **to_result(str(path), d)} for d in detections]
                 drawn = [
                     r | {"text": f"{r['category']} {r['score']:.2f}", "color": utils.color_of(r["category_id"])}
@@ -276,10 +282,12 @@ def detect_in_images(args: argparse.Namespace, figures: Path) -> None:
                 ]
                 utils.save_image(utils.draw_objects(image, drawn), folder / f"{names[path]}.png")
                 bar.update()
-    in_order = [result for path in paths for result in results[path]]
+    in_order = [result for path in paths for result in results.get(path, ())]
     utils.write_json(folder / PREDICTIONS, in_order, indent=1)
     write_csv(folder / "predictions.csv", in_order)
-    print(f"{len(in_order)} objects in {len(paths)} images, score from {lowest:.3g} ({why}); saved in {folder}")
+    print(f"{len(in_order)} objects in {len(results)} images, score from {lowest:.3g} ({why}); saved in {folder}")
+    if problems:
+        raise UserError(f"{len(problems)} of {len(paths)} images could not be read: {'; '.join(problems[:20])}")
 
 
 def best_known_threshold(figures: Path, checkpoint: Path) -> tuple[float, str]:
@@ -294,10 +302,20 @@ def best_known_threshold(figures: Path, checkpoint: Path) -> tuple[float, str]:
     return best, f"best F1 in {path}" + (f", which is older than {checkpoint}" if is_older else "")
 
 
-def batches_by_aspect_ratio(paths: list[Path], batch_size: int) -> list[list[Path]]:
+def try_each(paths: list[Path], read: Callable[[Path], T]) -> tuple[dict[Path, T], list[str]]:
+    """Return what `read` returns for each path that can be read, and sentences about the others."""
+    values, problems = {}, []
+    for path in paths:
+        try:
+            values[path] = read(path)
+        except UserError as error:
+            problems.append(str(error))
+    return values, problems
+
+
+def batches_by_aspect_ratio(sizes_hw: dict[Path, tuple[int, int]], batch_size: int) -> list[list[Path]]:
     """Return batches of images of similar aspect ratio: little of a batch is padding then."""
-    sizes_hw = {path: read_size_hw(path) for path in paths}
-    ordered = sorted(paths, key=lambda path: sizes_hw[path][0] / sizes_hw[path][1])
+    ordered = sorted(sizes_hw, key=lambda path: sizes_hw[path][0] / sizes_hw[path][1])
     return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 

@@ -55,6 +55,9 @@ def run_script(main: Callable[[], None]) -> None:
     """Run a script's `main`: mistakes of the user and of the machine end in one sentence and exit code 2."""
     # Pillow warns of large images, which phones take, and of every odd tag. What matters ends in an error anyway.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not what a notebook or a test puts in its place
+            stream.reconfigure(errors="replace")  # a console may have no letters for a class name
     try:
         main()
     except UserError as error:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from detr.data.dataset import LabelMap
-from detr.data.images import read_rgb
+from detr.data.images import as_rgb
 from detr.data.loader import pad_images
 from detr.data.transforms import apply_to_image, evaluation_params
 from detr.models.attention_maps import attention_maps
@@ -17,6 +18,8 @@ from detr.models.postprocess import postprocess
 from detr.models.weights import load_detector
 from detr.report.gallery import AttentionMaps
 from detr.training.device import pick_device, pick_precision
+
+AnyImage = str | Path | Image.Image | np.ndarray
 
 
 class Detection(NamedTuple):
@@ -51,13 +54,23 @@ class Detector:
         self.label_map = LabelMap(saved.categories, saved.raw_ids)
         self._names = {category["id"]: category["name"] for category in saved.categories}
 
-    def __call__(self, image: str | Path | Image.Image, threshold: float = 0.5) -> list[Detection]:
-        """Return the detections from this score on, best first. Raises UserError when the image cannot be read."""
+    def __call__(
+        self, image: AnyImage | Sequence[AnyImage], threshold: float = 0.5
+    ) -> list[Detection] | list[list[Detection]]:
+        """Return the detections from this score on, best first; of a list of images, a list of them.
+
+        An image is a path, a Pillow image (turned upright as its EXIF data say), or an array as `images.as_rgb` takes
+        it: gray, RGB or RGBA. Raises UserError when an image cannot be read.
+        """
+        if isinstance(image, list | tuple):
+            return [self.detect([one], threshold)[0] for one in image]  # alone, as padding moves detections a little
         return self.detect([image], threshold)[0]
 
     @torch.inference_mode()
-    def detect(self, images: Sequence[str | Path | Image.Image], threshold: float = 0.5) -> list[list[Detection]]:
+    def detect(self, images: Sequence[AnyImage], threshold: float = 0.5) -> list[list[Detection]]:
         """Return the same for several images at once; they are padded to the largest: let them be of similar shape."""
+        if not images:
+            return []
         pixels, padding_mask, sizes_hw = self._prepare(images)
         with self.precision.autocast():
             outputs = self.model(pixels, padding_mask)
@@ -65,7 +78,7 @@ class Detector:
         return [self._filter(*of_image, threshold) for of_image in zip(*fields, strict=True)]
 
     @torch.inference_mode()
-    def attention(self, image: str | Path | Image.Image) -> AttentionMaps:
+    def attention(self, image: AnyImage) -> AttentionMaps:
         """Return what all queries predict and attend to in an image. Raises UserError when it cannot be read."""
         pixels, padding_mask, sizes_hw = self._prepare([image])
         outputs, cross, encoder = attention_maps(self.model, pixels, padding_mask)
@@ -75,9 +88,9 @@ class Detector:
             *(tensor.cpu().numpy() for tensor in tensors), None if encoder is None else encoder.cpu().numpy()
         )
 
-    def _prepare(self, images: Sequence[str | Path | Image.Image]) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+    def _prepare(self, images: Sequence[AnyImage]) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
         """Return the padded batch (B, 3, H, W), its mask (B, H, W) and the sizes of the images in pixels."""
-        rgb = [image.convert("RGB") if isinstance(image, Image.Image) else read_rgb(Path(image)) for image in images]
+        rgb = [as_rgb(image) for image in images]
         sizes_hw = [(image.height, image.width) for image in rgb]
         pixels, padding_mask = pad_images(
             [

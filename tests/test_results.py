@@ -170,8 +170,23 @@ def test_any_photograph(trained: Path, run: RunScript, tmp_path: Path, capsys: p
     assert run("results", "--images", "nothing.jpg") == 2
     assert "no such file or folder, and as a glob nothing fits it" in capsys.readouterr().err
     assert run("results", "--images", "data/custom/annotations") == 2
-    assert "no images; accepted: .jpg" in capsys.readouterr().err
+    assert "no images; accepted: what Pillow reads" in capsys.readouterr().err
     assert run("results", "--images", "gray.png", "--batch_size", 0) == 2
+
+
+def test_a_damaged_image_does_not_stop_the_others(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    folder = Path("mixed")
+    shutil.copytree("discs/val", folder)
+    (folder / "._disc00.png").write_bytes(b"a resource fork of macOS")
+    (folder / "truncated.png").write_bytes((folder / "disc00.png").read_bytes()[:200])
+    (folder / "empty.jpg").touch()
+    Image.new("RGB", (40, 30)).save(folder / "a.tga")
+    capsys.readouterr()
+    assert run("results", "--images", folder, "--threshold", 0, "--device", "cpu") == 2
+    captured = capsys.readouterr()
+    assert "32 objects in 4 images" in captured.out
+    assert "2 of 6 images" in captured.err and "truncated.png" in captured.err and "empty.jpg" in captured.err
+    assert {path.stem for path in (trained / "figures/images").glob("*.png")} == {"disc00", "disc01", "disc02", "a"}
 
 
 def test_photographs_are_found_by_globs_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +223,11 @@ def test_the_detector_in_three_lines(trained: Path) -> None:
     assert len(found) == 8 and found == sorted(found, key=lambda d: -d.score)
     assert found[0].category == "disc" and found[0].category_id == 1 and len(found[0].box_xyxy) == 4
     assert detector(Image.open("discs/val/disc00.png"), threshold=0) == found
+    array = np.asarray(Image.open("discs/val/disc00.png").convert("RGB"))
+    assert detector(array, threshold=0) == found and detector([], threshold=0) == []
+    assert detector([array, "discs/val/disc00.png"], threshold=0) == [found, found]
+    with pytest.raises(UserError, match=r"\(2, 2, 5\)"):
+        detector(np.zeros((2, 2, 5), dtype=np.uint8))
     assert detector("discs/val/disc00.png", threshold=1.01) == []
 
 

@@ -11,8 +11,19 @@ from PIL import Image, UnidentifiedImageError
 
 from utils import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 178_956_970  # beyond that Pillow refuses a file as a decompression bomb
+_NO_IMAGES = {
+    ".eps",
+    ".ps",
+    ".mpg",
+    ".mpeg",
+    ".h5",
+    ".hdf",
+    ".grib",
+    ".bufr",
+    ".fit",
+    ".fits",
+}  # that Pillow has a name for
 _EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _TURNS = {
@@ -55,6 +66,23 @@ def read_rgb(path: Path, scale: float = 1.0) -> Image.Image:
         return _decoded(image, scale)
 
 
+def as_rgb(image: str | Path | Image.Image | np.ndarray) -> Image.Image:
+    """Return any image as `read_rgb` returns a file: a path, a Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4).
+
+    Arrays are gray, RGB or RGBA, in that order of channels (not OpenCV's BGR), of 8 or 16 bits. Raises UserError for
+    what is not an image.
+    """
+    if isinstance(image, str | Path):
+        return read_rgb(Path(image))
+    if isinstance(image, np.ndarray):
+        if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))) or 0 in image.shape:
+            raise UserError(f"an array of shape {image.shape} is no image; accepted: (H, W), (H, W, 3) or (H, W, 4)")
+        if image.dtype != np.uint8 and not (image.dtype == np.uint16 and image.ndim == 2):
+            raise UserError(f"an array of {image.dtype} is no image; accepted: uint8, and uint16 of shape (H, W)")
+        return _to_rgb(Image.fromarray(image))
+    return _decoded(image, scale=1.0)
+
+
 def _header(image: Image.Image) -> Header:
     width, height = image.size
     orientation = _orientation(image)
@@ -81,21 +109,24 @@ def _orientation(image: Image.Image) -> int:
 def find_images(patterns: list[str]) -> list[Path]:
     """Return the images among files, folders (not what is in folders in them) and globs, each once.
 
-    A file that is named may have any suffix; of what a folder or a glob holds, those of images are taken. Raises
-    UserError for what is neither, and when there are none.
+    A file that is named may have any suffix; of what a folder or a glob holds, what Pillow reads is taken, without
+    hidden files. Raises UserError for what is neither, and when there are none.
     """
+    Image.init()
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN} - _NO_IMAGES
     paths: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
         if path.is_file():
             paths.append(path)
             continue
-        files = sorted(path.iterdir() if path.is_dir() else _globbed(path))
+        files = sorted(file for file in (path.iterdir() if path.is_dir() else _globbed(path)) if file.name[0] != ".")
         if not files and not path.is_dir():
             raise UserError(f"--images {pattern}: no such file or folder, and as a glob nothing fits it")
-        paths += [file for file in files if file.suffix.lower() in SUFFIXES]
+        paths += [file for file in files if file.suffix.lower() in suffixes]
     if not paths:
-        raise UserError(f"--images {', '.join(patterns)}: no images; accepted: {', '.join(SUFFIXES)}")
+        accepted = "what Pillow reads, such as .jpg, .png, .tif or .webp"
+        raise UserError(f"--images {', '.join(patterns)}: no images; accepted: {accepted}")
     return list(dict.fromkeys(paths))
 
 

@@ -239,4 +239,4 @@ def _most_confused(counts: np.ndarray, names: list[str]) -> tuple[np.ndarray, li
 
 def _short(name: str) -> str:
     """Return a name that fits."""
-    return figure_text(name if len(name) <= 22 else name[:21] + "…")
+    return figure_text(name if len(name) <= 22 else f"{name[:12]}…{name[-9:]}")  # names often differ at their end
