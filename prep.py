@@ -105,6 +105,8 @@ def add_via_flags(group: argparse._ArgumentGroup) -> None:
         help="the classes to import, in this order (default: all, in alphabetical order); where regions carry no "
         "attribute, the name of the one class (default: the name of the folder)",
     )
+    group.add_argument("--one_class", metavar="NAME", help="the class of every region, whatever its attributes say")
+    group.add_argument("--unlabelled", metavar="NAME", help="the class of regions without one")
     group.add_argument("--skip_unlabelled", action="store_true", help="leave out regions without a class")
     group.add_argument(
         "--skip_bad_images",
@@ -151,15 +153,31 @@ def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
     if not 0 < args.val_fraction < 1:
         raise UserError(f"--val_fraction {args.val_fraction}: accepted: more than 0 and less than 1")
     division = {"val_fraction": args.val_fraction, "seed": args.seed, "skip_bad_images": args.skip_bad_images}
+    check_class_flags(args)
     if args.coco:
         with utils.Progress(None, "check images") as progress:
             return read_coco_folder(args.coco, **division, on_image=progress.update)
     source = draw_sample(DOWNLOADS / "sample_via") if args.sample else args.via or fetch_balloon(DOWNLOADS)
-    class_flags = ClassFlags(args.attribute, args.checked, args.categories, args.skip_unlabelled)
+    class_flags = ClassFlags(
+        args.attribute, args.checked, args.categories, args.skip_unlabelled, args.one_class, args.unlabelled
+    )
     with utils.Progress(None, "check images") as progress:
         return import_via(
             source, args.images, class_flags=class_flags, **division, left_out=args.coco_path, on_image=progress.update
         )
+
+
+def check_class_flags(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that contradict each other, or that annotations in COCO format have no use for."""
+    of_via = ("images", "attribute", "checked", "categories", "skip_unlabelled", "one_class", "unlabelled")
+    given = [f"--{name}" for name in of_via if getattr(args, name)]
+    if args.coco and given:
+        raise UserError(f"--coco and {', '.join(given)}: that says what VIA's annotations do not; leave it out")
+    others = [flag for flag in given if flag not in ("--images", "--one_class")]
+    if args.one_class and others:
+        raise UserError(f"--one_class and {', '.join(others)}: every region is of that class; leave the others out")
+    if args.skip_unlabelled and args.unlabelled:
+        raise UserError("--skip_unlabelled and --unlabelled: regions without a class are left out, or have that one")
 
 
 def next_command(coco_path: Path, weights: str, categories: list[dict]) -> str:

@@ -175,3 +175,21 @@ def test_the_weights_of_a_run_are_those_of_its_detector(coco_folder: Path, run: 
     saved = torch.load("outputs/checkpoint.pth", weights_only=True)
     name = "transformer.decoder.norm.weight"
     assert torch.equal(stripped[name], saved["ema"][name]) and not torch.equal(saved["ema"][name], saved["model"][name])
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--coco", "in", "--attribute", "kind"), "--attribute"),
+        (("--coco", "in", "--images", "photos"), "--images"),
+        (("--one_class", "a", "--categories", "a,b"), "--categories"),
+        (("--unlabelled", "a", "--skip_unlabelled"), "--unlabelled"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(
+    flags: tuple, named: str, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    via = () if "--coco" in flags else ("--via", "missing")
+    assert run("prep", *flags, *via) == 2
+    error = capsys.readouterr().err
+    assert flags[0] in error and named in error and error.count("\n") == 1

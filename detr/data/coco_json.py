@@ -22,7 +22,7 @@ _LARGEST_ID = 2**53
 def read_coco(path: Path) -> dict:
     """Read a COCO annotation file and check the parts we rely on. Raises UserError naming what is missing or wrong."""
     try:
-        coco = json.loads(path.read_text(encoding="utf-8"))
+        coco = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; python prep.py writes it, or set --coco_path") from error
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, lists in lists in lists

@@ -67,7 +67,7 @@ def read_rgb(path: Path, scale: float = 1.0) -> Image.Image:
 
 
 def as_rgb(image: str | Path | Image.Image | np.ndarray) -> Image.Image:
-    """Return any image as `read_rgb` returns a file: a path, a Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4).
+    """Return any image as `read_rgb` returns a file: a path, a Pillow image, an array (H, W), (H, W, 3) or (H, W, 4).
 
     Arrays are gray, RGB or RGBA, in that order of channels (not OpenCV's BGR), of 8 or 16 bits. Raises UserError for
     what is not an image.

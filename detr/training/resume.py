@@ -250,6 +250,11 @@ def _model_from_file(
     weights = checkpoint["model"] if start.resumes else best_weights(checkpoint)
     class_rows = _choose_class_rows(start, data, class_map) if fine_tunes else None
     report = load_weights(model, weights, path, class_rows)
+    if evaluate and "categories" not in checkpoint and model_classes != data.num_classes:
+        raise UserError(
+            f"{path}: does not name its {model_classes} classes, and the annotations have {data.num_classes}. Where "
+            "its labels are category ids, as the reference code has them, --dataset_file coco evaluates it"
+        )
     same_classes = checkpoint.get("categories", data.label_map.categories) == data.label_map.categories
     if not fine_tunes and (report.fresh or not same_classes or num_classes not in (None, model_classes)):
         raise UserError(

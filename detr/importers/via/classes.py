@@ -19,14 +19,21 @@ _SAYS_WHICH = {"name", "names", "label", "labels", "class", "classes", "type", "
 class ClassFlags:
     """What the user said about the classes.
 
-    Args: the attribute that holds the class (None: found), what several checked boxes mean (`first`, `each`, None: an
-    error), the classes in order (empty: all), and whether regions without a class are left out.
+    Args:
+        attribute: the one that holds the class (None: the one that there is).
+        checked: what several checked boxes mean (`first`, `each`, None: an error).
+        categories: the classes in order (empty: all).
+        skip_unlabelled: leave out regions without a class.
+        one_class: the class of every region, whatever its attributes say.
+        unlabelled: the class of regions without one.
     """
 
     attribute: str | None = None
     checked: str | None = None
     categories: tuple[str, ...] = ()
     skip_unlabelled: bool = False
+    one_class: str | None = None
+    unlabelled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,12 +44,13 @@ class Classes:
     attribute: str | None  # None: every region is of the one class
     is_by_name: bool  # the attribute that is set is the class
     first_only: bool
+    unlabelled: str | None = None  # the class of regions without one
 
     def of(self, region: Region) -> tuple[list[str], list[str]]:
         """Return the classes of the objects that a region makes, and what there is to remark about it."""
         if not self.attribute and not self.is_by_name:
             return list(self.ids), []
-        values = _values(region, self.attribute, self.is_by_name)
+        values = _values(region, self.attribute, self.is_by_name) or list(filter(None, [self.unlabelled]))
         remarks = [UNLABELLED] if not values else [SEVERAL] if len(values) > 1 else []
         values = values[:1] if self.first_only else values
         remarks += [OTHER.format(printable(value)) for value in values if value not in self.ids]
@@ -54,6 +62,8 @@ def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: 
 
     Raises UserError with what to add where the class of a region cannot be told.
     """
+    if flags.one_class:
+        return Classes({flags.one_class: 1}, None, False, False)
     images = list(images)
     counts: Counter[str] = Counter()
     examples: dict[str, dict[str, None]] = defaultdict(dict)
@@ -76,7 +86,7 @@ def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: 
             + join_names((f"{name} ({count})" for name, count in counts_of_names.most_common()), 20)
         )
     ids = {name: number for number, name in enumerate(flags.categories or sorted(counts_of_names), start=1)}
-    return Classes(ids, attribute, is_by_name, flags.checked == "first")
+    return Classes(ids, attribute, is_by_name, flags.checked == "first", flags.unlabelled)
 
 
 def _shapes(images: list[AnnotatedImage]) -> Iterator[tuple[AnnotatedImage, Region]]:
@@ -97,7 +107,7 @@ def _choose(counts: Counter[str], examples: dict[str, dict[str, None]], flags: C
     if not used:
         if counts and not len(flags.categories) == 1:
             raise UserError(
-                f"the attributes of all regions are empty: {table}; if all are of one class, --categories NAME names it"
+                f"the attributes of all regions are empty: {table}; if all are of one class, --one_class NAME names it"
             )
         return None, False
     is_flag = all({text.lower() for text in examples[name]} <= _YES | _NO | {name.lower()} for name in used)
@@ -109,7 +119,8 @@ def _choose(counts: Counter[str], examples: dict[str, dict[str, None]], flags: C
         f"{printable(name)} = {join_names(examples[name], 3)}" for name in sorted(used, key=counts.get)[::-1][:4]
     )
     raise UserError(
-        f"the class may be in any of the attributes {table}, such as {samples}; add --attribute with the name of one"
+        f"the class may be in any of the attributes {table}, such as {samples}; add --attribute with the name of one, "
+        "or --one_class NAME if every region is of one class"
     )
 
 
@@ -118,7 +129,7 @@ def _count(images: list[AnnotatedImage], attribute: str | None, is_by_name: bool
     counts_of_names: Counter[str] = Counter()
     empty, several = [], []
     for image, region in _shapes(images):
-        values = _values(region, attribute, is_by_name)
+        values = _values(region, attribute, is_by_name) or list(filter(None, [flags.unlabelled]))
         counts_of_names.update(values[:1] if flags.checked == "first" else values)
         if not values:
             empty.append((image.file_name, region.key))
@@ -129,7 +140,8 @@ def _count(images: list[AnnotatedImage], attribute: str | None, is_by_name: bool
         places = "; ".join(f"{printable(name)}, region {key}" for name, key in empty[:3])
         raise UserError(
             f"{pluralize(len(empty), 'region')} without a value {what} (such as {places}); "
-            "fill it in, or --skip_unlabelled leaves them out"
+            "fill it in, --one_class NAME makes every region one class, --unlabelled NAME names theirs, or "
+            "--skip_unlabelled leaves them out"
         )
     if several and not flags.checked:
         places = "; ".join(f"{printable(name)}, region {key}" for name, key in several[:3])

@@ -16,6 +16,8 @@ _SHAPES = {  # `xy` is [shape id, numbers ...]
     5: ("polyline", ()),  # a line: two points
     6: ("polyline", ()),
     7: ("polygon", ()),
+    8: ("extreme rectangle", ()),  # four points, one on each side
+    9: ("extreme circle", ()),  # three points on it
 }
 
 
@@ -65,6 +67,11 @@ def _shape(xy: object, where: str) -> dict:
         accepted = ", ".join(f"{number} {name}" for number, (name, _) in _SHAPES.items())
         raise UserError(f"{where} has xy = {quote(xy)}; accepted: a list that begins with a shape id ({accepted})")
     name, keys = _SHAPES[kind]
+    if kind in (8, 9):
+        points = [*zip(xy[1::2], xy[2::2], strict=False)]
+        if len(xy) != (9 if kind == 8 else 7) or not all(is_number(value, LIMIT) for value in xy):
+            raise UserError(f"{where} is an {name} with xy = {quote(xy)}; {12 - kind} points are needed")
+        return _around(points) if kind == 8 else _circle_through(points, where)
     if not keys:
         return {"name": name, "all_points_x": xy[1::2], "all_points_y": xy[2::2]}
     if len(xy) - 1 != len(keys):
@@ -72,14 +79,31 @@ def _shape(xy: object, where: str) -> dict:
     return {"name": name, **dict(zip(keys, xy[1:], strict=True))}
 
 
+def _around(points_xy: list[tuple[float, float]]) -> dict:
+    """The rectangle with a point on each of its sides."""
+    xs, ys = zip(*points_xy, strict=True)
+    return {"name": "rect", "x": min(xs), "y": min(ys), "width": max(xs) - min(xs), "height": max(ys) - min(ys)}
+
+
+def _circle_through(points_xy: list[tuple[float, float]], where: str) -> dict:
+    """The circle through three points: its center is as far from each of them. Raises UserError for three in a line."""
+    (ax, ay), (bx, by), (cx, cy) = points_xy
+    twice_area = 2 * ((bx - ax) * (cy - ay) - (by - ay) * (cx - ax))
+    if not twice_area:
+        raise UserError(f"{where} is an extreme circle whose three points lie on a line")
+    b, c = (bx - ax) ** 2 + (by - ay) ** 2, (cx - ax) ** 2 + (cy - ay) ** 2
+    x, y = ((cy - ay) * b - (by - ay) * c) / twice_area, ((bx - ax) * c - (cx - ax) * b) / twice_area
+    return {"name": "circle", "cx": ax + x, "cy": ay + y, "r": (x * x + y * y) ** 0.5}
+
+
 def _options(attributes: object) -> dict[str, tuple[str, dict[str, str]]]:
-    known_files = {}
+    names_and_options = {}
     for key, attribute in attributes.items() if isinstance(attributes, dict) else ():
         if isinstance(attribute, dict):
             name, options = attribute.get("aname"), attribute.get("options")
             known = options if isinstance(options, dict) else {}
-            known_files[key] = name if isinstance(name, str) and name.strip() else key, known
-    return known_files
+            names_and_options[key] = name if isinstance(name, str) and name.strip() else key, known
+    return names_and_options
 
 
 def _values(entry: dict, options: dict[str, tuple[str, dict[str, str]]]) -> dict[str, object]:

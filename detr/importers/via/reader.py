@@ -14,11 +14,27 @@ ACCEPTED = "VIA 1.x and 2.x annotations (JSON, CSV), VIA 2.x and 3.x projects, V
 
 def parse(path: Path) -> object:
     """Return the content of a file: Python values where it is JSON, else its text. Raises UserError naming the file."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not JSON or CSV (no UTF-8 text: {error})") from error
+    text = _decode(path)
     return parse_json(text, str(path)) if text.lstrip()[:1] in ("{", "[") else text
+
+
+def _decode(path: Path) -> str:
+    """UTF-8 as VIA writes it, or what a spreadsheet makes of it: UTF-16, or a Windows code page."""
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        encoding = "cp1252"
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not JSON or CSV (no text in UTF-8, UTF-16 or cp1252: {error})") from error
+    if "\0" in text:
+        raise UserError(f"{path}: not JSON or CSV (it is no text)")
+    if encoding != "utf-8-sig":
+        print(f"{path}: read as {encoding}, as it is not UTF-8")
+    return text
 
 
 def format_of(content: object) -> ModuleType | None:

@@ -67,6 +67,14 @@ def test_two_attributes_are_shown_with_counts_and_the_flag() -> None:
     assert len(refused(many)) < 500 and "and 390 more" in refused(many)
 
 
+def test_every_region_can_be_of_one_class_whatever_it_says() -> None:
+    some = ({"kind": "a", "note": "x"}, {"kind": ""}, {})
+    assert classes(*some, one_class="coin") == [["coin"]] * 4
+    assert "--one_class" in refused({"kind": "a"}, {"kind": ""}) and "--one_class" in refused({"kind": ""})
+    assert "--one_class" in refused({"kind": "a", "note": "x y"})
+    assert classes({"kind": "b"}, {"kind": ""}, {}, unlabelled="a") == [["a", "b"], ["b"], ["a"], ["a"]]
+
+
 def test_regions_without_a_value_are_an_error_or_left_out() -> None:
     regions = ({"name": "cat"}, {"name": " "}, {}, {"name": "undefined"})
     message = refused(*regions)

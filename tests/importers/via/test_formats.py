@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detr.importers.via.classes import ClassFlags
+from detr.importers.via.clip import box_of
 from detr.importers.via.importer import import_via
 from detr.importers.via.reader import read_annotations
 from tests.conftest import SHARED, needs_shared
@@ -169,10 +170,12 @@ def test_via_3_lines_and_several_checked_boxes(tmp_path: Path) -> None:
         ({"file": {"1": {"fname": "a.mp4", "type": 4}}}, "a.mp4 is a video or a sound"),
         ({"metadata": {"m": {"vid": "1", "xy": [2, 1, 1, 5, 5], "z": [3.5]}}}, r"entry m marks a time \(\[3.5\]\)"),
         (
-            {"metadata": {"m": {"vid": "1", "xy": [8, 1, 1, 5, 5]}}},
+            {"metadata": {"m": {"vid": "1", "xy": [10, 1, 1, 5, 5]}}},
             r"region m has xy = .* accepted: .*\(1 point, 2 rect",
         ),
         ({"metadata": {"m": {"vid": "1", "xy": [2, 1, 1]}}}, "region m is a rect with 2 numbers"),
+        ({"metadata": {"m": {"vid": "1", "xy": [8, 1, 1, 5, 5]}}}, "extreme rectangle .* 4 points are needed"),
+        ({"metadata": {"m": {"vid": "1", "xy": [9, 1, 1, 5, 5, 9, 9]}}}, "three points lie on a line"),
         ({"metadata": {"m": {"vid": "9", "xy": [2, 1, 1, 5, 5]}}}, "entry m belongs to view '9'"),
     ],
 )
@@ -181,6 +184,30 @@ def test_what_a_via_3_project_cannot_be_used_for_is_named(change: dict, message:
     path.write_text(json.dumps(json.loads(as_v3(FIVE[:1])) | change))
     with pytest.raises(UserError, match=message):
         read_annotations(path)
+
+
+def test_via_3_extreme_shapes_have_the_box_of_their_points(tmp_path: Path) -> None:
+    path = tmp_path / "project.json"
+    metadata = {
+        "m": {"vid": "1", "xy": [8, 30, 20, 60, 50, 40, 90, 10, 60]},
+        "n": {"vid": "1", "xy": [9, 10, 50, 40, 20, 70, 50]},
+    }
+    path.write_text(json.dumps(json.loads(as_v3(FIVE[:1])) | {"metadata": metadata}))
+    (image,) = read_annotations(path)
+    boxes = [box_of(region.points_xy) for region in image.regions]
+    assert boxes == [(10, 20, 60, 90), pytest.approx((10, 20, 70, 80))]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_csv_file_may_be_in_the_encoding_of_a_spreadsheet(
+    encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shape = '"{""name"":""rect"",""x"":1,""y"":2,""width"":3,""height"":4}"'
+    head = "filename,region_shape_attributes,region_attributes"
+    (tmp_path / "a.csv").write_text(f"{head}\nété.jpg,{shape},{{}}\n", encoding=encoding)
+    (image,) = read_annotations(tmp_path / "a.csv")
+    assert image.file_name == "été.jpg"
+    assert (encoding in capsys.readouterr().out) is not encoding.startswith("utf-8")
 
 
 def test_a_project_with_numbered_options_is_read_with_their_descriptions(tmp_path: Path) -> None:
