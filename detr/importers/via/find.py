@@ -14,8 +14,8 @@ from utils import UserError, join_names
 _SUFFIXES = (".json", ".csv")
 
 
-def find_annotation_file(folder: Path) -> Path:
-    """Return the one annotation file of a folder, told by content. Raises UserError when there is none, or several."""
+def find_annotation_files(folder: Path) -> list[Path]:
+    """Return the annotation files of a folder, told by content, JSON first. Raises UserError when there is none."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected train/ and val/, each with images and a VIA file")
     candidates = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
@@ -23,15 +23,16 @@ def find_annotation_file(folder: Path) -> Path:
     annotation_files = (
         candidates if len(candidates) == 1 else [path for path in candidates if _is_annotation_file(path)]
     )
-    if len(annotation_files) != 1:
-        names = join_names(path.name for path in annotation_files or candidates) or "none"
+    if not annotation_files:
+        names = join_names(path.name for path in candidates) or "none"
         raise UserError(
-            f"{folder}: expected one annotation file (*.json or *.csv), or train/ and val/ with one in each, "
-            f"found {names}{'' if annotation_files or not candidates else ', which are no VIA files'}"
+            f"{folder}: expected an annotation file (*.json or *.csv), or train/ and val/ with one in each, "
+            f"found {names}{', which are no VIA files' if candidates else ''}"
         )
-    if not annotation_files[0].resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{annotation_files[0]} is a link that leads out of the folder; name the file itself")
-    return annotation_files[0]
+    for path in annotation_files:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{path} is a link that leads out of the folder; name the file itself")
+    return sorted(annotation_files, key=lambda path: (path.suffix.lower() != ".json", path.name))
 
 
 def _is_annotation_file(path: Path) -> bool:

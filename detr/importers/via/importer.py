@@ -12,9 +12,9 @@ from detr.importers.notes import BAD, TURNED, UNSURE, Notes
 from detr.importers.splits import Split, split_images
 from detr.importers.thumbnails import DecodedImage, decode_all, stacked
 from detr.importers.via.classes import Classes, ClassFlags, find_classes
-from detr.importers.via.find import ImageFolder, find_annotation_file
+from detr.importers.via.find import ImageFolder, find_annotation_files
 from detr.importers.via.frames import evidence, turned
-from detr.importers.via.reader import read_annotations
+from detr.importers.via.reader import read_annotations, read_merged
 from detr.importers.via.record import AnnotatedImage
 from detr.importers.via.to_coco import ConvertedImage, convert, to_coco
 from utils import UserError, join_names, pluralize, printable
@@ -65,8 +65,8 @@ def import_via(
     """Read annotations, hold them against their images, and divide them into `train` and `val`.
 
     Args:
-        path: a folder with train/ and val/, each with images and one annotation file; or one annotation file; or a
-            folder with one.
+        path: a folder with train/ and val/, each with images and annotation files; or an annotation file; or a folder
+            with some. Several files of a folder are merged.
         images: folder of the images, if they are not beside the annotation file.
         class_flags: what the user said about the classes.
         val_fraction: share of the images for validation where `path` does not say.
@@ -115,12 +115,11 @@ def _read_sources(path: Path, images: Path | None, left_out: Path | None) -> lis
     if path.is_file():
         return [_Source("", read_annotations(path), ImageFolder(images or path.parent, left_out))]
     if not all((path / name).is_dir() for name in SPLITS):
-        file = find_annotation_file(path)
-        return [_Source("", read_annotations(file), ImageFolder(images or path, left_out))]
+        return [_Source("", read_merged(find_annotation_files(path)), ImageFolder(images or path, left_out))]
     sources = []
     for name in SPLITS:
         own = images / name if images and (images / name).is_dir() else images
-        annotations = read_annotations(find_annotation_file(path / name))
+        annotations = read_merged(find_annotation_files(path / name))
         sources.append(_Source(f"{name}/", annotations, ImageFolder(own or path / name, left_out)))
     return sources
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from detr.importers.via.clip import polygon_area
-from detr.importers.via.find import find_annotation_file
+from detr.importers.via.find import find_annotation_files
 from detr.importers.via.importer import import_via
-from detr.importers.via.reader import read_annotations
+from detr.importers.via.reader import read_annotations, read_merged
 from tests.conftest import SHARED, RunScript, needs_shared, write_via
 from utils import UserError
 
@@ -80,18 +80,34 @@ def test_what_cannot_be_read_is_named(content: object, message: str, tmp_path: P
 
 def test_the_annotation_file_is_told_by_content(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        find_annotation_file(tmp_path / "train")
-    with pytest.raises(UserError, match=r"expected one annotation file \(\*.json or \*.csv\), .* found none"):
-        find_annotation_file(tmp_path)
+        find_annotation_files(tmp_path / "train")
+    with pytest.raises(UserError, match=r"expected an annotation file \(\*.json or \*.csv\), .* found none"):
+        find_annotation_files(tmp_path)
     (tmp_path / "labels.json").write_text("{}")
     (tmp_path / "prices.csv").write_text("name,price\nball,3\n")
     with pytest.raises(UserError, match=r"found labels.json, prices.csv, which are no VIA files"):
-        find_annotation_file(tmp_path)
+        find_annotation_files(tmp_path)
     (tmp_path / "zoo.JSON").write_text(json.dumps({"a": polygon()}))
-    assert find_annotation_file(tmp_path).name == "zoo.JSON"
+    assert [path.name for path in find_annotation_files(tmp_path)] == ["zoo.JSON"]
+    (tmp_path / "all.csv").write_text("filename,region_shape_attributes,region_attributes\n")
     (tmp_path / "second.json").write_text(json.dumps([polygon()]))
-    with pytest.raises(UserError, match=r"found second.json, zoo.JSON"):
-        find_annotation_file(tmp_path)
+    assert [path.name for path in find_annotation_files(tmp_path)] == ["second.json", "zoo.JSON", "all.csv"]
+
+
+def test_files_of_one_folder_are_merged(tmp_path: Path) -> None:
+    """The same regions again, an image without regions elsewhere, other images; but never other regions of one."""
+    first, again, other = polygon(), polygon(), polygon() | {"filename": "b.png"}
+    empty = polygon() | {"filename": "b.png", "regions": []}
+    for name, entries in {"1": [first, empty], "2": [again], "3": [other]}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(entries))
+    images = read_merged([tmp_path / f"{n}.json" for n in "123"])
+    assert [(image.file_name, len(image.regions)) for image in images] == [("a.png", 1), ("b.png", 1)]
+    moved = json.loads(json.dumps(polygon()))
+    shape = next(iter(moved["regions"].values()) if isinstance(moved["regions"], dict) else iter(moved["regions"]))
+    shape["shape_attributes"]["all_points_x"][0] += 5
+    (tmp_path / "4.json").write_text(json.dumps([moved]))
+    with pytest.raises(UserError, match=r"a.png has 1 region in .*1.json and 1, or others, in .*4.json"):
+        read_merged([tmp_path / "1.json", tmp_path / "4.json"])
 
 
 def test_a_file_a_folder_with_one_and_images_elsewhere_are_the_same(tmp_path: Path, run: RunScript) -> None:
