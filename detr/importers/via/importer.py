@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -129,6 +129,7 @@ def _convert_source(
 ) -> tuple[list[ConvertedImage], list[tuple[str, str]]]:
     """Return the images that can be used; of the others name and reason."""
     located, bad = _located(source)
+    names = _distinct_names([path for _, path in located])
     found = []
     for (image, path), decoded in zip(located, decode_all([path for _, path in located], on_image), strict=True):
         if isinstance(decoded, UserError):
@@ -144,7 +145,7 @@ def _convert_source(
             bad.append((source.prefix + image.file_name, str(error)))
         else:
             done.remarks.extend(remarks)
-            converted.append(done._replace(decoded=decoded))
+            converted.append(done._replace(file_name=names[path], decoded=decoded))
     return converted, bad
 
 
@@ -152,21 +153,29 @@ def _located(source: _Source) -> tuple[list[tuple[AnnotatedImage, Path]], list[t
     """Return the images that are there, once; of the others name and reason."""
     located, bad = [], []
     origins: set[Path] = set()
-    names: dict[str, Path] = {}
     for image in source.images:
         try:
             path, real = source.folder.find(image.file_name)
             if real in origins:
                 raise UserError(": annotated twice")
-            # All images go to one folder, and on some systems a.jpg and A.jpg are the same file there.
-            other = names.setdefault(path.name.casefold(), path)
-            if other != path:
-                raise UserError(f": {other} has the same file name; rename one, in the annotations too")
             origins.add(real)
             located.append((image, path))
         except UserError as error:
             bad.append((source.prefix + image.file_name, str(error)))
     return located, bad
+
+
+def _distinct_names(paths: list[Path]) -> dict[Path, str]:
+    """Return what images are called in the one folder that they are copied to: namesakes by their folders too.
+
+    On some systems a.jpg and A.jpg are the same file there.
+    """
+    names = {path: path.name for path in paths}
+    for depth in range(1, max((len(path.parts) for path in paths), default=0)):
+        uses = Counter(name.casefold() for name in names.values())
+        for path in [path for path, name in names.items() if uses[name.casefold()] > 1]:
+            names[path] = "_".join(path.parts[-depth - 1 :])
+    return names
 
 
 def _upright(found: list[_UsableImage]) -> Iterator[tuple[_UsableImage, list[tuple[str, str]]]]:

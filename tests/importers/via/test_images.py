@@ -102,10 +102,14 @@ def test_the_images_of_an_earlier_import_are_not_looked_at(tmp_path: Path, run: 
     assert run(*arguments) == 0
 
 
-def test_images_that_would_overwrite_each_other_are_refused_by_name(tmp_path: Path) -> None:
-    folder = write_set(tmp_path, [TWO[0]._replace(name="one/a.png"), TWO[1]._replace(name="two/A.png")])
-    with pytest.raises(UserError, match=r"two/A.png: .*one/a.png has the same file name; rename one"):
-        import_via(folder)
+def test_namesakes_in_other_folders_are_kept_apart_by_their_folders(tmp_path: Path, run: RunScript) -> None:
+    names = ("day1/cam/a.png", "day2/cam/A.png", "day2/b.png")
+    folder = write_set(tmp_path / "set", [TWO[n % 2]._replace(name=name) for n, name in enumerate(names)])
+    assert run("prep", "--via", folder, "--weights", "none") == 0
+    copies = {path.name: path for path in Path("data/custom").glob("*2017/*")}
+    assert set(copies) == {"day1_cam_a.png", "day2_cam_A.png", "b.png"}
+    for name, copy in zip(names, ("day1_cam_a.png", "day2_cam_A.png", "b.png"), strict=True):
+        assert copies[copy].read_bytes() == (folder / name).read_bytes()
 
 
 def test_given_splits_find_their_images_in_images_too(tmp_path: Path) -> None:
