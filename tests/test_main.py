@@ -16,6 +16,7 @@ from detr.training.flags import make_parser, parse_arguments
 from detr.training.resume import ResumeState, choose_sizes
 from detr.training.run_files import RUN_FILES, TENSORBOARD
 from tests.conftest import SHARED, TINY, RunScript, needs_shared, write_via
+from utils import UserError
 
 SCRATCH = (*TINY, "--backbone_weights", "none")
 
@@ -621,6 +622,30 @@ def test_image_sizes_follow_the_flags_then_the_file(
     start: ResumeState, flags: tuple, scales: list[int], max_size: int
 ) -> None:
     assert choose_sizes(start, *flags) == (scales, max_size)
+
+
+@pytest.mark.parametrize(("flags", "named"), [(([16, 64], None), "16"), (([480, 800], 640), "640")])
+def test_sizes_that_no_image_can_have_are_named(flags: tuple, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        choose_sizes(ResumeState(), *flags)
+
+
+def test_more_queries_than_the_file_has_start_near_its_own(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("main", *SCRATCH, "--epochs", 1, "--output_dir", "first") == 0
+    own = weights("first/checkpoint_best.pth")["model"]["query_embed.weight"]
+    more = ("main", *TINY[-8:], "--weights", "first/checkpoint_best.pth", "--lr", 0, "--lr_backbone", 0)
+    more = (*more, "--num_queries", 2 * len(own) + 1, "--epochs", 1)
+    assert run(*more) == 0
+    saved = weights("outputs/checkpoint_best.pth")
+    embedding = saved["model"]["query_embed.weight"]
+    assert saved["config"]["num_queries"] == len(embedding) == 2 * len(own) + 1
+    assert torch.equal(embedding[: len(own)], own)
+    distance = (embedding[len(own) : 2 * len(own)] - own).std() / own.std()
+    assert 0.02 < distance < 0.3
+    assert f"{len(own)} queries, and {len(own) + 1}" in capsys.readouterr().out
+    assert run(*more, "--output_dir", "fewer", "--num_queries", len(own) - 1) == 2
 
 
 @pytest.mark.parametrize("spelled", ["absolute", "dotted", "symbolic link", "hard link"])

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 import utils
 from detr.data.dataset import COCO_LABELS, Data, LabelMap
 from detr.models.class_transfer import ClassRows, match_classes
@@ -27,6 +29,7 @@ from detr.training.flags import MAX_SIZE, SCALES
 from detr.training.run_files import BEST, LAST
 from utils import UserError
 
+SMALLEST_SIDE = 32  # pixels: one cell of the feature map
 _RESTART_FLAGS = ("resume", "overwrite")  # say how a run is begun, not what it is
 
 
@@ -142,15 +145,18 @@ def finished_reason(start: ResumeState, epochs: int, patience: int) -> str:
 
 def choose_sizes(start: ResumeState, scales: list[int] | None, max_size: int | None) -> tuple[list[int], int]:
     """Return --scales and --max_size, in pixels: as given, else those of the resumed run, else what the file to start
-    from was trained at, else the paper's.
+    from was trained at, else the paper's. Raises UserError where no image can have them.
     """
     trained_at = (start.checkpoint or {}).get("resolution", {})
     before = start.args if start.resumes else {}
     default = [trained_at["scale"]] if trained_at else list(SCALES)
-    return (
-        scales or before.get("scales") or default,
-        max_size or before.get("max_size") or trained_at.get("max_size", MAX_SIZE),
-    )
+    scales = scales or before.get("scales") or default
+    max_size = max_size or before.get("max_size") or trained_at.get("max_size", MAX_SIZE)
+    if min(scales) < SMALLEST_SIDE:
+        raise UserError(f"--scales {min(scales)}: a shorter side of at least {SMALLEST_SIDE} pixels is needed")
+    if max_size < max(scales):
+        raise UserError(f"--max_size {max_size} is below --scales {max(scales)}: no image could be so large")
+    return scales, max_size
 
 
 def check_class_map(start: ResumeState, class_map: list[tuple[str, str]] | None, evaluate: bool) -> None:
@@ -242,12 +248,19 @@ def _model_from_file(
     """Return the network of the file to start from."""
     path, checkpoint, fine_tunes = start.path, start.checkpoint, not (evaluate or start.resumes)
     config = read_config(path, checkpoint)
+    own_queries = config["num_queries"]
+    if fine_tunes:  # more queries than the file has start as copies of its own
+        config = config | {"num_queries": max(own_queries, architecture.get("num_queries", 0))}
     for name in architecture.keys() & config.keys() - {"dropout", "batch_norm"}:  # ways to train, not what the file is
         if architecture[name] != config[name]:
             raise UserError(f"--{name} {architecture[name]} contradicts {path}, which has {config[name]}; leave it out")
     model_classes = data.num_classes if fine_tunes else config.get("num_classes", data.num_classes)
     model = Detr(DetrConfig(**(config | architecture | {"num_classes": model_classes})))
     weights = checkpoint["model"] if start.resumes else best_weights(checkpoint)
+    if config["num_queries"] > own_queries:
+        embedding = more_queries(weights["query_embed.weight"], config["num_queries"])
+        weights = weights | {"query_embed.weight": embedding}
+        print(f"{path}: its {own_queries} queries, and {len(embedding) - own_queries} that start near copies of them")
     class_rows = _choose_class_rows(start, data, class_map) if fine_tunes else None
     report = load_weights(model, weights, path, class_rows)
     if evaluate and "categories" not in checkpoint and model_classes != data.num_classes:
@@ -263,6 +276,14 @@ def _model_from_file(
         )
     print(f"{path}: {report}")
     return model
+
+
+def more_queries(embedding: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the query embedding (Q, D) with `count` rows: its own first, then copies of them with noise, without which
+    they would stay copies and detect what the first do.
+    """
+    copies = embedding[torch.arange(count - len(embedding)) % len(embedding)]
+    return torch.cat((embedding, copies + 0.1 * embedding.std() * torch.randn_like(copies)))
 
 
 def _choose_class_rows(start: ResumeState, data: Data, class_map: list[tuple[str, str]]) -> ClassRows | None:
