@@ -107,10 +107,8 @@ class RunFolder:
 
     def save_last(self, trainer: Trainer) -> None:
         """Save all that resuming needs: the detector, the trainer's state, the command line and the threads."""
-        state = trainer.state() | {
-            "args": self.flags,
-            "threads": torch.get_num_threads(),
-        }  # every rank has a part in it
+        state = trainer.state()  # every rank has a part in it
+        state |= {"args": self.flags, "threads": torch.get_num_threads()}
         if self.world.is_main:
             save_tensors(self.path / LAST, self._detector(trainer, trainer.model) | state)
         barrier()  # no rank says that it is saved before it is
