@@ -37,7 +37,9 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     _add_architecture_flags(parser.add_argument_group("architecture (default: that of the weights started from)"))
     _add_loss_flags(parser.add_argument_group("matching and loss"))
     _add_data_flags(parser.add_argument_group("data"))
-    _add_run_flags(parser.add_argument_group("run"))
+    run = parser.add_argument_group("run")
+    _add_run_flags(run)
+    _add_start_flags(run)
     return parser
 
 
@@ -207,6 +209,10 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
         help="16-bit arithmetic in the network: auto where the device has it natively, off for float32 (%(default)s)",
     )
     add("--seed", type=_count, default=42, help="seed of all random numbers (%(default)s)")
+
+
+def _add_start_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--resume",
         metavar="{auto,FILE,URL}",

@@ -93,17 +93,21 @@ def import_via(
         raise UserError(_complaint(list(chain(*bad)), sum(len(source.images) for source in sources)))
     if len(sources) == 1:
         converted, bad = _divided(converted[0], val_fraction, seed), [bad[0], []]
-    splits = {}
-    for name, part, problems in zip(SPLITS, converted, bad, strict=True):
-        notes = Notes()
-        notes.add(chain.from_iterable(image.remarks for image in part))
-        notes.add((BAD, f"{printable(image)}{reason}") for image, reason in problems)
-        thumbnails = stacked(image.decoded for image in part)
-        splits[name] = Split(to_coco(part, classes), [image.path for image in part], notes, thumbnails)
+    splits = {
+        name: _to_split(part, problems, classes) for name, part, problems in zip(SPLITS, converted, bad, strict=True)
+    }
     if not any(split.coco["annotations"] for split in splits.values()):
         lines = chain(*(split.notes.lines() for split in splits.values()))
         raise UserError(f"{path}: no object is left to learn from: {'; '.join(lines) or 'there are no regions'}")
     return splits
+
+
+def _to_split(images: list[ConvertedImage], problems: list[tuple[str, str]], classes: Classes) -> Split:
+    notes = Notes()
+    notes.add(chain.from_iterable(image.remarks for image in images))
+    notes.add((BAD, f"{printable(image)}{reason}") for image, reason in problems)
+    thumbnails = stacked(image.decoded for image in images)
+    return Split(to_coco(images, classes), [image.path for image in images], notes, thumbnails)
 
 
 def _read_sources(path: Path, images: Path | None, left_out: Path | None) -> list[_Source]:
