@@ -8,6 +8,7 @@ python prep.py --sample                         drawn party balloons: no network
 """
 
 import argparse
+import filecmp
 import shutil
 import zipfile
 from pathlib import Path
@@ -264,19 +265,16 @@ def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> Non
 
 
 def copy_images(split: Split, destination: Path) -> None:
-    """Copy a split's images; those that lie there already, same size and time, are left alone."""
+    """Copy a split's images; those that lie there already, with the same content, are left alone."""
     names = [image["file_name"] for image in split.coco["images"]]
     with utils.Progress(len(names), f"copy {destination.name}") as progress:
         for origin, name in zip(split.origins, names, strict=True):
             copy = destination / name
-            if not copy.exists() or _stamp(copy) != _stamp(origin):
+            # Not by size and time alone: two datasets may have images of one name that were saved together.
+            if not copy.exists() or not filecmp.cmp(origin, copy, shallow=False):
                 with utils.atomic_path(copy) as temporary:
                     shutil.copy2(origin, temporary)
             progress.update()
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    return path.stat().st_size, int(path.stat().st_mtime)
 
 
 # ------------------------------------------------------------------------------------------------------------- weights

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,6 +165,24 @@ def test_the_picture_shows_outlines(coco_folder: Path) -> None:
     with Image.open(coco_folder / "report.png") as picture:
         samples = np.asarray(picture.convert("RGB").crop((0, 0, picture.width, picture.height // 2))).astype(int)
     assert (abs(samples - ImageColor.getrgb(utils.color_of(1))).sum(-1) < 30).sum() > 100
+
+
+def test_images_of_another_dataset_are_not_taken_for_the_same(
+    coco_folder: Path, via_folder: Path, run: RunScript
+) -> None:
+    """Equal names, sizes and times: only the content tells them apart."""
+    origin = via_folder / "train" / "disc00.png"
+    before, times = origin.read_bytes(), origin.stat()
+    with Image.open(origin) as image:
+        pixels = np.asarray(image.convert("RGB")).copy()
+    for shade in range(256):  # a picture whose file is as long
+        pixels[0, 0] = shade, (shade * 7) % 256, 3
+        Image.fromarray(pixels).save(origin)
+        if origin.stat().st_size == len(before) and origin.read_bytes() != before:
+            break
+    os.utime(origin, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert run("prep", "--via", via_folder, "--weights", "none", "--categories", "disc") == 0
+    assert (coco_folder / "train2017" / "disc00.png").read_bytes() == origin.read_bytes()
 
 
 def test_the_weights_of_a_run_are_those_of_its_detector(coco_folder: Path, run: RunScript) -> None:

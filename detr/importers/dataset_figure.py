@@ -13,7 +13,7 @@ from detr.importers.dataset_report import LARGE_SIDE, SMALL_SIDE, PackedObjects,
 from detr.importers.splits import Split
 from utils import color_of, draw_objects, figure_text, save_figure
 
-_SAMPLES, _COLUMNS = 8, 4
+_SAMPLES, _VAL_SAMPLES, _COLUMNS = 8, 2, 4
 _SAMPLE_SIDE = 460  # pixels
 _MOST_TEXTS = 12  # objects in an image up to which their classes are written beside them
 _MOST_BARS = 12
@@ -21,16 +21,17 @@ _MOST_POINTS = 6000
 
 
 def draw_dataset(splits: dict[str, Split], title: str, path: Path) -> None:
-    """Save the figure of a dataset as PNG; the samples are images of the split "train"."""
+    """Save the figure of a dataset as PNG; most of the samples are images of the split "train"."""
     train = splits["train"]
-    indices = choose_samples(train.coco, _SAMPLES)
-    rows = max(1, -(-len(indices) // _COLUMNS))
+    counts = {"train": _SAMPLES - _VAL_SAMPLES, "val": _VAL_SAMPLES}
+    samples = [(name, index) for name, count in counts.items() for index in choose_samples(splits[name].coco, count)]
+    rows = max(1, -(-len(samples) // _COLUMNS))
     figure = Figure(figsize=(19.2, 4.4 * rows + 7), layout="constrained")
     figure.suptitle(figure_text(title), fontsize=20, x=0.01, ha="left")
     top, bottom = figure.subfigures(2, 1, height_ratios=(4.4 * rows, 7))
-    for axis, index in zip(top.subplots(rows, _COLUMNS, squeeze=False).flat, indices, strict=False):
-        _draw_sample(axis, train, index)
-    for axis in top.axes[len(indices) :]:
+    for axis, (name, index) in zip(top.subplots(rows, _COLUMNS, squeeze=False).flat, samples, strict=False):
+        _draw_sample(axis, name, splits[name], index)
+    for axis in top.axes[len(samples) :]:
         axis.remove()
     packed = {name: pack_objects(split.coco) for name, split in splits.items()}
     axes = bottom.subplot_mosaic([["classes", "sizes"], ["images", "sizes"]])
@@ -56,7 +57,7 @@ def choose_samples(coco: dict, count: int) -> list[int]:
     return sorted(chosen | {others[len(others) * number // missing] for number in range(missing)})
 
 
-def _draw_sample(axis: Axes, split: Split, index: int) -> None:
+def _draw_sample(axis: Axes, name: str, split: Split, index: int) -> None:
     """Draw an image with its boxes and polygons."""
     image, names = split.coco["images"][index], {c["id"]: c["name"] for c in split.coco["categories"]}
     annotations = [a for a in split.coco["annotations"] if a["image_id"] == image["id"] and not a.get("iscrowd", 0)]
@@ -69,7 +70,7 @@ def _draw_sample(axis: Axes, split: Split, index: int) -> None:
         for annotation in annotations
     ]
     axis.imshow(draw_objects(read_rgb(split.origins[index], scale).resize(size), drawn, scale))
-    axis.set_title(figure_text(f"{image['file_name'][-40:]}  {image['width']}x{image['height']}"), fontsize=9)
+    axis.set_title(figure_text(f"{name}: {image['file_name'][-40:]}  {image['width']}x{image['height']}"), fontsize=9)
     axis.set_axis_off()
 
 
