@@ -21,9 +21,9 @@ from detr.training.cpu_load import CpuLoad
 from detr.training.flags import flags_as_json, parse_arguments
 from utils import UserError
 
-LOAD = None
-if __name__ == "__main__":  # the imports below take seconds: --help needs none, and the CPU's load is measured
-    LOAD, _ = CpuLoad(), parse_arguments(__doc__)
+CPU_LOAD = None
+if __name__ == "__main__":  # before torch, which takes seconds: --help and mistakes answer at once
+    CPU_LOAD, _ = CpuLoad(), parse_arguments(__doc__)
 
 import torch
 from torch.utils.data import DataLoader
@@ -55,8 +55,8 @@ from detr.training.schedule import OptimConfig
 from detr.training.trainer import Trainer
 
 
-class Components(NamedTuple):
-    """What training and evaluation work with."""
+class Session(NamedTuple):
+    """What is built once: device, data, model, loss, loaders."""
 
     world: distributed.World
     device: torch.device
@@ -92,27 +92,27 @@ def run(args: argparse.Namespace, world: distributed.World) -> None:
         inputs = [path for path in (start.path, args.backbone_weights) if path]
         check_unused(args.output_dir, start, args.overwrite, args.resume == "auto", inputs)
     args.scales, args.max_size = choose_sizes(start, args.scales, args.max_size)
-    parts = build_components(args, start, world)
+    session = build_session(args, start, world)
     if args.eval:
-        evaluate_only(start, parts)
+        evaluate_only(start, session)
         return
-    trainer = build_trainer(args, start, parts)
-    with parts.folder.locked():
-        parts.folder.prepare(start, parts.model)  # after all that could go wrong: it deletes what is overwritten
-        train(args, parts, trainer)
+    trainer = build_trainer(args, start, session)
+    with session.folder.locked():
+        session.folder.prepare(start, session.model)  # after all that could go wrong: it deletes what is overwritten
+        train(args, session, trainer)
 
 
 # ------------------------------------------------------------------------------------------------------------ building
 
 
-def build_components(args: argparse.Namespace, start: ResumeState, world: distributed.World) -> Components:
+def build_session(args: argparse.Namespace, start: ResumeState, world: distributed.World) -> Session:
     """Build device, data, model and loss, as the command line and the file to start from say."""
     device = pick_device(args.device, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what NCCL and the thread that pins batches take
     if device.type == "cpu":
         tune_malloc()
-        limit_threads(LOAD or CpuLoad(), start.checkpoint.get("threads") if start.resumes else None)
+        limit_threads(CPU_LOAD or CpuLoad(), start.checkpoint.get("threads") if start.resumes else None)
     torch.manual_seed(args.seed)
     resolution = {"scale": max(args.scales), "max_size": args.max_size}
     data = load_data(args, resolution)
@@ -131,11 +131,11 @@ def build_components(args: argparse.Namespace, start: ResumeState, world: distri
     criterion = SetCriterion(
         model.config.num_classes, matcher, args.eos_coef, args.bbox_loss_coef, args.giou_loss_coef, args.aux_loss
     )
-    torch.manual_seed(args.seed + world.rank)  # every rank has the same weights by now, and draws its own dropout
+    torch.manual_seed(args.seed + world.rank)  # the weights are the same on every rank; dropout is not to be
     shard = {"rank": world.rank, "world_size": world.size}
-    steps = AspectRatioBatchSampler(data.train, args.batch_size, args.seed, accumulate=args.accumulate, **shard)
-    batches = AspectRatioBatchSampler(data.val, args.batch_size, **shard)
-    return Components(
+    train_sampler = AspectRatioBatchSampler(data.train, args.batch_size, args.seed, accumulate=args.accumulate, **shard)
+    val_sampler = AspectRatioBatchSampler(data.val, args.batch_size, **shard)
+    return Session(
         world,
         device,
         pick_precision(args.amp, device),
@@ -143,46 +143,46 @@ def build_components(args: argparse.Namespace, start: ResumeState, world: distri
         model.to(device),
         criterion.to(device),
         RunFolder(args.output_dir, world, flags_as_json(args), data, resolution),
-        make_loader(data.train, steps, args.num_workers, pin_memory=device.type == "cuda"),
-        make_loader(data.val, batches, args.num_workers, pin_memory=device.type == "cuda"),
+        make_loader(data.train, train_sampler, args.num_workers, pin_memory=device.type == "cuda"),
+        make_loader(data.val, val_sampler, args.num_workers, pin_memory=device.type == "cuda"),
     )
 
 
 def load_data(args: argparse.Namespace, resolution: dict[str, int]) -> Data:
     """Load both splits, with the augmentation that the command line asks for."""
-    choose = partial(augment_params if args.augment else resize_params, scales=args.scales, max_size=args.max_size)
+    choose = augment_params if args.augment else resize_params
+    train_params = partial(choose, scales=args.scales, max_size=args.max_size)
     if args.color_jitter:
-        choose = partial(jitter_params, choose=choose, strength=args.color_jitter)
-    data = load_folder(
-        args.coco_path, args.dataset_file, choose, partial(evaluation_params, **resolution), args.seed, args.num_classes
-    )
+        train_params = partial(jitter_params, choose=train_params, strength=args.color_jitter)
+    val_params = partial(evaluation_params, **resolution)
+    data = load_folder(args.coco_path, args.dataset_file, train_params, val_params, args.seed, args.num_classes)
     if args.cache == "ram":
-        for images in (data.train, data.val):
-            images.keep_in_memory(**resolution)
+        for dataset in (data.train, data.val):
+            dataset.keep_in_memory(**resolution)
     if data.num_classes > data.label_map.num_classes:
         print(f"--num_classes {data.num_classes}: more than the annotations use ({data.label_map})")
     return data
 
 
-def build_trainer(args: argparse.Namespace, start: ResumeState, parts: Components) -> Trainer:
+def build_trainer(args: argparse.Namespace, start: ResumeState, session: Session) -> Trainer:
     """Build the trainer; a resumed run gets its state back, and is told where this command line differs."""
     config = OptimConfig(**{field.name: getattr(args, field.name) for field in dataclasses.fields(OptimConfig)})
     trainer = Trainer(
-        parts.model,
-        parts.criterion,
+        session.model,
+        session.criterion,
         config,
-        parts.train_loader.batch_sampler.steps_per_epoch,
-        parts.precision,
-        parts.world,
+        session.train_loader.batch_sampler.steps_per_epoch,
+        session.precision,
+        session.world,
         args.start_epoch,
-        parts.folder.write_nonfinite,
+        session.folder.write_nonfinite,
     )
     if start.resumes:
         trainer.load_state(start.checkpoint, start.path)
-        trainer.best = parts.folder.best_so_far(start, trainer.best)
+        trainer.best = session.folder.best_so_far(start, trainer.best)
         if start.checkpoint["step"]["steps_done"] > trainer.steps_done:
-            print(f"{start.path} is inside an epoch of other steps than this command's: the epoch begins again")
-        for name, now, before in start.changed_flags(parts.folder.flags):
+            print(f"{start.path} was saved inside an epoch of other steps than this command's: the epoch begins again")
+        for name, now, before in start.changed_flags(session.folder.flags):
             print(f"--{name} is {now}; up to epoch {trainer.epochs_done} it was {before}")
     return trainer
 
@@ -190,12 +190,12 @@ def build_trainer(args: argparse.Namespace, start: ResumeState, parts: Component
 # ------------------------------------------------------------------------------------------------------------ training
 
 
-def train(args: argparse.Namespace, parts: Components, trainer: Trainer) -> None:
+def train(args: argparse.Namespace, session: Session, trainer: Trainer) -> None:
     """Run the epochs: train, evaluate, log, save."""
-    data, folder, trainable = parts.data, parts.folder, parts.model.count_trainable()
+    data, folder, trainable = session.data, session.folder, session.model.count_trainable()
     print(
         f"{trainable:,} parameters to train on {len(data.train)} images, {len(data.val)} to evaluate on; "
-        f"{parts.device}, {parts.precision}; epochs {trainer.epochs_done + 1} to {args.epochs}"
+        f"{session.device}, {session.precision}; epochs {trainer.epochs_done + 1} to {args.epochs}"
     )
     if all(annotation.get("iscrowd", 0) for annotation in data.val_coco["annotations"]):
         print(
@@ -206,11 +206,11 @@ def train(args: argparse.Namespace, parts: Components, trainer: Trainer) -> None
     time_left = TimeLeft(args.epochs, trainer.epochs_done + bool(trainer.steps_done))
     with utils.StopRequest() as stop, explain_worker_errors(), folder.saved_when_stopped(trainer):
         for epoch in range(trainer.epochs_done, args.epochs):
-            parts.train_loader.batch_sampler.set_epoch(epoch, trainer.steps_done)
-            log, predictions = train_one_epoch(parts, trainer, stop, args.save_every_steps), []
+            session.train_loader.batch_sampler.set_epoch(epoch, trainer.steps_done)
+            log, predictions = train_one_epoch(session, trainer, stop, args.save_every_steps), []
             is_last = epoch + 1 == args.epochs
             if is_last or (epoch + 1) % args.eval_every == 0:
-                val_log, predictions = evaluate_one_epoch(parts, trainer, stop)
+                val_log, predictions = evaluate_one_epoch(session, trainer, stop)
                 log |= val_log
             log |= {"epoch": epoch, "n_parameters": trainable} | trainer.stats(log.get("seconds_eval", 0.0))
             if trainer.end_epoch(log.get("test_coco_eval_bbox", [None])[0], log.get("test_loss", math.inf)):
@@ -227,28 +227,28 @@ def train(args: argparse.Namespace, parts: Components, trainer: Trainer) -> None
 
 
 def train_one_epoch(
-    parts: Components, trainer: Trainer, stop: utils.StopRequest, save_every_steps: int
+    session: Session, trainer: Trainer, stop: utils.StopRequest, save_every_steps: int
 ) -> dict[str, float]:
     """Train on the rest of an epoch, saving every so many steps; return its means, named as in the log."""
-    loader, accumulate = parts.train_loader, trainer.config.accumulate
+    loader, accumulate = session.train_loader, trainer.config.accumulate
     title, done = f"epoch {trainer.epochs_done + 1}/{trainer.config.epochs}", trainer.steps_done * accumulate
-    with utils.Progress(len(loader), title, done=done, shown=parts.world.is_main) as bar:
+    with utils.Progress(len(loader), title, done=done, shown=session.world.is_main) as bar:
 
         def on_step() -> None:
             bar.update(accumulate, lambda: f"loss {trainer.metrics.mean('loss'):.3f}")
             stop.check(distributed.any_rank(stop.requested))
             if save_every_steps and trainer.steps_done % save_every_steps == 0:
-                parts.folder.save_last(trainer)
+                session.folder.save_last(trainer)
 
         means = trainer.train_epoch(read_batches(loader, stop), on_step)
     return {f"train_{name}": mean for name, mean in means.items()}
 
 
-def evaluate_one_epoch(parts: Components, trainer: Trainer, stop: utils.StopRequest) -> tuple[dict, list[dict]]:
-    """Evaluate the trained weights; return the numbers, named as in the log, and the detections."""
+def evaluate_one_epoch(session: Session, trainer: Trainer, stop: utils.StopRequest) -> tuple[dict, list[dict]]:
+    """Evaluate the EMA, or the model where there is none; return the log's `test_` keys and the detections."""
     began = time.monotonic()
     distributed.broadcast_batch_norm(trainer.detector)
-    losses, metrics, predictions = evaluate_with_progress(parts, trainer.detector, stop)
+    losses, metrics, predictions = evaluate_with_progress(session, trainer.detector, stop)
     if not math.isfinite(losses["loss"]):
         raise UserError(
             f"epoch {trainer.epochs_done + 1}: on the validation images the loss is not finite (NaN or infinity): the "
@@ -262,36 +262,36 @@ def evaluate_one_epoch(parts: Components, trainer: Trainer, stop: utils.StopRequ
 # ---------------------------------------------------------------------------------------------------------- evaluation
 
 
-def evaluate_only(start: ResumeState, parts: Components) -> None:
+def evaluate_only(start: ResumeState, session: Session) -> None:
     """Print the 12 COCO numbers and save the detections."""
     with explain_worker_errors():
-        _, metrics, predictions = evaluate_with_progress(parts, parts.model)
+        _, metrics, predictions = evaluate_with_progress(session, session.model)
     for name, value in zip(COCO_NUMBERS, metrics, strict=True):
         print(f"{name:10} {value:.4f}")
-    print(f"detections: {parts.folder.write_predictions(start, predictions)}")
+    print(f"detections: {session.folder.write_predictions(start, predictions)}")
 
 
 def evaluate_with_progress(
-    parts: Components, model: Detr, stop: utils.StopRequest | None = None
+    session: Session, model: Detr, stop: utils.StopRequest | None = None
 ) -> tuple[dict, list[float], list[dict]]:
     """Evaluate on the validation images; return losses, the 12 COCO numbers and the detections."""
-    loader = parts.val_loader
-    common = loader.batch_sampler.batches_on_every_rank  # while all ranks have a batch they can ask each other
-    with utils.Progress(len(loader), "evaluate", shown=parts.world.is_main) as bar:
+    loader = session.val_loader
+    shared = loader.batch_sampler.batches_on_every_rank  # any_rank is a collective: all ranks must still have a batch
+    with utils.Progress(len(loader), "evaluate", shown=session.world.is_main) as bar:
 
         def on_batch(number: int, metrics: MetricLogger) -> None:
             bar.update(text=lambda: f"loss {metrics.mean('loss'):.3f}")
-            if stop and number < common:
+            if stop and number < shared:
                 stop.check(distributed.any_rank(stop.requested))
 
         return evaluate(
             model,
-            parts.criterion,
+            session.criterion,
             read_batches(loader, stop),
-            parts.data.val_coco,
-            parts.data.label_map,
-            parts.device,
-            parts.precision,
+            session.data.val_coco,
+            session.data.label_map,
+            session.device,
+            session.precision,
             on_batch,
         )
 

@@ -83,8 +83,8 @@ ON_A_GPU = [
     Mutation(
         "batches that are not pinned",
         "main.py",
-        'make_loader(data.train, steps, args.num_workers, pin_memory=device.type == "cuda")',
-        'make_loader(data.train, steps, args.num_workers, pin_memory=device.type != "cuda")',
+        'make_loader(data.train, train_sampler, args.num_workers, pin_memory=device.type == "cuda")',
+        'make_loader(data.train, train_sampler, args.num_workers, pin_memory=device.type != "cuda")',
         PAGE + "[T4]",
     ),
     Mutation(

@@ -17,7 +17,7 @@ def measure(coco: dict, results: list[dict], threshold: float | None = None) -> 
 
     Args:
         coco: the annotations, a COCO dict.
-        results: detections in COCO's results format, checked by `matching.check_results`; may be empty.
+        results: detections in COCO's results format, checked by `coco_matching.check_results`; may be empty.
         threshold: the lowest score that confusion and mistakes are counted from; None takes that of the best F1.
     """
     matches = match_all(coco, results)

@@ -14,7 +14,7 @@ from detr.box_ops import cxcywh_to_xyxy, generalized_box_iou
 from detr.structures import DetrOutput, Targets, to_device
 from utils import UserError
 
-WORST = 1e9  # dearer than any pair of finite boxes
+NONFINITE_COST = 1e9  # dearer than any pair of finite boxes
 
 
 class Match(NamedTuple):
@@ -67,7 +67,9 @@ class HungarianMatcher:
 
 def assign(cost: Tensor, counts: list[int]) -> Tensor:
     """Find the cheapest pairs: costs (L, B, Q, T) on the host, objects per image -> rows of `Match` (4, M), int64."""
-    finite = np.nan_to_num(cost.numpy(), copy=False, nan=WORST, posinf=WORST, neginf=WORST)  # SciPy refuses others
+    finite = np.nan_to_num(
+        cost.numpy(), copy=False, nan=NONFINITE_COST, posinf=NONFINITE_COST, neginf=NONFINITE_COST
+    )  # SciPy refuses others
     pairs = [
         np.stack(np.broadcast_arrays(layer, image, *linear_sum_assignment(finite[layer, image, :, :count])))
         for layer in range(finite.shape[0])

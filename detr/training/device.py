@@ -37,8 +37,8 @@ def pick_device(name: str, world: World = SINGLE_PROCESS) -> torch.device:
 
 
 def limit_threads(load: CpuLoad, resumed_threads: int | None = None) -> None:
-    """Leave the cores to other processes that these keep busy: OpenMP's threads wait for one another actively, and
-    where one of them has to wait for its core, a run of two becomes ten times slower. A user's OMP_NUM_THREADS wins.
+    """Use fewer threads where other processes keep the CPU busy: OpenMP's threads wait for one another actively, and
+    one that has to share its core slows all down tenfold. A user's OMP_NUM_THREADS wins.
 
     A resumed run keeps its number, on which the last bits of its results depend.
     """
@@ -115,7 +115,7 @@ def pick_precision(amp: str, device: torch.device) -> Precision:
 
 def _native_format(device: torch.device) -> str:
     if device.type == "cuda":
-        # Counting emulation, as is the default, would choose bfloat16 on cards that are slower with it.
+        # By default is_bf16_supported() counts emulation, with which older cards are slower than in float16.
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16"
         # Before Volta there are no tensor cores, and most cards compute float16 at 1/64 of float32's rate.

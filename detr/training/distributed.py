@@ -71,7 +71,7 @@ def process_group(world: World) -> Iterator[None]:
             "another process of this run has ended or cannot be reached; its own message says why "
             f"({str(error).splitlines()[0]}). The last checkpoint is whole: resume with --resume auto"
         ) from error
-    barrier()  # nobody hangs up while another one still listens
+    barrier()  # no rank leaves before all have finished
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -9,10 +9,10 @@ from detr.training.distributed import batch_norm_statistics
 
 
 class ModelEma:
-    """An exponential moving average of a model's weights, which is the steadier detector of the two.
+    """An exponential moving average of a model's weights, which usually evaluates better than the weights themselves.
 
     Args:
-        model: what is averaged, with what is frozen frozen already.
+        model: what is averaged; freeze before.
         decay: share of the old average that a step keeps; the first steps keep less, so that the average is not held
             back by where the run began: (1 + n) / (10 + n) after n steps.
     """

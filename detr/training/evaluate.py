@@ -34,7 +34,7 @@ def to_coco_results(detections: Detections, image_ids: list[int], label_map: Lab
     return results
 
 
-def coco_metrics(coco: dict, results: list[dict]) -> list[float]:
+def twelve_coco_numbers(coco: dict, results: list[dict]) -> list[float]:
     """The 12 box metrics of COCOeval, in the order of `COCO_NUMBERS`; -1 where they are not defined, as in its logs.
 
     Args:
@@ -63,7 +63,7 @@ def evaluate(
     model.eval()
     metrics = MetricLogger()
     results: list[dict] = []
-    with torch.inference_mode():  # not below: torch 2.5's collectives refuse what is made in it
+    with torch.inference_mode():  # not below it: torch 2.5's collectives refuse tensors that are made in inference mode
         for number, batch in enumerate(batches):
             with explain_oom("evaluation", [batch]):
                 moved = batch.to(device)
@@ -75,4 +75,4 @@ def evaluate(
             on_batch(number, metrics)
     metrics = metrics.all_ranks()
     results = sorted(distributed.all_gather(results), key=lambda result: result["image_id"])
-    return metrics.log_terms(criterion), coco_metrics(coco, results), results
+    return metrics.log_terms(criterion), twelve_coco_numbers(coco, results), results

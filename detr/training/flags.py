@@ -58,35 +58,30 @@ def _not_negative(kind: Callable[[str], float], text: str) -> float:
     return value
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _class_pair(text: str) -> tuple[str, str]:
     old, _, new = (part.strip() for part in text.partition("="))
     if not (old and new):
         raise argparse.ArgumentTypeError(f"{text!r} is not COCO_NAME=YOUR_NAME, such as person=pedestrian")
     return old, new
 
 
-_count = partial(_not_negative, int)
-_count.__name__ = positive_int.__name__ = "whole number"  # as argparse calls them in its messages
-_amount = partial(_not_negative, float)
-_amount.__name__ = "number"
+_natural = partial(_not_negative, int)
+_natural.__name__ = positive_int.__name__ = "whole number"  # as argparse calls them in its messages
+_nonneg = partial(_not_negative, float)
+_nonneg.__name__ = "number"
 
 
 def _add_training_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--lr", type=_amount, default=1e-4, help="learning rate of the transformer and the heads (%(default)s)")
-    add("--lr_backbone", type=_amount, default=1e-5, help="learning rate of the backbone; 0 freezes it (%(default)s)")
+    add("--lr", type=_nonneg, default=1e-4, help="learning rate of the transformer and the heads (%(default)s)")
+    add("--lr_backbone", type=_nonneg, default=1e-5, help="learning rate of the backbone; 0 freezes it (%(default)s)")
     add("--batch_size", type=positive_int, default=2, help="images per step (%(default)s)")
-    add("--weight_decay", type=_amount, default=1e-4, help="weight decay of AdamW, per step (%(default)s)")
+    add("--weight_decay", type=_nonneg, default=1e-4, help="weight decay of AdamW, per step (%(default)s)")
     add("--epochs", type=positive_int, default=300, help="passes over the training images (%(default)s)")
     add("--lr_drop", type=positive_int, help="epochs until learning rates drop to a tenth (default: 2/3 of --epochs)")
-    add("--clip_max_norm", type=_amount, default=0.1, help="largest norm of the gradient; 0 never clips (%(default)s)")
-    add(
-        "--lr_schedule",
-        choices=LR_SCHEDULES,
-        default="step",
-        help="drop at --lr_drop, or fall to 0 along a cosine (step)",
-    )
-    add("--warmup_steps", type=_count, default=0, metavar="N", help="steps over which learning rates rise at first (0)")
+    add("--clip_max_norm", type=_nonneg, default=0.1, help="largest norm of the gradient; 0 never clips (%(default)s)")
+    add("--lr_schedule", choices=LR_SCHEDULES, default="step", help="drop at --lr_drop, or a cosine down to 0 (step)")
+    add("--warmup_steps", type=_natural, default=0, metavar="N", help="steps over which learning rates rise (0)")
     add(
         "--accumulate",
         type=positive_int,
@@ -96,17 +91,17 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--ema_decay",
-        type=_amount,
+        type=_nonneg,
         default=0.99,
         help="decay of the weights' exponential moving average (EMA) per step; the EMA is evaluated and kept as best; "
         "0: none (%(default)s)",
     )
     add(
         "--patience",
-        type=_count,
+        type=_natural,
         default=0,
         metavar="EPOCHS",
-        help="stop after so many without a better AP; 0: never (0)",
+        help="stop after so many without a better AP (0: never)",
     )
     add("--freeze", choices=("backbone",), help="what to keep as it is: the same as --lr_backbone 0")
     add(
@@ -134,11 +129,11 @@ def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
         "parameters and a finer map, of four times as many cells (32)",
     )
     add("--position_embedding", choices=("sine", "learned"), help="kind of position embedding (sine)")
-    add("--enc_layers", type=_count, help="encoder layers (6)")
+    add("--enc_layers", type=_natural, help="encoder layers (6)")
     add("--dec_layers", type=positive_int, help="decoder layers (6)")
     add("--dim_feedforward", type=positive_int, help="width of the feed-forward networks, in channels (2048)")
     add("--hidden_dim", type=positive_int, help="width of the transformer, in channels (256)")
-    add("--dropout", type=_amount, help="share of activations dropped in training, 0 to 1 (0.1)")
+    add("--dropout", type=_nonneg, help="share of activations dropped in training, 0 to 1 (0.1)")
     add("--nheads", type=positive_int, help="attention heads (8)")
     add("--num_queries", type=positive_int, help="object queries: the most objects an image can have (100)")
     add("--pre_norm", action="store_true", default=None, help="LayerNorm before each block instead of after it")
@@ -164,12 +159,12 @@ def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
 def _add_loss_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--no_aux_loss", dest="aux_loss", action="store_false", help="supervise only the last decoder layer")
-    add("--set_cost_class", type=_amount, default=1.0, help="weight of the class in the matching (%(default)s)")
-    add("--set_cost_bbox", type=_amount, default=5.0, help="weight of the boxes' L1 in the matching (%(default)s)")
-    add("--set_cost_giou", type=_amount, default=2.0, help="weight of the boxes' GIoU in the matching (%(default)s)")
-    add("--bbox_loss_coef", type=_amount, default=5.0, help="weight of the L1 box loss (%(default)s)")
-    add("--giou_loss_coef", type=_amount, default=2.0, help="weight of the GIoU box loss (%(default)s)")
-    add("--eos_coef", type=_amount, default=0.1, help='weight of the "no object" class in its loss (%(default)s)')
+    add("--set_cost_class", type=_nonneg, default=1.0, help="weight of the class in the matching (%(default)s)")
+    add("--set_cost_bbox", type=_nonneg, default=5.0, help="weight of the boxes' L1 in the matching (%(default)s)")
+    add("--set_cost_giou", type=_nonneg, default=2.0, help="weight of the boxes' GIoU in the matching (%(default)s)")
+    add("--bbox_loss_coef", type=_nonneg, default=5.0, help="weight of the L1 box loss (%(default)s)")
+    add("--giou_loss_coef", type=_nonneg, default=2.0, help="weight of the GIoU box loss (%(default)s)")
+    add("--eos_coef", type=_nonneg, default=0.1, help='weight of the "no object" class in its loss (%(default)s)')
 
 
 def _add_data_flags(group: argparse._ArgumentGroup) -> None:
@@ -187,7 +182,7 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
     add("--no_augment", dest="augment", action="store_false", help="no flipping and no cropping")
     add(
         "--color_jitter",
-        type=_amount,
+        type=_nonneg,
         default=0.0,
         metavar="S",
         help="change brightness, contrast and saturation of training images by up to this share, such as 0.2 (0)",
@@ -195,7 +190,7 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--cache", choices=("none", "ram"), default="none", help="ram: decode each image once, keep it in memory (none)"
     )
-    add("--num_workers", type=_count, default=2, help="processes that load images; 0 loads in between (%(default)s)")
+    add("--num_workers", type=_natural, default=2, help="processes that load images; 0 loads in between (%(default)s)")
 
 
 def _add_run_flags(group: argparse._ArgumentGroup) -> None:
@@ -208,7 +203,7 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
         default="auto",
         help="16-bit arithmetic in the network: auto where the device has it natively, off for float32 (%(default)s)",
     )
-    add("--seed", type=_count, default=42, help="seed of all random numbers (%(default)s)")
+    add("--seed", type=_natural, default=42, help="seed of all random numbers (%(default)s)")
 
 
 def _add_start_flags(group: argparse._ArgumentGroup) -> None:
@@ -222,7 +217,7 @@ def _add_start_flags(group: argparse._ArgumentGroup) -> None:
     add("--weights", type=Path, metavar="FILE", help="weights to start from")
     add(
         "--class_map",
-        type=_pair,
+        type=_class_pair,
         nargs="+",
         action="extend",
         metavar="COCO_NAME=YOUR_NAME",
@@ -230,7 +225,7 @@ def _add_start_flags(group: argparse._ArgumentGroup) -> None:
         "whatever their case and with or without an s, need none",
     )
     add("--overwrite", action="store_true", help="start anew in a used --output_dir: its run is deleted")
-    add("--start_epoch", type=_count, default=0, help="epoch to begin a new run with, from 0 (%(default)s)")
+    add("--start_epoch", type=_natural, default=0, help="epoch to begin a new run with, from 0 (%(default)s)")
     add("--eval", action="store_true", help="evaluate --resume (default: the run's checkpoint_best.pth), do not train")
     add(
         "--eval_every",
@@ -248,14 +243,14 @@ def _add_start_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--save_every_steps",
-        type=_count,
+        type=_natural,
         default=0,
         metavar="N",
         help="save every N steps too, for long epochs (0: no)",
     )
     add(
         "--skip_nonfinite",
-        type=_count,
+        type=_natural,
         default=0,
         metavar="N",
         help="leave out up to N steps whose loss or gradient is not finite before stopping (%(default)s)",

@@ -72,11 +72,11 @@ class TimeLeft:
 
     Args:
         epochs: of the whole run.
-        first: the first epoch, counted from 0, that is measured from beginning to end.
+        first_whole_epoch: the first, counted from 0, that is measured from beginning to end.
     """
 
-    def __init__(self, epochs: int, first: int) -> None:
-        self._epochs, self._first, self._began = epochs, first, time.monotonic()
+    def __init__(self, epochs: int, first_whole_epoch: int) -> None:
+        self._epochs, self._first, self._began = epochs, first_whole_epoch, time.monotonic()
 
     def after(self, epoch: int) -> float:
         """Return the seconds that remain after an epoch; 0 while nothing is known."""

@@ -28,12 +28,12 @@ from detr.structures import Targets
 
 BATCH_SIZE, SEED = 16, 1
 LEARNING_RATE, WEIGHT_DECAY = 2e-3, 0.01
-UNUSED = -100  # what cross_entropy takes for "does not count"
+IGNORE_INDEX = -100  # what cross_entropy takes for "does not count"
 
 
 def cell_labels(targets: Targets, padding_mask: Tensor, num_classes: int) -> Tensor:
     """What each cell shows, (B, H, W) int64: the class of the smallest object whose box has the cell's centre in its
-    inner ellipse, `num_classes` where there is none, `UNUSED` on padding.
+    inner ellipse, `num_classes` where there is none, `IGNORE_INDEX` on padding.
 
     Args:
         targets: the objects of the batch.
@@ -53,23 +53,24 @@ def cell_labels(targets: Targets, padding_mask: Tensor, num_classes: int) -> Ten
         smallest = area.argmin(-1)  # (B, H, W)
         of_smallest = targets.labels.gather(1, smallest.flatten(1)).view_as(smallest)
         labels = torch.where(inside.any(-1), of_smallest, labels)
-    return labels.masked_fill(padding_mask, UNUSED)
+    return labels.masked_fill(padding_mask, IGNORE_INDEX)
 
 
 def train(backbone: Backbone, folder: Path, scale: int, max_size: int, epochs: int) -> None:
     """Train on the training images of a COCO folder; prints how often cells with an object are told right."""
     sizes = {"scales": [scale], "max_size": max_size}
-    view = partial(jitter_params, choose=partial(augment_params, **sizes), strength=0.3)
-    data = load_folder(folder, "custom", view, partial(evaluation_params, scale=scale, max_size=max_size), SEED)
-    keys = AspectRatioBatchSampler(data.train, BATCH_SIZE, SEED)
-    loader = make_loader(data.train, keys, num_workers=1, pin_memory=False)
+    train_params = partial(jitter_params, choose=partial(augment_params, **sizes), strength=0.3)
+    data = load_folder(folder, "custom", train_params, partial(evaluation_params, scale=scale, max_size=max_size), SEED)
+    sampler = AspectRatioBatchSampler(data.train, BATCH_SIZE, SEED)
+    loader = make_loader(data.train, sampler, num_workers=1, pin_memory=False)
     head = nn.Conv2d(backbone.channels, data.num_classes + 1, 1)
     parameters = [*backbone.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * len(keys))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * len(sampler))
     weight = torch.ones(data.num_classes + 1)
     weight[-1] = 0.2  # most cells show no object
-    for keys.epoch in range(epochs):
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
         began, right, seen = time.monotonic(), 0, 0
         for batch in read_batches(loader):
             logits = head(backbone(batch.images))  # (B, K + 1, H, W)
@@ -84,7 +85,8 @@ def train(backbone: Backbone, folder: Path, scale: int, max_size: int, epochs: i
             right += int((logits.argmax(1) == labels)[shows_object].sum())
             seen += int(shows_object.sum())
         print(
-            f"epoch {keys.epoch + 1}/{epochs}: {right / seen:.1%} right, {time.monotonic() - began:.0f} s", flush=True
+            f"epoch {epoch + 1}/{epochs}: {right / max(1, seen):.1%} right, {time.monotonic() - began:.0f} s",
+            flush=True,
         )
 
 
@@ -101,7 +103,7 @@ def main() -> None:
     args = parser.parse_args()
     tune_malloc()
     torch.manual_seed(SEED)
-    backbone = Backbone(args.backbone, stride=args.stride, batch_norm="live")
+    backbone = Backbone(args.backbone, stride=args.stride, batch_norm="train")
     train(backbone, args.folder, args.scale, args.max_size, args.epochs)
     torch.save(backbone.body.state_dict(), args.destination)
     print(f"saved {args.destination}")

@@ -30,7 +30,7 @@ from detr.training.run_files import BEST, LAST
 from utils import UserError
 
 SMALLEST_SIDE = 32  # pixels: one cell of the feature map
-_RESTART_FLAGS = ("resume", "overwrite")  # say how a run is begun, not what it is
+_START_FLAGS = ("resume", "overwrite")  # say how a run is begun, not what it is
 
 
 class ResumeState(NamedTuple):
@@ -52,7 +52,7 @@ class ResumeState(NamedTuple):
 
     def changed_flags(self, flags: dict) -> list[tuple[str, object, object]]:
         """Return name, value now and value then of the flags that a resumed run was given differently."""
-        both = [(name, value, self.args.get(name)) for name, value in flags.items() if name not in _RESTART_FLAGS]
+        both = [(name, value, self.args.get(name)) for name, value in flags.items() if name not in _START_FLAGS]
         return [(name, now, then) for name, now, then in both if None not in (now, then) and now != then]
 
 
@@ -74,7 +74,8 @@ def find_start(
         raise UserError(f"--backbone_weights and {path}: that file holds a backbone already")
     if "optimizer" in checkpoint and "rng" not in checkpoint and not evaluate:
         print(f"{path}: from the reference code; its weights are a start, its optimizer's state is of no use here")
-    # Not by their spelling: with --resume auto, --weights may be a file of this run itself.
+    # A random state (rng) is only in files to resume from. With --resume auto the file of --weights may be this run's
+    # own checkpoint: it counts which of the two flags the path came from, so the objects are compared, not the paths.
     start = ResumeState(path, checkpoint or None, "rng" in checkpoint and path is not weights and not evaluate)
     if overwrite and start.resumes_in_place(folder):
         raise UserError(
@@ -149,8 +150,8 @@ def choose_sizes(start: ResumeState, scales: list[int] | None, max_size: int | N
     """
     trained_at = (start.checkpoint or {}).get("resolution", {})
     before = start.args if start.resumes else {}
-    default = [trained_at["scale"]] if trained_at else list(SCALES)
-    scales = scales or before.get("scales") or default
+    default_scales = [trained_at["scale"]] if trained_at else list(SCALES)
+    scales = scales or before.get("scales") or default_scales
     max_size = max_size or before.get("max_size") or trained_at.get("max_size", MAX_SIZE)
     if min(scales) < SMALLEST_SIDE:
         raise UserError(f"--scales {min(scales)}: a shorter side of at least {SMALLEST_SIDE} pixels is needed")

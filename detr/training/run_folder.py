@@ -27,7 +27,7 @@ from detr.training.run_files import (
     append_log,
     truncate_log,
 )
-from detr.training.trainer import NO_BEST, Trainer, goodness
+from detr.training.trainer import NO_EVALUATION_YET, Trainer, goodness
 from utils import UserError
 
 
@@ -99,21 +99,28 @@ class RunFolder:
         return write
 
     def save_best(self, trainer: Trainer, predictions: list[dict]) -> None:
-        """Save the weights to use and their detections on the validation images: never those of other weights."""
+        """Save the weights to use and their detections on the validation images: model, config, categories, raw_ids,
+        resolution, best, and epoch, here that of the best. Predictions of other weights are deleted first.
+        """
         if self.world.is_main:
             (self.path / PREDICTIONS).unlink(missing_ok=True)  # a kill from here on leaves none
-            save_tensors(self.path / BEST, self._detector(trainer, trainer.detector))
+            save_tensors(self.path / BEST, self._detector_dict(trainer, trainer.detector))
             utils.write_json(self.path / PREDICTIONS, predictions)
 
     def save_last(self, trainer: Trainer) -> None:
-        """Save all that resuming needs: the detector, the trainer's state, the command line and the threads."""
+        """Save all that resuming needs.
+
+        Of the detector (`weights.detector_state`): model, config, categories, raw_ids, resolution. Of the trainer
+        (`Trainer.state`): optimizer, lr_scheduler, epoch (the last that is done), step, best, out_of_patience, skipped,
+        ema, train_only, scaler, rng. And args, the command line, and threads.
+        """
         state = trainer.state()  # every rank has a part in it
         state |= {"args": self.flags, "threads": torch.get_num_threads()}
         if self.world.is_main:
-            save_tensors(self.path / LAST, self._detector(trainer, trainer.model) | state)
+            save_tensors(self.path / LAST, self._detector_dict(trainer, trainer.model) | state)
         barrier()  # no rank says that it is saved before it is
 
-    def _detector(self, trainer: Trainer, model: Detr) -> dict:
+    def _detector_dict(self, trainer: Trainer, model: Detr) -> dict:
         label_map = self.data.label_map
         return detector_state(model, label_map.categories, self.resolution, trainer.best, label_map.raw_ids)
 
@@ -134,9 +141,9 @@ class RunFolder:
             ) from None
 
     def best_so_far(self, start: ResumeState, best: dict) -> dict:
-        """Return the score of the best detector in this folder, as a resumed run is to know it."""
+        """Return the score of the best detector in this output folder, as a resumed run is to know it."""
         if not start.resumes_in_place(self.path):
-            return dict(NO_BEST)  # that detector stays where it is
+            return dict(NO_EVALUATION_YET)  # that detector stays where it is
         if (self.path / BEST).exists():  # may have been saved after the last checkpoint
             return max(best, read_checkpoint(self.path / BEST).get("best", best), key=goodness)
         return best
@@ -196,8 +203,8 @@ def check_unused(folder: Path, start: ResumeState, overwrite: bool, is_auto: boo
         if any(utils.is_same_file(one, own) for one in above for own in files_of_run(folder)):
             raise UserError(f"{path} would be deleted with the run in {folder}: take another --output_dir")
     # Interrupted before its first checkpoint: there is nothing to resume, and nothing to lose.
-    only_begun = is_auto and not {LAST, BEST} & set(used)
-    if not (overwrite or only_begun):
+    has_no_checkpoint = is_auto and not {LAST, BEST} & set(used)
+    if not (overwrite or has_no_checkpoint):
         resume = f"{LAST}, to resume from, is gone" if is_auto else "resume it with --resume auto"
         raise UserError(
             f"{folder} holds a run already ({', '.join(used)}): {resume}, take another --output_dir, or delete it with "

@@ -1,4 +1,4 @@
-"""What the optimizer is told: the numbers that stay the same during a run, and the learning rate of each step."""
+"""Hyperparameters of the optimizer, and the learning-rate schedule."""
 
 import dataclasses
 import math
@@ -46,8 +46,8 @@ class OptimConfig:
             raise UserError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
 
     def lr_factor(self, step: int, steps_per_epoch: int) -> float:
-        """Return what the learning rates are multiplied by in a step, counted from 0: a function of its number alone,
-        so that a resumed run needs no history.
+        """Return what the learning rates are multiplied by in a step, counted from 0. It depends on the step
+        alone, so that a resumed run needs no state.
         """
         if self.lr_schedule == "cosine":
             factor = (1 + math.cos(math.pi * min(1.0, step / (self.epochs * steps_per_epoch)))) / 2

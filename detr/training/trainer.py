@@ -21,15 +21,19 @@ from detr.training.meters import MetricLogger
 from detr.training.schedule import OptimConfig
 from utils import UserError
 
-NO_BEST = {"AP": -math.inf, "epoch": -1, "loss": math.inf}  # the best detector of a run before its first evaluation
+NO_EVALUATION_YET = {
+    "AP": -math.inf,
+    "epoch": -1,
+    "loss": math.inf,
+}  # the best detector of a run before its first evaluation
 SMALLEST_SCALE = 1.0  # of a float16 run's gradients: below it something other than rounding is wrong
 
 
 class Trainer:
-    """The model with its optimizer, EMA and counters: everything that moves from step to step and is saved to resume.
+    """The model with its optimizer, EMA and counters: everything that changes from step to step and is saved to resume.
 
-    Apart from the matching, nothing in a step waits for the device: whether its loss is finite is decided there, a step
-    that is not is left out there, and the host learns of it during the next one.
+    Apart from the matching, nothing in a step waits for the GPU: whether its loss is finite is decided there, a step
+    that is not finite is left out there, and the host learns of it during the next step.
 
     Args:
         model: the network, on its device; parameters that are frozen stay as they are.
@@ -61,7 +65,7 @@ class Trainer:
         self.steps_done = 0  # in the current epoch, as are the next two lines
         self.metrics = MetricLogger()
         self.images, self.seconds, self.seconds_data = 0, 0.0, 0.0
-        self.best = dict(NO_BEST)
+        self.best = dict(NO_EVALUATION_YET)
         self.out_of_patience = False
         self.skipped = 0
         self.optimizer = _make_optimizer(model, config)
@@ -69,7 +73,7 @@ class Trainer:
         self.ema = ModelEma(model, config.ema_decay) if config.ema_decay else None
         self._ddp_model = distributed.wrap_ddp(model)
         self._batch_norm = distributed.batch_norm_statistics(model)
-        self._unchecked: tuple[Tensor, Losses, list[Targets]] | None = None  # the last step, not looked at yet
+        self._pending_check: tuple[Tensor, Losses, list[Targets]] | None = None  # the last step, not looked at yet
 
     @property
     def detector(self) -> Detr:
@@ -99,7 +103,7 @@ class Trainer:
                 self.ema.update(self._global_step)
             # From a GPU a copy into pinned memory, which is there once the host waits for anything later.
             on_host = finite.to("cpu", non_blocking=self.device.type == "cuda")
-            self._unchecked = on_host, losses, [batch.targets for batch in step]
+            self._pending_check = on_host, losses, [batch.targets for batch in step]
             self.images += sum(len(batch.images) for batch in step) * self.world.size
             self.seconds = time.monotonic() - began
             on_step()
@@ -126,8 +130,8 @@ class Trainer:
         """Forward and backward through every batch of a step on this rank; return its losses over all ranks."""
         self.optimizer.zero_grad(set_to_none=True)
         groups, num_queries = self.model.query_groups, self.model.config.num_queries
-        parts = [self.criterion.normalizers(batch.targets.repeated(groups), num_queries) for batch in step]
-        local = torch.tensor(sum(parts[1:], parts[0]), dtype=torch.float64)
+        normalizers = [self.criterion.normalizers(batch.targets.repeated(groups), num_queries) for batch in step]
+        local = torch.tensor(sum(normalizers[1:], normalizers[0]), dtype=torch.float64)
         batch_normalizers = Normalizers(*distributed.all_reduce_sum(local).tolist())
         total: Losses | None = None
         for number, batch in enumerate(step, start=1):
@@ -146,9 +150,10 @@ class Trainer:
         return Losses(values[0], dict(zip(total.terms, values[1:], strict=True)))
 
     def _optimizer_step(self, losses: Losses) -> Tensor:
-        """Step the optimizer, unless loss or gradients are not finite; return whether they were, (), on the device.
+        """Step the optimizer, unless loss or gradients are not finite; return whether all is well, (), on the device.
 
-        With float16 infinite gradients are normal: then only the loss and the scale count.
+        With float16, gradients that overflow are normal: the GradScaler leaves out the step, which still counts as
+        done, and lowers its scale. Then only an infinite loss, or a scale that has collapsed, is not well.
         """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_max_norm or math.inf)
@@ -159,7 +164,7 @@ class Trainer:
             return finite & (self.scaler.scale(torch.ones_like(losses.total)) >= SMALLEST_SCALE)
         finite = finite & torch.isfinite(norm)
         if self.device.type in ("cpu", "cuda"):
-            self.optimizer.found_inf = 1 - finite.float()  # what a GradScaler tells a fused optimizer
+            self.optimizer.found_inf = 1 - finite.float()  # fused AdamW leaves out the step where this is 1
             self.optimizer.step()
         elif finite:  # other devices' fused optimizers do not listen
             self.optimizer.step()
@@ -173,19 +178,19 @@ class Trainer:
 
     def _check_last_step(self) -> None:
         """Report the last step if it was not finite; the host has waited for the device since."""
-        if self._unchecked is None:
+        if self._pending_check is None:
             return
-        (finite, losses, targets), self._unchecked = self._unchecked, None
+        (finite, losses, targets), self._pending_check = self._pending_check, None
         if finite:
             return
-        values = {name: float(value) for name, value in {"loss": losses.total, **losses.terms}.items()}
+        losses_by_name = {name: float(value) for name, value in {"loss": losses.total, **losses.terms}.items()}
         images = distributed.all_gather([image for batch in targets for image in _describe(batch)])
-        as_json = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+        as_json = {name: value if math.isfinite(value) else str(value) for name, value in losses_by_name.items()}
         self.on_nonfinite({"epoch": self.epochs_done + 1, "step": self.steps_done, "losses": as_json, "images": images})
         self.skipped += 1
         if self.skipped > self.config.skip_nonfinite:
             what = "the loss is not finite (NaN or infinity)"
-            if math.isfinite(values["loss"]):
+            if math.isfinite(losses_by_name["loss"]):
                 what = "the gradient is not finite (NaN or infinity)"
                 if self.scaler.is_enabled():
                     what = "float16 gradients overflow at any scale (--amp off computes in float32)"
@@ -231,7 +236,7 @@ class Trainer:
         self._synchronize()
         return {
             "optimizer": self.optimizer.state_dict(),
-            # What torch's StepLR would hold.
+            # What torch's StepLR would hold, for the reference code: here lr_factor needs no state.
             "lr_scheduler": {
                 "step_size": self.config.lr_drop,
                 "gamma": 0.1,
@@ -239,7 +244,7 @@ class Trainer:
                 "last_epoch": self.epochs_done,
                 "_step_count": self.epochs_done + 1,
             },
-            "epoch": self.epochs_done - 1,
+            "epoch": self.epochs_done - 1,  # the last one that is done, as in the reference
             "step": {
                 "steps_done": self.steps_done,
                 "steps_per_epoch": self.steps_per_epoch,

@@ -219,7 +219,7 @@ def compare_metrics() -> None:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    from detr.training.evaluate import coco_metrics
+    from detr.training.evaluate import twelve_coco_numbers
     from tests.benchmarks.metrics import make_set
 
     coco, results = make_set(5000, 80)
@@ -236,7 +236,7 @@ def compare_metrics() -> None:
             evaluation.summarize()
         found["theirs"] = evaluation.stats
 
-    ours = seconds(lambda: found.update(ours=coco_metrics(coco, results)))
+    ours = seconds(lambda: found.update(ours=twelve_coco_numbers(coco, results)))
     theirs = seconds(run_pycocotools)
     difference = np.abs(np.array(found["ours"]) - found["theirs"]).max()
     comparison = f"{ours / theirs:.2f} x (largest difference {difference:.0e})"

@@ -189,7 +189,8 @@ def test_workers_change_nothing(workers: int, coco_folder: Path) -> None:
         keys = AspectRatioBatchSampler(images, 2, seed=0)
         loader = make_loader(images, keys, num_workers, pin_memory=False)
         found = []
-        for keys.epoch in (0, 1):
+        for epoch in (0, 1):
+            keys.set_epoch(epoch)
             found += list(loader)
         return found
 

@@ -15,7 +15,7 @@ from detr.evaluation.calibration import THRESHOLDS
 from detr.evaluation.coco_matching import check_results, match_all, overlapping_pairs
 from detr.evaluation.coco_metrics import curves
 from detr.evaluation.metrics import measure
-from detr.training.evaluate import coco_metrics
+from detr.training.evaluate import twelve_coco_numbers
 from tests.conftest import SHARED, needs_shared
 from utils import UserError
 
@@ -114,7 +114,7 @@ def test_equals_pycocotools(seed: int, tied: bool) -> None:
     assert list(ours["coco"]) == COCO_NAMES
     values = [-1 if value is None else value for value in ours["coco"].values()]
     assert values == pytest.approx(theirs.stats.tolist(), abs=1e-9, rel=0)
-    assert values == coco_metrics(coco, results)
+    assert values == twelve_coco_numbers(coco, results)
     for number, of_class in enumerate(ours["classes"]):
         precision, recall = theirs.eval["precision"][:, :, number, 0, 2], theirs.eval["recall"][:, number, 0, 2]
         if of_class["objects"] == 0:

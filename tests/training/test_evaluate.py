@@ -12,7 +12,7 @@ import torch
 from detr.data.dataset import LabelMap
 from detr.importers.via.importer import import_via
 from detr.models.postprocess import Detections
-from detr.training.evaluate import coco_metrics, evaluate, to_coco_results
+from detr.training.evaluate import evaluate, to_coco_results, twelve_coco_numbers
 from tests.conftest import SHARED, needs_shared
 from tests.models.test_parity import make_batch
 from tests.training.test_trainer import FLOAT32, make_training
@@ -36,21 +36,21 @@ def as_results(coco: dict) -> list[dict]:
 
 
 def test_nothing_found_scores_zero() -> None:
-    assert coco_metrics(small_coco(), [])[:3] == [0, 0, 0]
+    assert twelve_coco_numbers(small_coco(), [])[:3] == [0, 0, 0]
 
 
 def test_no_objects_to_find_is_not_defined() -> None:
-    assert coco_metrics(small_coco() | {"annotations": []}, []) == [-1] * 12
+    assert twelve_coco_numbers(small_coco() | {"annotations": []}, []) == [-1] * 12
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_network_that_has_gone_astray_scores_zero() -> None:
     lost = [{**result, "score": float("nan"), "bbox": [float("nan")] * 4} for result in as_results(small_coco())]
-    assert coco_metrics(small_coco(), lost)[:3] == [0, 0, 0]
+    assert twelve_coco_numbers(small_coco(), lost)[:3] == [0, 0, 0]
 
 
 def test_ground_truth_scores_one() -> None:
-    metrics = coco_metrics(small_coco(), as_results(small_coco()))
+    metrics = twelve_coco_numbers(small_coco(), as_results(small_coco()))
     assert metrics[0] == metrics[1] == metrics[2] == 1.0
 
 
@@ -58,7 +58,7 @@ def test_ground_truth_scores_one() -> None:
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_balloon_ground_truth_scores_exactly_one(split: str) -> None:
     coco = import_via(SHARED / "balloon")[split].coco
-    assert coco_metrics(coco, as_results(coco))[0] == 1.0
+    assert twelve_coco_numbers(coco, as_results(coco))[0] == 1.0
 
 
 def test_equals_pycocotools_own_path(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_equals_pycocotools_own_path(tmp_path: Path) -> None:
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    assert coco_metrics(coco, results) == pytest.approx(evaluation.stats.tolist(), abs=1e-12, rel=0)
+    assert twelve_coco_numbers(coco, results) == pytest.approx(evaluation.stats.tolist(), abs=1e-12, rel=0)
 
 
 def test_results_carry_category_ids_and_leave_spare_labels_out() -> None:

@@ -134,7 +134,7 @@ def test_a_stop_between_training_and_evaluation_leaves_only_the_evaluation(
 ) -> None:
     command = (*SCRATCH, "--epochs", 3, "--resume", "auto")
 
-    def stopped(parts: main.Components, *_: object) -> None:
+    def stopped(parts: main.Session, *_: object) -> None:
         raise utils.Stopped("", signal.SIGTERM)
 
     with monkeypatch.context() as patch:

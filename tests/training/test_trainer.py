@@ -20,7 +20,7 @@ from detr.training.schedule import OptimConfig
 from detr.training.trainer import Trainer, goodness
 from tests.conftest import RunScript, needs_shared
 from tests.models.test_parity import make_batch
-from tests.training.test_learning import SMALL, write_eight_photographs
+from tests.training.test_learning import SMALL, write_eight_images
 from utils import UserError
 
 FLOAT32 = Precision("cpu", None)
@@ -370,7 +370,7 @@ def test_an_epoch_on_a_gpu(amp: str) -> None:
 @needs_shared
 @pytest.mark.slow
 def test_a_short_training_in_bfloat16_stays_within_the_spread_of_float32_seeds(run: RunScript, tmp_path: Path) -> None:
-    write_eight_photographs(tmp_path / "eight")
+    write_eight_images(tmp_path / "eight")
     assert run("prep", "--via", "eight", "--weights", "none", "--categories", "balloon") == 0
     schedule = ["--epochs", 60, "--eval_every", 60, "--save_every", 60, "--scales", 128, "--max_size", 170]
     final = {}
