@@ -1,4 +1,4 @@
-"""COCO folder -> images and targets. The map from category ids to the network's labels lives here and in evaluation.
+"""COCO folder -> images and targets; `LabelMap` is the map between category ids and the network's labels.
 
 What happens to image i in epoch e is a function of (seed, e, i) alone: the sampler hands out (epoch, index) keys, and
 the random numbers are drawn from them, whatever worker or process does the work.

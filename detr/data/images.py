@@ -26,6 +26,7 @@ _NO_IMAGES = {
 }  # that Pillow has a name for
 _EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+# As PIL.ImageOps.exif_transpose turns them, which would first decode all of a PNG to look for EXIF data behind it.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -82,6 +82,7 @@ def pack_detections(coco: dict, results: list[dict]) -> Detections:
 
 
 def _numbers(listed: list[dict], entries: list[dict], key: str) -> np.ndarray:
+    """Return positions among the sorted ids: not the network's labels where these are raw ids (`dataset.LabelMap`)."""
     number_of_id = {i: number for number, i in enumerate(sorted(entry["id"] for entry in listed))}
     return np.array([number_of_id[entry[key]] for entry in entries], dtype=np.int64)
 

@@ -230,7 +230,9 @@ def _count_up_to(features: nn.Sequential, stride: int) -> int:
     return bisect.bisect_right(list(itertools.accumulate(steps, operator.mul)), stride)
 
 
-# To add a backbone, write a body (`channels`, `classifier`, `up_to_stride_4`, `forward`) and give it a name here.
+# To add a backbone, write a body as ResNetBody: built from (name, dilation, stride, batch_norm), with `channels`,
+# `classifier`, `up_to_stride_4` and `forward`. Weights files are told apart by the shapes of its parameters; ImageNet's
+# weights are torchvision's of that name.
 BACKBONES = {**dict.fromkeys(RESNETS, ResNetBody), **dict.fromkeys(MOBILENETS, MobileNetBody)}
 
 
