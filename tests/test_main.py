@@ -790,3 +790,16 @@ def test_cores_that_others_keep_busy_are_left_to_them(
         assert run("main", *SCRATCH, "--epochs", 3, "--resume", "auto") == 0 and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_file_that_does_not_name_its_classes_is_not_scored_as_nothing(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    """A detector of the reference code whose labels are category ids, evaluated as if they were positions."""
+    assert run("main", *SCRATCH, "--epochs", 1, "--num_classes", 91) == 0
+    theirs = {"model": weights("outputs/checkpoint_best.pth")["model"]}
+    torch.save(theirs, "theirs.pth")
+    capsys.readouterr()
+    assert run("main", "--eval", "--resume", "theirs.pth", "--device", "cpu", "--num_workers", 0) == 2
+    error = capsys.readouterr().err
+    assert "theirs.pth" in error and "91" in error and "--dataset_file coco" in error

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ from PIL import Image, ImageColor
 import prep
 import utils
 from detr.models.detr import Detr, DetrConfig
-from tests.conftest import TINY, RunScript
+from tests.conftest import ROOT, TINY, RunScript
 
 SMALL = DetrConfig(91, backbone="resnet18", hidden_dim=32, nheads=8, enc_layers=1, dec_layers=2, num_queries=5)
 
@@ -212,3 +214,14 @@ def test_flags_that_would_be_ignored_are_refused(
     assert run("prep", *flags, *via) == 2
     error = capsys.readouterr().err
     assert flags[0] in error and named in error and error.count("\n") == 1
+
+
+def test_a_console_that_cannot_print_a_class_gets_other_letters(via_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "prep.py"), "--via", str(via_folder), "--weights", "none"]
+    done = subprocess.run(
+        [*command, "--one_class", "воздушный шар"],
+        cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "cp1252"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and b"Traceback" not in done.stderr and b"classes: ?" in done.stdout
+    coco = json.loads((tmp_path / "data/custom/annotations/custom_val.json").read_text(encoding="utf-8"))
+    assert [category["name"] for category in coco["categories"]] == ["воздушный шар"]
