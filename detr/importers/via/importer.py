@@ -22,8 +22,8 @@ from utils import UserError, join_names, pluralize, printable
 SPLITS = ("train", "val")
 
 
-class _Source(NamedTuple):
-    """An annotation file with its images."""
+class Source(NamedTuple):
+    """What was read about the images of one folder, in whatever format."""
 
     prefix: str  # in front of its images' names in messages
     images: list[AnnotatedImage]
@@ -78,9 +78,40 @@ def import_via(
     Raises UserError for whatever the user has to put right; images are all looked at before one is complained about.
     """
     sources = _read_sources(path, images, left_out)
-    if not any(source.images for source in sources):
-        raise UserError(f"{path}: the annotations list no image")
     implicit = (path if path.is_dir() else path.resolve().parent).resolve().name
+    return import_sources(
+        sources,
+        implicit,
+        class_flags=class_flags,
+        val_fraction=val_fraction,
+        seed=seed,
+        skip_bad_images=skip_bad_images,
+        on_image=on_image,
+    )
+
+
+@_uncollected()
+def import_sources(
+    sources: list[Source],
+    implicit: str,
+    *,
+    class_flags: ClassFlags | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    skip_bad_images: bool = False,
+    on_image: Callable[[], None] = lambda: None,
+) -> dict[str, Split]:
+    """Hold annotations of any format against their images, and divide them into `train` and `val`.
+
+    Args:
+        sources: one for each split, or a single one to divide.
+        implicit: the class where no region has an attribute.
+        class_flags, val_fraction, seed, skip_bad_images, on_image: as of `import_via`.
+
+    Raises UserError for whatever the user has to put right; images are all looked at before one is complained about.
+    """
+    if not any(source.images for source in sources):
+        raise UserError(f"{implicit}: the annotations list no image")
     classes = find_classes(
         (image for source in sources for image in source.images), class_flags or ClassFlags(), implicit
     )
@@ -98,7 +129,7 @@ def import_via(
     }
     if not any(split.coco["annotations"] for split in splits.values()):
         lines = chain(*(split.notes.lines() for split in splits.values()))
-        raise UserError(f"{path}: no object is left to learn from: {'; '.join(lines) or 'there are no regions'}")
+        raise UserError(f"{implicit}: no object is left to learn from: {'; '.join(lines) or 'there are no regions'}")
     return splits
 
 
@@ -110,26 +141,26 @@ def _to_split(images: list[ConvertedImage], problems: list[tuple[str, str]], cla
     return Split(to_coco(images, classes), [image.path for image in images], notes, thumbnails)
 
 
-def _read_sources(path: Path, images: Path | None, left_out: Path | None) -> list[_Source]:
+def _read_sources(path: Path, images: Path | None, left_out: Path | None) -> list[Source]:
     """Return one source for each split, or a single one to divide."""
     if images and not images.is_dir():
         raise UserError(f"--images {images}: no such folder")
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; accepted: an annotation file, or a folder with one")
     if path.is_file():
-        return [_Source("", read_annotations(path), ImageFolder(images or path.parent, left_out))]
+        return [Source("", read_annotations(path), ImageFolder(images or path.parent, left_out))]
     if not all((path / name).is_dir() for name in SPLITS):
-        return [_Source("", read_merged(find_annotation_files(path)), ImageFolder(images or path, left_out))]
+        return [Source("", read_merged(find_annotation_files(path)), ImageFolder(images or path, left_out))]
     sources = []
     for name in SPLITS:
         own = images / name if images and (images / name).is_dir() else images
         annotations = read_merged(find_annotation_files(path / name))
-        sources.append(_Source(f"{name}/", annotations, ImageFolder(own or path / name, left_out)))
+        sources.append(Source(f"{name}/", annotations, ImageFolder(own or path / name, left_out)))
     return sources
 
 
 def _convert_source(
-    source: _Source, classes: Classes, on_image: Callable[[], None]
+    source: Source, classes: Classes, on_image: Callable[[], None]
 ) -> tuple[list[ConvertedImage], list[tuple[str, str]]]:
     """Return the images that can be used; of the others name and reason."""
     located, bad = _located(source)
@@ -153,7 +184,7 @@ def _convert_source(
     return converted, bad
 
 
-def _located(source: _Source) -> tuple[list[tuple[AnnotatedImage, Path]], list[tuple[str, str]]]:
+def _located(source: Source) -> tuple[list[tuple[AnnotatedImage, Path]], list[tuple[str, str]]]:
     """Return the images that are there, once; of the others name and reason."""
     located, bad = [], []
     origins: set[Path] = set()
