@@ -500,6 +500,24 @@ def figure_text(name: str) -> str:
     return f" {name}" if name.startswith("_") else name
 
 
+def short_names(names: Iterable[str], longest: int = 22) -> dict[str, str]:
+    """Return for each name what a figure shows: no more than `longest` characters, or as many as tell it from others.
+
+    What is left out is in the middle, as names often share their beginning and differ at their end.
+    """
+    lengths = dict.fromkeys(names, longest)
+    while True:
+        shown = {
+            name: name if len(name) <= length else f"{name[: length - 10]}…{name[-9:]}"
+            for name, length in lengths.items()
+        }
+        uses = Counter(shown.values())
+        alike = [name for name in lengths if uses[shown[name]] > 1]
+        if not alike:
+            return {name: figure_text(text) for name, text in shown.items()}
+        lengths |= {name: lengths[name] + 8 for name in alike}
+
+
 def color_of(index: int) -> str:
     """Return a color for class number `index`."""
     return COLORS[index % len(COLORS)]

@@ -426,6 +426,28 @@ def test_diagrams_show_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [text.get_text() for text in figures[1].axes[0].texts] == ["1\n50%", "1\n50%", "1\n100%"]
 
 
+def test_long_names_that_share_beginning_and_end_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"Streptococcus_pneumoniae_{letter}_on_blood_agar" for letter in "ABC"]
+    gt = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 99, "height": 99}],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)],
+        "annotations": [{"id": n, "image_id": 1, "category_id": n, "bbox": [20 * n, 1, 9, 9]} for n in (1, 2, 3)],
+    }
+    metrics, figures = measure(gt, [box | {"score": 0.9} for box in gt["annotations"]]), []
+    monkeypatch.setattr("detr.report.metric_figures.save_figure", lambda figure, path: figures.append(figure))
+    draw_metrics([("run", metrics)], Path())
+    draw_confusion([("run", metrics)], Path())
+    precision, _, f1, classes, *_ = figures[0].axes
+    confusion = figures[1].axes[0]
+    for texts in (
+        [line.get_label() for line in precision.lines[:3]],
+        [line.get_label() for line in f1.lines if "Strepto" in line.get_label()],
+        [label.get_text() for label in classes.get_yticklabels()],
+        [label.get_text() for label in confusion.get_xticklabels()],
+    ):
+        assert len({text for text in texts if "Strepto" in text}) == 3
+
+
 @pytest.mark.filterwarnings("error")
 def test_metrics_of_anything_are_drawn_and_written(tmp_path: Path) -> None:
     classes = [{"id": n, "name": name} for n, name in enumerate(("_a", "$b", "x" * 50, *"cdefghijklmnopqrstuvwxyz"), 1)]

@@ -128,6 +128,16 @@ def test_boxes_are_drawn_where_they_are() -> None:
     assert not np.asarray(image).any(), "the picture itself stays as it is"
 
 
+def test_short_names_stay_different() -> None:
+    beginning, end = "Streptococcus_pneumoniae_colony_", "_on_blood_agar_plate"
+    names = [f"{beginning}{letter}{end}" for letter in "ABC"] + ["cat", f"{beginning}A", f"{beginning}B"]
+    shown = utils.short_names(names)
+    assert list(shown) == names and len(set(shown.values())) == len(names)
+    assert shown["cat"] == "cat" and len(shown[f"{beginning}A"]) == 22
+    assert all(len(shown[name]) < len(name) or "_A_" in name or name == "cat" for name in names[3:])
+    assert utils.short_names([]) == {} and utils.short_names(["_x$"]) == {"_x$": r" _x\$"}
+
+
 # ------------------------------------------------------------------------------------------------------------- fonts
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 from detr.data.images import read_rgb
 from detr.importers.dataset_report import LARGE_SIDE, SMALL_SIDE, PackedObjects, pack_objects
 from detr.importers.splits import Split
-from utils import color_of, draw_objects, figure_text, save_figure
+from utils import color_of, draw_objects, figure_text, save_figure, short_names
 
 _SAMPLES, _VAL_SAMPLES, _COLUMNS = 8, 2, 4
 _SAMPLE_SIDE = 460  # pixels
@@ -83,7 +83,7 @@ def _draw_class_counts(axis: Axes, packed: dict[str, PackedObjects], categories:
         ys = np.arange(len(order)) + 0.4 * number
         bars = axis.barh(ys, per_class[order], 0.38, color=colors, alpha=1 - 0.6 * number)
         axis.bar_label(bars, [f"{count:,} {split}" for count in per_class[order]], padding=3, fontsize=8)
-    names = [figure_text(categories[i]["name"][:30]) for i in order]
+    names = short_names((categories[i]["name"] for i in order), longest=30).values()
     more = f" (and {len(categories) - len(order)} more classes)" if len(categories) > len(order) else ""
     axis.set(title=f"objects per class{more}", yticks=np.arange(len(order)) + 0.2, yticklabels=names)
     axis.margins(x=0.15)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from detr.report.tables import ERROR_NAMES, class_names
-from utils import color_of, figure_text, save_figure
+from utils import color_of, save_figure, short_names
 
 _MOST_COLORED = 5  # classes; of more, each is a pale line
 _MOST_CLASSES = 16  # rows of a confusion matrix
@@ -20,7 +20,8 @@ Named = list[tuple[str, dict]]  # (name of a run, its metrics)
 
 def draw_metrics(runs: Named, path: Path) -> None:
     """Save six diagrams as a PNG: classes of one run, or several runs laid over each other."""
-    runs = [(_short(name), metrics) for name, metrics in runs]
+    short = short_names(name for name, _ in runs)
+    runs = [(short[name], metrics) for name, metrics in runs]
     figure = Figure(figsize=(15, 9), layout="constrained")
     axes = figure.subplots(2, 3)
     draw_precision(axes[0, 0], runs, level=0)
@@ -68,9 +69,10 @@ def draw_precision(axis: Axes, runs: Named, level: int) -> None:
             axis.plot(recalls, _reached(mean), color=color_of(number), label=f"{name}  {mean.mean():.3f}")
             continue
         known = [c for c in metrics["classes"] if c["precision_at_recall"]]
+        short = short_names(c["name"] for c in known)
         for place, one in enumerate(known):
             precision = np.array(one["precision_at_recall"][level])
-            label = f"{_short(one['name'])}  {precision.mean():.3f}"
+            label = f"{short[one['name']]}  {precision.mean():.3f}"
             axis.plot(recalls, _reached(precision), **_class_line(place, len(known), label))
         if len(known) > 1:
             axis.plot(recalls, _reached(mean), color=_OVERALL, linewidth=2.2, label=f"all classes  {mean.mean():.3f}")
@@ -101,8 +103,9 @@ def draw_f1(axis: Axes, runs: Named) -> None:
     for number, (name, metrics) in enumerate(runs):
         known = [c for c in metrics["classes"] if c["objects"]] if len(runs) == 1 else []
         if len(known) > 1:
+            short = short_names(c["name"] for c in known)
             for place, one in enumerate(known):
-                line = _class_line(place, len(known), _short(one["name"]))
+                line = _class_line(place, len(known), short[one["name"]])
                 _draw_one_f1(axis, metrics["thresholds"], one, line)
         line = {"color": color_of(number), "label": name} if len(runs) > 1 else {"color": _OVERALL}
         if len(known) > 1:
@@ -143,7 +146,7 @@ def _draw_classes(axis: Axes, runs: Named) -> None:
         for y, value in zip(ys[~np.isnan(ap)], ap[~np.isnan(ap)], strict=True):
             place = {"ha": "right", "color": "white"} if value > 0.15 else {"ha": "left"}
             axis.text(value, y, f" {value:.3f} ", va="center", fontsize=8, **place)
-    axis.set(title=title, xlim=(0, 1.03), yticks=range(len(names)), yticklabels=[_short(n) for n in names])
+    axis.set(title=title, xlim=(0, 1.03), yticks=range(len(names)), yticklabels=short_names(names).values())
     room = max(0.5, (4 - len(names)) / 2)  # a single class is no reason for a bar as high as the diagram
     axis.set_ylim(-room, len(names) - 1 + room)
 
@@ -192,16 +195,17 @@ def draw_confusion(runs: Named, path: Path) -> None:
     figure = Figure(figsize=(side * len(runs), side + 0.2), layout="constrained")
     axes = figure.subplots(1, len(runs), squeeze=False)
     figure.get_layout_engine().set(h_pad=0.15)
+    short = short_names(name for name, _ in runs)
     for axis, (name, metrics) in zip(axes[0], runs, strict=True):
         draw_run_confusion(axis, metrics)
-        run = f"{_short(name)}, " if len(runs) > 1 else ""
+        run = f"{short[name]}, " if len(runs) > 1 else ""
         axis.set_title(f"{run}score from {metrics['threshold']:.2f}, IoU 0.50", fontsize=10, pad=8)
     save_figure(figure, path)
 
 
 def draw_run_confusion(axis: Axes, metrics: dict) -> None:
     """Draw the confusion matrix of one run."""
-    names = [_short(c["name"]) for c in metrics["classes"]]
+    names = list(short_names(c["name"] for c in metrics["classes"]).values())
     counts = np.array(metrics["confusion"])
     counts, names = _most_confused(counts, names)
     # What stands in the background's row matches no ground truth: its share is of the predictions.
@@ -235,8 +239,3 @@ def _most_confused(counts: np.ndarray, names: list[str]) -> tuple[np.ndarray, li
     summed = np.zeros((_MOST_CLASSES + 1, _MOST_CLASSES + 1), dtype=counts.dtype)
     np.add.at(summed, (group[:, None], group[None]), counts)
     return summed, [*(names[i] for i in shown), f"{len(names) - len(shown)} others"]
-
-
-def _short(name: str) -> str:
-    """Return a name that fits."""
-    return figure_text(name if len(name) <= 22 else f"{name[:12]}…{name[-9:]}")  # names often differ at their end
