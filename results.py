@@ -54,7 +54,13 @@ def parse_arguments() -> argparse.Namespace:
     add("--checkpoint", type=Path, metavar="FILE", help="detector to use (default: checkpoint_best.pth of the run)")
     add("--device", default="auto", help="auto, cuda, mps or cpu: where a detector runs (%(default)s)")
     add("--coco_path", type=Path, help="the COCO folder (default: the one the run was trained on)")
-    return parser.parse_args()
+    size = {"type": positive_int, "metavar": "PIXELS"}
+    add("--scale", **size, help="shorter side of the images for a detector (default: as it was evaluated)")
+    add("--max_size", **size, help="longest side (default: as it was evaluated)")
+    args = parser.parse_args()
+    if (args.scale or args.max_size) and not (args.checkpoint or args.images):
+        parser.error("--scale and --max_size need --checkpoint or --images: saved detections have their size already")
+    return args
 
 
 def threshold(text: str) -> float | None:
@@ -100,18 +106,17 @@ def main() -> None:
         evaluated, attention = None, {}
         if first and first.gt["images"]:
             evaluated = evaluate_images(first.gt, first.predictions, first.image_folder)
-            attention = compute_attention(
-                evaluated, args.checkpoint or args.log[0] / BEST, args.device, first.gt["categories"]
-            )
+            attention = compute_attention(args, evaluated, first.gt["categories"])
             show_images(evaluated, attention, first.metrics["threshold"], figures)
         write_report(runs, measured, evaluated, attention, figures)
 
 
-def load_detector(checkpoint: Path, device: str, categories: list[dict] | None) -> "Detector":
-    """Load a detector; `categories` name the classes of files that do not."""
+def load_detector(args: argparse.Namespace, categories: list[dict] | None) -> "Detector":
+    """Load the detector of the command line; `categories` name the classes of files that do not."""
     from detr.detector import Detector  # torch takes seconds to import: only what needs a detector pays for it
 
-    return Detector(checkpoint, device, categories=categories)
+    size = {"scale": args.scale, "max_size": args.max_size}
+    return Detector(args.checkpoint or args.log[0] / BEST, args.device, categories=categories, **size)
 
 
 # ------------------------------------------------------------------------------------------------------ figures of runs
@@ -191,7 +196,7 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | 
         print(f"no metrics: {folder} {' and '.join(missing)}")
         return None
     if detects:
-        detector = load_detector(args.checkpoint, args.device, gt["categories"])
+        detector = load_detector(args, gt["categories"])
         gt_ids = match_categories(detector.label_map.categories, gt["categories"], args.checkpoint)
         detections = detect_all(detector, gt, image_folder)
         predictions = [result | {"category_id": gt_ids[result["category_id"]]} for result in detections]
@@ -234,14 +239,15 @@ def detect_all(detector: "Detector", gt: dict, image_folder: Path) -> list[dict]
 
 
 def compute_attention(
-    evaluated: EvaluatedImages, checkpoint: Path, device: str, categories: list[dict]
+    args: argparse.Namespace, evaluated: EvaluatedImages, categories: list[dict]
 ) -> dict[int, AttentionMaps]:
     """Return the attention maps of the first run's detector in the images that the report shows, by their numbers."""
+    checkpoint = args.checkpoint or args.log[0] / BEST
     if not checkpoint.exists():
         print(f"no attention maps: there is no {checkpoint}")
         return {}
     try:
-        detector = load_detector(checkpoint, device, categories)
+        detector = load_detector(args, categories)
     except UserError as error:  # everything else needs no detector
         print(f"no attention maps: {error}")
         return {}
@@ -262,7 +268,7 @@ def detect_in_images(args: argparse.Namespace, figures: Path) -> None:
     paths = find_images(args.images)
     checkpoint = args.checkpoint or args.log[0] / BEST
     gt, _ = find_gt(args.coco_path, {})
-    detector = load_detector(checkpoint, args.device, gt and gt["categories"])
+    detector = load_detector(args, gt and gt["categories"])
     lowest, why = args.threshold, "--threshold"
     if lowest is None:
         lowest, why = best_known_threshold(figures, checkpoint)

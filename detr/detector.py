@@ -12,7 +12,7 @@ from torch import Tensor
 from detr.data.dataset import LabelMap
 from detr.data.images import as_rgb
 from detr.data.loader import pad_images
-from detr.data.transforms import apply_to_image, evaluation_params
+from detr.data.transforms import apply_to_image, check_sizes, evaluation_params
 from detr.models.attention_maps import attention_maps
 from detr.models.postprocess import postprocess
 from detr.models.weights import load_detector
@@ -40,17 +40,27 @@ class Detector:
         amp: number format, one of `device.AMP_CHOICES`.
         categories: COCO's, of the annotations it was trained on, for files that do not name their classes: those of the
             reference's code.
+        scale, max_size: shorter side of the images and their longest side, in pixels (None: as it was evaluated).
 
     Raises UserError when the file is not a fine-tuned detector.
     """
 
     def __init__(
-        self, checkpoint: str | Path, device: str = "auto", amp: str = "auto", categories: list[dict] | None = None
+        self,
+        checkpoint: str | Path,
+        device: str = "auto",
+        amp: str = "auto",
+        categories: list[dict] | None = None,
+        scale: int | None = None,
+        max_size: int | None = None,
     ) -> None:
         self.device = pick_device(device)
         self.precision = pick_precision(amp, self.device)
         saved = load_detector(Path(checkpoint), categories)
-        self.model, self.resolution = saved.model.to(self.device), saved.resolution
+        self.model = saved.model.to(self.device)
+        given = {"scale": scale, "max_size": max_size}
+        self.resolution = saved.resolution | {name: value for name, value in given.items() if value}
+        check_sizes([self.resolution["scale"]], self.resolution["max_size"])
         self.label_map = LabelMap(saved.categories, saved.raw_ids)
         self._names = {category["id"]: category["name"] for category in saved.categories}
 

@@ -599,6 +599,25 @@ def test_a_checkpoint_of_the_reference_code_is_a_start(
     assert "theirs.pth: from the reference code; its weights are a start" in capsys.readouterr().out
 
 
+def test_learnt_classes_of_the_reference_code_are_asked_about(
+    coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    """91 classes numbered by category id, none of them named: row 1 is the disc's, and is not thrown away."""
+    assert run("main", *SCRATCH, "--epochs", 1, "--num_classes", 91, "--output_dir", "run") == 0
+    theirs = {key: weights("run/checkpoint.pth")[key] for key in ("model", "optimizer", "config")}
+    torch.save(theirs, "theirs.pth")
+    capsys.readouterr()
+    command = ("main", *TINY, "--epochs", 1, "--lr", 0, "--ema_decay", 0, "--resume", "theirs.pth")
+    assert run(*command) == 2
+    error = capsys.readouterr().err
+    assert "theirs.pth" in error and "91" in error and "--class_map 1='disc'" in error and "prep.py" in error
+    assert not Path("outputs").exists()
+    assert run(*command, "--class_map", "1=disc") == 0
+    row = weights("outputs/checkpoint.pth")["model"]["class_embed.weight"][0]
+    assert torch.equal(row, theirs["model"]["class_embed.weight"][1])
+    assert run("main", *TINY, "--epochs", 1, "--resume", "theirs.pth", "--class_map", "91=disc", "--overwrite") == 2
+
+
 @pytest.mark.parametrize(
     ("start", "flags", "scales", "max_size"),
     [

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from detr.data.images import find_images
+from detr.data.transforms import evaluation_params
 from detr.detector import Detector
 from detr.evaluation.metrics import measure
 from detr.models.detr import Detr, DetrConfig
@@ -308,7 +309,16 @@ def test_the_references_own_checkpoint(
     assert {entry["category_id"] for entry in found} <= {1} and {entry["image_id"] for entry in found} <= {1, 2, 3}
     assert run(*command, "--images", "discs/val") == 2
     assert "does not say what its classes are called, as main.py's" in capsys.readouterr().err
-    assert run(*command, "--images", "discs/val", "--coco_path", coco_folder) == 0
+    sizes = []
+    monkeypatch.setattr(
+        "detr.detector.evaluation_params",
+        lambda size_hw, rng, **size: sizes.append(size) or evaluation_params(size_hw, rng, **size),
+    )
+    any_image = (*command, "--images", "discs/val", "--coco_path", coco_folder)
+    assert run(*any_image) == 0 and run(*any_image, "--scale", 48, "--max_size", 80) == 0
+    assert sizes == [{"scale": 64, "max_size": 96}] * 3 + [{"scale": 48, "max_size": 80}] * 3
+    assert run(*any_image, "--scale", 128) == 2 and "96" in capsys.readouterr().err
+    assert run("results", "--log", "reference", "--scale", 48) == 2
 
 
 @pytest.mark.parametrize(

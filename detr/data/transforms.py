@@ -4,7 +4,7 @@
 paper's resize, crop, resize chain comes down to these too, so that every pixel is resampled only once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +12,11 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
+from utils import UserError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SMALLEST_SIDE = 32  # pixels: one cell of the feature map
 
 # Before a crop the shorter side is scaled to one of these, then 384 to 600 pixels are cut: shares of the largest scale.
 _CROP_RESIZE_SHARES = (400 / 800, 500 / 800, 600 / 800)
@@ -44,6 +47,14 @@ def fitted_size_hw(size_hw: tuple[int, int], shorter: int, longest: int | None =
         shorter = max(1, round(longest * low / high))
     longer = max(1, int(shorter * high / low))
     return (shorter, longer) if size_hw[0] <= size_hw[1] else (longer, shorter)
+
+
+def check_sizes(scales: Sequence[int], max_size: int) -> None:
+    """Raise UserError where no image can have these shorter sides and this longest side, in pixels."""
+    if min(scales) < SMALLEST_SIDE:
+        raise UserError(f"a shorter side of {min(scales)} pixels: at least {SMALLEST_SIDE} are needed")
+    if max_size < max(scales):
+        raise UserError(f"--max_size {max_size} is below the shorter side, {max(scales)}: no image could be so large")
 
 
 def evaluation_params(

@@ -23,7 +23,7 @@ class ClassRows(NamedTuple):
     def __str__(self) -> str:
         taken = []
         for label, row in sorted(self.row_of_label.items()):
-            old, new = self.file_names[row], self.names[label]
+            old, new = self.file_names.get(row, f"row {row}"), self.names[label]
             taken.append(new if old == new else f"{old} -> {new}")
         fresh = [name for label, name in sorted(self.names.items()) if label not in self.row_of_label]
         text = f"class rows taken over: {', '.join([*taken, 'no object'])}"
@@ -31,7 +31,7 @@ class ClassRows(NamedTuple):
 
 
 def match_classes(
-    file_names: dict[int, str], names: dict[int, str], class_map: list[tuple[str, str]], path: Path
+    file_names: dict[int, str], names: dict[int, str], class_map: list[tuple[str, str]], path: Path, num_rows: int = 0
 ) -> ClassRows:
     """Find the row of every class of the dataset that the file knows.
 
@@ -41,15 +41,19 @@ def match_classes(
         class_map: (name in the file, name in the dataset) that the user asked for. A row can be asked for more than
             once; one that is asked for is not given to another class by its name.
         path: the file, for messages.
+        num_rows: classes of the file; its rows can be asked for by number, which is the label.
 
     Raises UserError where `class_map` names a class that is not there, or one of the dataset twice.
     """
     row_of_label = {}
     for old, new in class_map:
         flag = f"--class_map {old}={new}"
-        if not file_names:
-            raise UserError(f"{flag}: {path} does not say what its classes are called")
-        row = _find(old, file_names, f"{flag}: {path}")
+        if old.isdecimal() and int(old) < num_rows and old not in file_names.values():
+            row = int(old)
+        elif not file_names:
+            raise UserError(f"{flag}: {path} does not say what its classes are called; rows have numbers, from 0")
+        else:
+            row = _find(old, file_names, f"{flag}: {path}")
         label = _find(new, names, f"{flag}: the dataset")
         if label in row_of_label:
             raise UserError(f"{flag}: {names[label]!r} is given a row already; name each class of the dataset once")

@@ -10,6 +10,7 @@ import torch
 
 import utils
 from detr.data.dataset import COCO_LABELS, Data, LabelMap
+from detr.data.transforms import check_sizes
 from detr.models.class_transfer import ClassRows, match_classes
 from detr.models.detr import Detr, DetrConfig
 from detr.models.model_zoo import PUBLIC_CLASSES, PUBLIC_WEIGHTS
@@ -29,7 +30,6 @@ from detr.training.flags import MAX_SIZE, SCALES
 from detr.training.run_files import BEST, LAST
 from utils import UserError
 
-SMALLEST_SIDE = 32  # pixels: one cell of the feature map
 _START_FLAGS = ("resume", "overwrite")  # say how a run is begun, not what it is
 
 
@@ -153,10 +153,7 @@ def choose_sizes(start: ResumeState, scales: list[int] | None, max_size: int | N
     default_scales = [trained_at["scale"]] if trained_at else list(SCALES)
     scales = scales or before.get("scales") or default_scales
     max_size = max_size or before.get("max_size") or trained_at.get("max_size", MAX_SIZE)
-    if min(scales) < SMALLEST_SIDE:
-        raise UserError(f"--scales {min(scales)}: a shorter side of at least {SMALLEST_SIDE} pixels is needed")
-    if max_size < max(scales):
-        raise UserError(f"--max_size {max_size} is below --scales {max(scales)}: no image could be so large")
+    check_sizes(scales, max_size)
     return scales, max_size
 
 
@@ -300,7 +297,17 @@ def _choose_class_rows(start: ResumeState, data: Data, class_map: list[tuple[str
     # A file that does not name its classes is trusted where their number is right.
     if not class_map and num_classes == data.num_classes and file_names in ({}, data.label_map.names):
         return None
-    return match_classes(file_names, data.label_map.names, class_map, start.path)
+    class_rows = match_classes(file_names, data.label_map.names, class_map, start.path, num_classes)
+    fresh = [label for label in class_rows.names if label not in class_rows.row_of_label]
+    # A run of the reference code has learnt these classes, under its category ids: not to be thrown away in silence.
+    if fresh and not class_map and "optimizer" in checkpoint and "categories" not in checkpoint:
+        name, category_id = class_rows.names[fresh[0]], data.label_map.to_category_id(fresh[0])
+        raise UserError(
+            f"{start.path}: does not name its {num_classes} classes; in a run of the reference code they are numbered "
+            f"by category id. --class_map {category_id}={name!r} would start {name!r} from row {category_id}; "
+            f"python prep.py --weights {start.path} strips the class head, so that all classes start fresh"
+        )
+    return class_rows
 
 
 def _add_query_groups(model: Detr, start: ResumeState, groups: int) -> None:
