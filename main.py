@@ -154,11 +154,11 @@ def load_data(args: argparse.Namespace, resolution: dict[str, int]) -> Data:
     train_params = partial(choose, scales=args.scales, max_size=args.max_size)
     if args.color_jitter:
         train_params = partial(jitter_params, choose=train_params, strength=args.color_jitter)
-    val_params = partial(evaluation_params, **resolution)
-    data = load_folder(args.coco_path, args.dataset_file, train_params, val_params, args.seed, args.num_classes)
+    params = (train_params, partial(evaluation_params, **resolution))
+    data = load_folder(args.coco_path, args.dataset_file, *params, args.seed, args.num_classes, args.eval)
     if args.cache == "ram":
-        for dataset in (data.train, data.val):
-            dataset.keep_in_memory(**resolution)
+        data.train.keep_in_memory(**resolution)
+        data.val.keep_in_memory(**resolution)
     if data.num_classes > data.label_map.num_classes:
         print(f"--num_classes {data.num_classes}: more than the annotations use ({data.label_map})")
     return data

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import utils
-from detr.data.coco_json import find_val_json, fingerprint, match_categories, read_coco
+from detr.data.coco_json import find_val, fingerprint, match_categories, read_coco
 from detr.data.images import find_images, read_rgb, read_size_hw
 from detr.evaluation.coco_matching import check_results
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
@@ -223,8 +223,8 @@ def find_gt(coco_path: Path | None, config: dict) -> tuple[dict | None, Path]:
         coco_path = Path(recorded["coco_path"])
     if coco_path is None:
         return None, Path()
-    path = find_val_json(coco_path, recorded.get("dataset_file", "custom"))
-    return read_coco(path), coco_path / "val2017"
+    path, image_folder = find_val(coco_path, recorded.get("dataset_file", "custom"))
+    return read_coco(path), image_folder
 
 
 def detect_all(detector: "Detector", gt: dict, image_folder: Path) -> list[dict]:

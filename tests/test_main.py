@@ -1,6 +1,7 @@
 """main.py as a user runs it: start, continue, refuse, evaluate."""
 
 import json
+import shutil
 import sys
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -166,6 +167,18 @@ def test_eval_repeats_the_logged_numbers(coco_folder: Path, run: RunScript, caps
     capsys.readouterr()
     assert run("main", "--eval", "--num_workers", 0, "--device", "cpu") == 0  # the file knows its image size
     assert Path("outputs/predictions.json").read_text() == made
+    # A test set has one annotation file, whatever it is called: it is what is evaluated on.
+    shutil.copytree(coco_folder, "test_set")
+    shutil.rmtree("test_set/train2017")
+    for has, missing in (("val", "train"), ("train", "val")):
+        Path(f"test_set/annotations/custom_{missing}.json").unlink(missing_ok=True)
+        capsys.readouterr()
+        assert run("main", "--eval", "--coco_path", "test_set", "--num_workers", 0, "--device", "cpu") == 0
+        assert f"AP50       {read_log()[0]['test_coco_eval_bbox'][1]:.4f}" in capsys.readouterr().out
+        Path(f"test_set/annotations/custom_{has}.json").rename(f"test_set/annotations/custom_{missing}.json")
+        Path(f"test_set/{has}2017").rename(f"test_set/{missing}2017")
+        assert run("main", *SCRATCH, "--coco_path", "test_set", "--output_dir", "new") == 2  # but not to train on
+        assert "no such file" in capsys.readouterr().err
 
 
 def test_a_run_that_stopped_before_its_first_checkpoint_starts_again(coco_folder: Path, run: RunScript) -> None:

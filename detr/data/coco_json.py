@@ -50,19 +50,19 @@ def read_coco(path: Path) -> dict:
     return coco
 
 
-def find_val_json(coco_path: Path, dataset_file: str) -> Path:
-    """Return the validation annotations of a COCO folder, in the layout `dataset_file` where both are there.
+def find_val(coco_path: Path, dataset_file: str) -> tuple[Path, Path]:
+    """Return the annotations to evaluate on and the folder of their images, in the layout `dataset_file` if possible.
 
+    Where a folder has no validation annotations but training annotations, as that of a test set may have, it is those.
     Raises UserError where there are none.
     """
-    files = [coco_path / LAYOUTS[name][1] for name in sorted(LAYOUTS, key=lambda name: name != dataset_file)]
-    for path in files:
-        if path.exists():
-            return path
-    raise UserError(
-        f"{coco_path / 'annotations'}: no {' or '.join(path.name for path in files)}; --coco_path says where the COCO "
-        "folder is now"
-    )
+    layouts = [LAYOUTS[name] for name in sorted(LAYOUTS, key=lambda name: name != dataset_file)]
+    for annotations, images in ((1, 3), (0, 2)):
+        for layout in layouts:
+            if (coco_path / layout[annotations]).exists():
+                return coco_path / layout[annotations], coco_path / layout[images]
+    names = " or ".join(Path(layout[1]).name for layout in layouts)
+    raise UserError(f"{coco_path / 'annotations'}: no {names}; --coco_path says where the COCO folder is now")
 
 
 def match_categories(own: list[dict], listed: list[dict], source: Path) -> dict[int, int]:

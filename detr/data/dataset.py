@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from detr.box_ops import normalize_cxcywh, xywh_to_xyxy
 from detr.data.cache import ImageCache
-from detr.data.coco_json import LAYOUTS, check_images, read_coco
+from detr.data.coco_json import LAYOUTS, check_images, find_val, read_coco
 from detr.data.images import read_rgb
 from detr.data.sampler import Key
 from detr.data.transforms import AugmentParams, apply_to_boxes, apply_to_image
@@ -150,6 +150,7 @@ def load_folder(
     val_params: ChooseParams,
     seed: int,
     num_classes: int | None = None,
+    evaluate: bool = False,
 ) -> Data:
     """Return both splits of a COCO folder, checked against their images and each other.
 
@@ -158,10 +159,14 @@ def load_folder(
         train_params, val_params: how images are resized and augmented.
         seed: of the training images' random numbers.
         num_classes: what the user expects; more than the annotations have is allowed, less is an error.
+        evaluate: nothing is trained; where there is only one annotation file, it is evaluated on.
 
     Raises UserError naming the file and what does not fit.
     """
     train_file, val_file, train_images, val_images = (folder / part for part in LAYOUTS[layout])
+    if evaluate and train_file.exists() != val_file.exists():
+        val_file, val_images = find_val(folder, layout)
+        train_file, train_images = val_file, val_images
     train_coco, val_coco = read_coco(train_file), read_coco(val_file)
     label_map = LabelMap(train_coco["categories"], raw_ids=layout == "coco")
     if LabelMap(val_coco["categories"]).categories != label_map.categories:

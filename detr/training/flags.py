@@ -221,8 +221,8 @@ def _add_start_flags(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         action="extend",
         metavar="COCO_NAME=YOUR_NAME",
-        help="classes that start from the weights' row of another name, such as person=pedestrian, or of a number, such "
-        "as 1=balloon; equal names, whatever their case and with or without an s, need none",
+        help="classes that start from the weights' row of another name, such as person=pedestrian, or of a number, "
+        "such as 1=balloon; equal names, whatever their case and with or without an s, need none",
     )
     add("--overwrite", action="store_true", help="start anew in a used --output_dir: its run is deleted")
     add("--start_epoch", type=_natural, default=0, help="epoch to begin a new run with, from 0 (%(default)s)")
