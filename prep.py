@@ -157,7 +157,8 @@ def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
     check_class_flags(args)
     if args.coco:
         with utils.Progress(None, "check images") as progress:
-            return read_coco_folder(args.coco, **division, on_image=progress.update)
+            chosen = {"categories": args.categories, "one_class": args.one_class}
+            return read_coco_folder(args.coco, args.images, **chosen, **division, on_image=progress.update)
     source = draw_sample(DOWNLOADS / "sample_via") if args.sample else args.via or fetch_balloon(DOWNLOADS)
     class_flags = ClassFlags(
         args.attribute, args.checked, args.categories, args.skip_unlabelled, args.one_class, args.unlabelled
@@ -170,11 +171,12 @@ def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
 
 def check_class_flags(args: argparse.Namespace) -> None:
     """Raise UserError for flags that contradict each other, or that annotations in COCO format have no use for."""
-    of_via = ("images", "attribute", "checked", "categories", "skip_unlabelled", "one_class", "unlabelled")
+    of_via = ("attribute", "checked", "categories", "skip_unlabelled", "one_class", "unlabelled")
     given = [f"--{name}" for name in of_via if getattr(args, name)]
-    if args.coco and given:
-        raise UserError(f"--coco and {', '.join(given)}: that says what VIA's annotations do not; leave it out")
-    others = [flag for flag in given if flag not in ("--images", "--one_class")]
+    unused = [flag for flag in given if flag not in ("--categories", "--one_class")]
+    if args.coco and unused:
+        raise UserError(f"--coco and {', '.join(unused)}: that says what VIA's annotations do not; leave it out")
+    others = [flag for flag in given if flag != "--one_class"]
     if args.one_class and others:
         raise UserError(f"--one_class and {', '.join(others)}: every region is of that class; leave the others out")
     if args.skip_unlabelled and args.unlabelled:

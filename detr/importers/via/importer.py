@@ -13,7 +13,7 @@ from detr.importers.splits import Split, split_images
 from detr.importers.thumbnails import DecodedImage, decode_all, stacked
 from detr.importers.via.classes import Classes, ClassFlags, find_classes
 from detr.importers.via.find import ImageFolder, find_annotation_files
-from detr.importers.via.frames import evidence, turned
+from detr.importers.via.frames import evidence, turned, usual_frame
 from detr.importers.via.reader import read_annotations, read_merged
 from detr.importers.via.record import AnnotatedImage
 from detr.importers.via.to_coco import ConvertedImage, convert, to_coco
@@ -220,8 +220,7 @@ def _upright(found: list[_UsableImage]) -> Iterator[tuple[_UsableImage, list[tup
     the others of their file were, and upright where these differ.
     """
     frames = [evidence(image, decoded.header.orientation, *decoded.header.size_hw[::-1]) for image, _, decoded in found]
-    some_stored = "stored" in frames
-    usual = "stored" if some_stored and "upright" not in frames else "upright"
+    some_stored, usual = "stored" in frames, usual_frame(frames)
     for (image, path, decoded), own in zip(found, frames, strict=True):
         header, frame = decoded.header, own or usual
         remarks = []

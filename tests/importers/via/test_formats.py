@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from detr.importers.via.classes import ClassFlags
 from detr.importers.via.clip import box_of
@@ -262,3 +263,22 @@ def test_regions_and_attributes_may_be_missing_or_null(tmp_path: Path) -> None:
     entries["c.png7"]["regions"] = {"0": entries["c.png7"]["regions"][0] | {"region_attributes": None}}
     write_set(tmp_path, FIVE, lambda _: json.dumps(list(entries.values())))
     assert len(objects(tmp_path, skip_unlabelled=True)) == 2
+
+
+def test_vias_coco_export_without_categories_is_of_one_class(tmp_path: Path) -> None:
+    """VIA lists no category where no attribute was defined; annotations then name one that is not there, or none."""
+    for number in range(2):
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{number}.png")
+    coco = {
+        "images": [{"id": n, "file_name": f"{n}.png", "width": 40, "height": 30} for n in range(2)],
+        "categories": [],
+        "annotations": [
+            {"id": 0, "image_id": "0", "segmentation": [1, 1, 9, 1, 9, 8]},
+            {"id": 1, "image_id": "1", "segmentation": [2, 2, 9, 2, 9, 8], "category_id": 1},
+        ],
+    }
+    (tmp_path / "via.json").write_text(json.dumps(coco))
+    for flags, name in ((ClassFlags(), tmp_path.name), (ClassFlags(categories=("ship",)), "ship")):
+        for split in import_via(tmp_path, class_flags=flags).values():
+            assert split.coco["categories"] == [{"id": 1, "name": name}]
+            assert len(split.coco["annotations"]) == 1
