@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import utils
 from detr.data.coco_json import find_val, fingerprint, match_categories, read_coco
 from detr.data.images import find_images, read_rgb, read_size_hw
+from detr.data.sampler import equal_size_batches
+from detr.data.transforms import evaluation_params
 from detr.evaluation.coco_matching import check_results
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evaluate_images, evenly_spaced
@@ -278,7 +280,9 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
     folder, names, results = figures / "images", picture_names(paths), {}
     with utils.Progress(len(paths), "detect") as bar:
         sizes_hw, problems = try_each(paths, read_size_hw)
-        for batch in batches_by_aspect_ratio(sizes_hw, args.batch_size):
+        resized = [evaluation_params(size_hw, None, **detector.resolution).size_hw for size_hw in sizes_hw.values()]
+        for numbers in equal_size_batches(resized, args.batch_size):
+            batch = [[*sizes_hw][number] for number in numbers]
             images, damaged = try_each(batch, read_rgb)
             problems += damaged
             for (path, image), detections in zip(
@@ -320,12 +324,6 @@ def try_each(paths: list[Path], read: Callable[[Path], T]) -> tuple[dict[Path, T
         except UserError as error:
             problems.append(str(error))
     return values, problems
-
-
-def batches_by_aspect_ratio(sizes_hw: dict[Path, tuple[int, int]], batch_size: int) -> list[list[Path]]:
-    """Return batches of images of similar aspect ratio: little of a batch is padding then."""
-    ordered = sorted(sizes_hw, key=lambda path: sizes_hw[path][0] / sizes_hw[path][1])
-    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
 def picture_names(paths: list[Path]) -> dict[Path, str]:
