@@ -52,7 +52,7 @@ def test_nothing_is_written_when_a_split_is_wrong(
     (via_folder / "val" / "disc01.png").unlink()
     assert run("prep", "--via", via_folder, "--weights", "none") == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and "disc01.png: no such image" in error and error.count("\n") == 1
+    assert error.startswith("error: ") and "disc01.png: no such image" in error
     assert not Path("data").exists()
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from detr.data.coco_json import read_coco, refuse_images, size_problem
 from detr.importers.coco_annotations import check_categories, choose_categories, clean, drop_roots, turn_upright
 from detr.importers.notes import BAD, Notes
-from detr.importers.splits import Split, split_images
+from detr.importers.splits import Split, split_images, validates_on_training
 from detr.importers.thumbnails import DecodedImage, decode_all, stacked
 from utils import UserError, is_line, printable, quote
 
@@ -93,7 +93,9 @@ def _elsewhere(source: Source, folder: Path, images: Path) -> Source:
 
 
 def divide(whole: Split, val_fraction: float, seed: int) -> dict[str, Split]:
-    """Return one split as two, by a hash of the file names."""
+    """Return one split as two, by a hash of the file names; as the same two where it is not to be divided."""
+    if validates_on_training(len(whole.origins), val_fraction):
+        return {"train": whole, "val": whole._replace(notes=Notes())}
     images, classes = whole.coco["images"], {image["id"]: set() for image in whole.coco["images"]}
     for annotation in whole.coco["annotations"]:
         classes[annotation["image_id"]].add(annotation["category_id"])

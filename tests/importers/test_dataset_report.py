@@ -216,11 +216,12 @@ def test_images_that_are_there_twice_are_found_however_they_were_saved(tmp_path:
     assert report["validation_images_in_training"] == {
         "count": 3,
         "identical": 1,
-        "examples": ["val/copy.jpg = train/t1.jpg", "val/small.jpg = train/t2.jpg", "val/bright.jpg = train/t3.jpg"],
+        "examples": ["val/copy.jpg = train/t1.jpg", "val/small.jpg ~ train/t2.jpg", "val/bright.jpg ~ train/t3.jpg"],
     }
-    assert report["repeated_images"]["train"] == {"count": 1, "examples": ["train/t5.png = train/t0.jpg"]}
+    repeated = {"count": 1, "identical": 0, "examples": ["train/t5.png ~ train/t0.jpg"]}
+    assert report["repeated_images"]["train"] == repeated
     assert report["repeated_images"]["val"]["count"] == 0
-    assert report["warnings"][0].startswith("3 validation images of 5 are in the training images too (1 the same file")
+    assert report["warnings"][0].startswith("3 of 5 validation images look like a training image (1 is the same file)")
 
 
 def bits(cells: np.ndarray) -> list[bool]:
