@@ -202,7 +202,7 @@ def test_the_weights_of_a_run_are_those_of_its_detector(coco_folder: Path, run: 
     ("flags", "named"),
     [
         (("--coco", "in", "--attribute", "kind"), "--attribute"),
-        (("--coco", "in", "--images", "photos"), "--images"),
+        (("--coco", "in", "--background", "photos"), "--background"),
         (("--one_class", "a", "--categories", "a,b"), "--categories"),
         (("--unlabelled", "a", "--skip_unlabelled"), "--unlabelled"),
     ],
