@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
         "--via",
         type=Path,
         metavar="PATH",
-        help="a VIA annotation file (1.x or 2.x JSON or CSV, 2.x or 3.x project, COCO export) or a folder with one, "
+        help="a VIA annotation file (1.x to 3.x: JSON, CSV, project or COCO export) or a folder with one, "
         "or a folder with train/ and val/, each with images and one (default: download the balloon images)",
     )
     parser.add_argument(

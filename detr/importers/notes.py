@@ -13,6 +13,7 @@ OTHER = "regions of class {} left out (--categories)"
 SEVERAL = "regions with several checked boxes taken by --checked"
 BAD = "unusable images left out (--skip_bad_images)"
 TURNED = "EXIF-rotated images annotated as stored, regions turned upright"
+VIDEOS = "videos and sounds left out, as only images are read"
 UNSURE = "EXIF-rotated images annotated as stored or as shown, taken as shown: look at them"
 
 EXAMPLES = 5

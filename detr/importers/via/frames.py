@@ -38,7 +38,7 @@ def turned(image: AnnotatedImage, orientation: int, width: int, height: int) -> 
         Region([_turn(point, orientation, width, height) for point in region.points_xy], *region[1:])
         for region in image.regions
     ]
-    return AnnotatedImage(image.file_name, regions, (width, height) if image.listed_wh else None)
+    return image._replace(regions=regions, listed_wh=(width, height) if image.listed_wh else None)
 
 
 def _turn(point: Point, orientation: int, width: int, height: int) -> Point:
