@@ -44,9 +44,8 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         nargs="+",
         metavar="PATH",
-        help="VIA annotation files (1.x or 2.x JSON or CSV, 2.x or 3.x project, COCO export) or a folder with some, "
-        "which are merged, or a folder with train/ and val/, each with images and some (default: download the balloon "
-        "images)",
+        help="VIA annotation files (1.x to 3.x: JSON, CSV, project or COCO export) or a folder with some, which are "
+        "merged, or a folder with train/ and val/, each with images and some (default: download the balloon images)",
     )
     parser.add_argument(
         "--coco",

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import utils
 from detr.data.coco_json import find_val, fingerprint, match_categories, read_coco
 from detr.data.images import find_images, read_rgb, read_size_hw
-from detr.data.sampler import equal_size_batches
-from detr.data.transforms import evaluation_params
 from detr.evaluation.coco_matching import check_results
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evaluate_images, evenly_spaced
@@ -280,8 +278,7 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
     folder, names, results = figures / "images", picture_names(paths), {}
     with utils.Progress(len(paths), "detect") as bar:
         sizes_hw, problems = try_each(paths, read_size_hw)
-        resized = [evaluation_params(size_hw, None, **detector.resolution).size_hw for size_hw in sizes_hw.values()]
-        for numbers in equal_size_batches(resized, args.batch_size):
+        for numbers in detector.batches([*sizes_hw.values()], args.batch_size):
             batch = [[*sizes_hw][number] for number in numbers]
             images, damaged = try_each(batch, read_rgb)
             problems += damaged

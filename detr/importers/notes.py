@@ -18,6 +18,7 @@ UNNAMED = "objects of class {}, named after the folder as no region has a class 
 PARTIAL = "images left out, as objects in them would be learnt as background (--keep_partial keeps them)"
 PARTIAL_KEPT = "images kept (--keep_partial) in which objects are learnt as background"
 UNLISTED = "images beside them that no annotation lists, not used (--background DIR if they show no object)"
+VIDEOS = "videos and sounds left out, as only images are read"
 UNSURE = "EXIF-rotated images annotated as stored or as shown, taken as shown: look at them"
 
 # What makes an image partial: an object may be there of which no box is known.

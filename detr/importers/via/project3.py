@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
+from detr.importers.notes import VIDEOS
 from detr.importers.via.record import AnnotatedImage, Region
 from detr.importers.via.regions import file_name, make_region
 from detr.importers.via.shapes import LIMIT
-from utils import UserError, is_number, printable, quote
+from utils import UserError, is_number, join_names, pluralize, printable, quote
 
-_IMAGE = 2  # `type` of a file; 4 is a video, 8 is sound
+IMAGE, VIDEO = 2, 4  # `type` of a file; 8 is sound
 _SHAPES = {  # `xy` is [shape id, numbers ...]
     1: ("point", ("cx", "cy")),
     2: ("rect", ("x", "y", "width", "height")),
@@ -27,38 +28,57 @@ def recognise(content: object) -> bool:
 
 
 def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
-    """Read every image and region. Raises UserError naming image and entry, also for times in videos and sounds."""
-    names = {}
-    for key, entry in content["file"].items():
-        if not isinstance(entry, dict):
-            raise UserError(f"{where}: file {printable(key)} is {quote(entry)}; an object is needed")
-        names[key] = file_name(entry.get("fname"), where)
-        if entry.get("type", _IMAGE) != _IMAGE:
-            raise UserError(f"{where}: {names[key]} is a video or a sound; accepted: images")
+    """Read every image and region; videos and sounds are left out, with a remark on the first image.
+
+    Raises UserError naming image and entry.
+    """
+    names, others = _files(content["file"], where)
     options = _options(content.get("attribute"))
-    regions: dict[str, list[Region]] = {key: [] for key in names}
+    regions: dict[str, list[Region]] = {key: [] for key in names if key not in others}
     for key, entry in content["metadata"].items():
         if not isinstance(entry, dict):
             raise UserError(f"{where}: entry {printable(key)} is {quote(entry)}; an object is needed")
+        files = _files_of(entry, content.get("view"))
+        if own := others.keys() & files:
+            others |= {file: others[file] + 1 for file in own}
+            continue
         if entry.get("z"):
             raise UserError(f"{where}: entry {printable(key)} marks a time ({quote(entry['z'])}); accepted: images")
         if not entry.get("xy"):
             continue  # says something about the file as a whole
-        image = _file_of(entry, content.get("view"), names, f"{where}: entry {printable(key)}")
-        place = f"{where}: {names[image]}, region {printable(key)}"
-        regions[image].append(make_region(key, _shape(entry["xy"], place), _values(entry, options), place))
-    for key, name in names.items():
-        yield AnnotatedImage(name, regions[key])
+        if len(files) != 1 or files[0] not in names:
+            view = quote(entry.get("vid"))
+            raise UserError(
+                f"{where}: entry {printable(key)} belongs to view {view}, which is not of exactly one listed file"
+            )
+        place = f"{where}: {names[files[0]]}, region {printable(key)}"
+        regions[files[0]].append(make_region(key, _shape(entry["xy"], place), _values(entry, options), place))
+    remarks = tuple((VIDEOS, f"{printable(names[key])}, {pluralize(n, 'annotation')}") for key, n in others.items())
+    for key, found in regions.items():
+        yield AnnotatedImage(names[key], found, remarks=remarks)
+        remarks = ()
 
 
-def _file_of(entry: dict, views: object, names: dict[str, str], where: str) -> str:
+def _files(files: dict, where: str) -> tuple[dict[str, str], dict[str, int]]:
+    """Return the name of each file by its key, and 0 by the key of each video and sound."""
+    names, others = {}, {}
+    for key, entry in files.items():
+        if not isinstance(entry, dict):
+            raise UserError(f"{where}: file {printable(key)} is {quote(entry)}; an object is needed")
+        names[key] = file_name(entry.get("fname"), where)
+        if entry.get("type", IMAGE) != IMAGE:
+            others[key] = 0
+    if others and len(others) == len(names):
+        raise UserError(f"{where}: lists only videos or sounds ({join_names(names.values(), 3)}); accepted: images")
+    return names, others
+
+
+def _files_of(entry: dict, views: object) -> list[str]:
+    """Return the keys of the files that an entry's view shows."""
     view = str(entry.get("vid"))
-    files = [view]
     if isinstance(views, dict) and isinstance(views.get(view), dict) and isinstance(views[view].get("fid_list"), list):
-        files = [str(number) for number in views[view]["fid_list"]]
-    if len(files) != 1 or files[0] not in names:
-        raise UserError(f"{where} belongs to view {quote(view)}, which is not of exactly one listed file")
-    return files[0]
+        return [str(number) for number in views[view]["fid_list"]]
+    return [view]
 
 
 def _shape(xy: object, where: str) -> dict:
@@ -99,6 +119,8 @@ def _circle_through(points_xy: list[tuple[float, float]], where: str) -> dict:
 def _options(attributes: object) -> dict[str, tuple[str, dict[str, str]]]:
     names_and_options = {}
     for key, attribute in attributes.items() if isinstance(attributes, dict) else ():
+        if isinstance(attribute, str):  # the first CSV exports give no more than names
+            attribute = {"aname": attribute}
         if isinstance(attribute, dict):
             name, options = attribute.get("aname"), attribute.get("options")
             known = options if isinstance(options, dict) else {}

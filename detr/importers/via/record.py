@@ -20,3 +20,4 @@ class AnnotatedImage(NamedTuple):
     regions: list[Region]
     listed_wh: tuple[int, int] | None = None  # the image's size where the file gives one (only COCO does)
     listed_bytes: int | None = None  # the size of the image's file where VIA has noted it
+    remarks: tuple[tuple[str, str], ...] = ()  # of the file's reader: category of detr.importers.notes, where

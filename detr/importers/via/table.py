@@ -21,7 +21,7 @@ def read(content: str, where: str) -> Iterator[AnnotatedImage]:
     """Read every image and region. Raises UserError naming line, image and region."""
     header, separator = _header(content)
     images: dict[tuple[str, str], AnnotatedImage] = {}
-    for number, row in _rows(content, separator, where):
+    for number, row in read_rows(content, separator, where):
         extra = len(row) - len(header)
         if extra > 0 and header[0] == "filename":  # VIA puts no quotes around a file name with a comma
             row[: extra + 1] = [separator.join(row[: extra + 1])]
@@ -33,9 +33,9 @@ def read(content: str, where: str) -> Iterator[AnnotatedImage]:
         image = images.setdefault((name, size), AnnotatedImage(name, [], listed_bytes=file_size(size)))
         key = cells.get("region_id", "").strip() or str(len(image.regions))
         place = f"{where}: {name}, region {printable(key)}"
-        shape = _cell(cells[_SHAPE], f"{place} (line {number})")
+        shape = read_cell(cells[_SHAPE], f"{place} (line {number})")
         if shape:
-            attributes = _cell(cells.get(_ATTRIBUTES, ""), f"{place} (line {number})")
+            attributes = read_cell(cells.get(_ATTRIBUTES, ""), f"{place} (line {number})")
             image.regions.append(make_region(key, shape, attributes, place))
     yield from images.values()
 
@@ -46,21 +46,23 @@ def _header(content: str) -> tuple[list[str], str]:
     return [name.strip().strip('"') for name in line.strip().lstrip("#").split(separator)], separator
 
 
-def _rows(content: str, separator: str, where: str) -> Iterator[tuple[int, list[str]]]:
+def read_rows(content: str, separator: str, where: str, first_line: int = 1) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of each line behind the first that is not empty. Raises UserError for a broken one."""
     limit = csv.field_size_limit(2**31 - 1)  # a polygon of a hundred thousand points is one cell
     lines = csv.reader(io.StringIO(content.lstrip(), newline=""), delimiter=separator, strict=True)
     try:
         next(lines)
         for row in lines:
             if any(cell.strip() for cell in row):
-                yield lines.line_num, row
+                yield first_line - 1 + lines.line_num, row
     except csv.Error as error:
-        raise UserError(f"{where}: line {lines.line_num} is not whole ({error})") from error
+        raise UserError(f"{where}: line {first_line - 1 + lines.line_num} is not whole ({error})") from error
     finally:
         csv.field_size_limit(limit)
 
 
-def _cell(text: str, where: str) -> object:
+def read_cell(text: str, where: str) -> object:
+    """Return what a cell says in JSON, an empty dict where it is empty. Raises UserError that begins with `where`."""
     if text.strip() in ("", "undefined"):
         return {}
     try:

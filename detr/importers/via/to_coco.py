@@ -41,7 +41,7 @@ def convert(image: AnnotatedImage, path: Path, width: int, height: int, classes:
     Raises UserError that goes on where a message has named the image: it was resized after it was annotated.
     """
     _check_size(image, width, height)
-    annotations, remarks = [], []
+    annotations, remarks = [], list(image.remarks)
     for region in image.regions:
         where = f"{image.file_name}, region {region.key}"
         names, said = classes.of(region)

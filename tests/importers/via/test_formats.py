@@ -14,7 +14,7 @@ from detr.importers.via.clip import box_of
 from detr.importers.via.importer import import_via
 from detr.importers.via.reader import read_annotations
 from tests.conftest import SHARED, needs_shared
-from tests.importers.via.via_files import FORMATS, Drawn, as_csv, as_project, as_v2, as_v3, rect, write_set
+from tests.importers.via.via_files import FORMATS, Drawn, as_csv, as_project, as_v2, as_v3, as_v3_csv, rect, write_set
 from utils import UserError
 
 SAMPLES = SHARED / "via_samples"
@@ -158,6 +158,55 @@ def test_a_via_3_project_is_the_same_as_a_via_2_one(tmp_path: Path) -> None:
         assert objects(folder) == expected and len(expected) == 4
 
 
+def test_the_csv_of_a_via_3_project_is_the_same(tmp_path: Path) -> None:
+    images = [image for image in FIVE if image.regions]  # it lists no others
+    folder = write_set(tmp_path / "two", images)
+    expected = objects(folder)
+    project = json.loads(as_v3(images, {"0": "cat", "7": "dog"}))
+    good = as_v3_csv(project)
+    first = good.replace(json.dumps(project["attribute"]), '{"1": "what"}')  # of early versions: names without options
+    first = first.replace("ATTRIBUTE", "ATTRIBUTES").replace('""0""', '""cat""').replace('""7""', '""dog""')
+    resaved = good.replace("# CSV_HEADER", '"# CSV_HEADER').replace("metadata_id,", 'metadata_id",').replace(
+        "spatial_coordinates,metadata", "spatial_coordinates,metadata,,"
+    )  # fmt: skip
+    for text in (good, as_v3_csv(project, ";"), as_v3_csv(project, "\t"), first, resaved, good.replace("\n", "\r\n")):
+        (folder / "annotations.json").write_text(text, encoding="utf-8", newline="")
+        assert objects(folder) == expected and len(expected) == 4, text
+
+
+def test_a_video_among_the_images_of_a_via_3_project_is_left_out_and_counted(tmp_path: Path) -> None:
+    project = json.loads(as_v3(FIVE))
+    folder = write_set(tmp_path / "mixed", FIVE)
+    expected = objects(folder)
+    project["file"]["9"] = {"fid": "9", "fname": "clip.mp4", "type": 4, "loc": 1, "src": ""}
+    project["view"]["9"] = {"fid_list": ["9"]}
+    for number, (z, xy) in enumerate((([1.5], [2, 1, 1, 5, 5]), ([2, 3.5], []), ([], []))):
+        project["metadata"][f"9_{number}"] = {"vid": "9", "flg": 0, "z": z, "xy": xy, "av": {"1": "cat"}}
+    for text in (json.dumps(project), as_v3_csv(project)):
+        (folder / "annotations.json").write_text(text)
+        splits = import_via(folder)
+        assert objects(folder) == expected
+        notes = [(what, note) for split in splits.values() for what, note in split.notes.items() if "video" in what]
+        assert [(note.count, note.examples) for _, note in notes] == [(1, ["clip.mp4, 3 annotations"])]
+
+
+def test_a_broken_via_3_csv_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    good = as_v3_csv(json.loads(as_v3(FIVE[:2])))
+    for bad, message in (
+        (good.replace("CSV_HEADER = metadata_id,", "CSV_HEADER = "), "CSV_HEADER names no metadata_id"),
+        (good.replace('# ATTRIBUTE = {"1"', '"# ATTRIBUTE = {""1""'), "ATTRIBUTE.*VIA"),
+        (good + "1_x,3\n", r"line 12 has 2 cells; .* 6"),
+        (good + '1_x,"[""a.png', "line 12 is not whole"),
+        (good + '1_x,"[1]",0,[],"[2,1,1,5,5]",{}\n', "line 12: its file_list"),
+        (good + '1_x,"[""a.png""]",0,[],"[2,1,1",{}\n', "line 12, spatial_coordinates has the cell .* not JSON"),
+        (good + good.splitlines()[-1] + "\n", "line 12: the metadata_id .* twice"),
+    ):
+        path.write_text(bad)
+        with pytest.raises(UserError, match=rf"a.csv: .*{message}"):
+            read_annotations(path)
+
+
 def test_via_3_lines_and_several_checked_boxes(tmp_path: Path) -> None:
     project = json.loads(as_v3(FIVE[:2], {"0": "cat", "1": "dog, small"}))
     project["metadata"]["1_0"] |= {"xy": [5, 3, 4, 30.5, 50], "av": {"1": "1,0"}}
@@ -174,7 +223,7 @@ def test_via_3_lines_and_several_checked_boxes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"file": {"1": {"fname": "a.mp4", "type": 4}}}, "a.mp4 is a video or a sound"),
+        ({"file": {"1": {"fname": "a.mp4", "type": 4}}}, r"only videos or sounds \(a.mp4\)"),
         ({"metadata": {"m": {"vid": "1", "xy": [2, 1, 1, 5, 5], "z": [3.5]}}}, r"entry m marks a time \(\[3.5\]\)"),
         (
             {"metadata": {"m": {"vid": "1", "xy": [10, 1, 1, 5, 5]}}},

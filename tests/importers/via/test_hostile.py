@@ -12,7 +12,7 @@ from PIL import Image
 from detr.importers import dataset_figure
 from detr.importers.via.importer import import_via
 from tests.conftest import SHARED, RunScript
-from tests.importers.via.via_files import FORMATS, Drawn, as_csv, as_v2, as_v3, rect, write_images, write_set
+from tests.importers.via.via_files import FORMATS, Drawn, as_csv, as_v2, as_v3, as_v3_csv, rect, write_images, write_set
 from utils import UserError
 
 SQUARE = (rect(2, 2, 8, 8), {"what": "cat"})
@@ -36,6 +36,9 @@ def seeds(folder: Path) -> list[tuple[Path, Path]]:
         flat = images if as_text is not as_v3 else [i._replace(regions=i.regions[:2]) for i in images]
         path.write_text(as_text(flat))
         found.append((path, made))
+    path = folder / "v3.csv"
+    path.write_text(as_v3_csv(json.loads(as_v3(flat))))
+    found.append((path, made))
     for file in sorted(path for pattern in ("*/*.json", "*/*.csv") for path in (SHARED / "via_samples").glob(pattern)):
         stand_ins = folder / file.parent.name
         for photo in file.parent.glob("*.jp*g"):  # of the same size, but decoded in no time

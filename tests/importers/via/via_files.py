@@ -100,6 +100,28 @@ def as_v3(images: list[Drawn], options: dict | None = None) -> str:
     return json.dumps(project | {"metadata": metadata, "view": views})
 
 
+def as_v3_csv(project: dict, separator: str = ",") -> str:
+    """The CSV that VIA 3 exports of a project."""
+    out = io.StringIO()
+    table = csv.writer(out, delimiter=separator)
+    for key, entry in project["metadata"].items():
+        files = [project["file"][fid]["fname"] for fid in project["view"][entry["vid"]]["fid_list"]]
+        texts = [json.dumps(value) for value in (files, entry["z"], entry["xy"], entry["av"])]
+        table.writerow([key, texts[0], entry["flg"], *texts[1:]])
+    names = ("metadata_id", "file_list", "flags", "temporal_coordinates", "spatial_coordinates", "metadata")
+    return "\n".join(
+        (
+            "# Exported using VGG Image Annotator (http://www.robots.ox.ac.uk/~vgg/software/via)",
+            "# Notes:",
+            '# - metadata of {""1"":""3""} indicates attribute with id "1" set to an attribute option with id "3"',
+            '# SHAPE_ID = {"POINT":1,"RECTANGLE":2,"CIRCLE":3,"ELLIPSE":4}',
+            f"# ATTRIBUTE = {json.dumps(project['attribute'])}",
+            f"# CSV_HEADER = {separator.join(names)}",
+            out.getvalue(),
+        )
+    )
+
+
 FORMATS = {
     "1.x": as_v1,
     "2.x": as_v2,
