@@ -28,7 +28,6 @@ class _DecodedEntry(NamedTuple):
 class Part(NamedTuple):
     """The images of one split, or all of those to divide."""
 
-    prefix: str
     images: list[ConvertedImage]
     bad: list[tuple[str, str]]  # name and reason of those that cannot be used
     remarks: list[tuple[str, str]]  # that are about none of the images: category of detr.importers.notes, where
@@ -70,7 +69,7 @@ def convert_part(located: Located, prefix: str, classes: Classes, on_image: Call
         else:
             done.remarks.extend(remarks)
             images.append(done._replace(file_name=names[path], decoded=decoded))
-    return Part(prefix, images, bad, [*located.remarks, *((BAD, f"{printable(name)}{why}") for name, why in bad)])
+    return Part(images, bad, [*located.remarks, *((BAD, f"{printable(name)}{why}") for name, why in bad)])
 
 
 def to_splits(parts: list[Part], classes: Classes, val_fraction: float, seed: int) -> dict[str, Split]:
