@@ -1,7 +1,7 @@
 """Prepare a fine-tuning: VIA annotations -> COCO folder, public DETR weights -> weights without a class head.
 
 python prep.py                                  the balloon images, downloaded
-python prep.py --via PATH                       your own: a VIA file beside its images, or a folder with one;
+python prep.py --via PATH ...                   your own: VIA files beside their images, or a folder with some;
                                                 or a folder with train/ and val/, images and a VIA file in each
 python prep.py --coco DIR                       data that is COCO already, as most tools export it
 python prep.py --sample                         drawn party balloons: no network needed

@@ -139,7 +139,7 @@ def _describe_repeated(objects: PackedObjects, names: list[str]) -> dict:
 
 
 def _describe_alikes(splits: dict[str, Split]) -> dict:
-    """Return images that are there twice: within each split, and validation images that are training images too."""
+    """Return images that look alike: within each split, and validation images that look like training images."""
     both = (splits["train"], splits["val"])
     names = [f"{name}/{image['file_name']}" for name in ("train", "val") for image in splits[name].coco["images"]]
     origins = [path for split in both for path in split.origins]

@@ -31,7 +31,7 @@ def _leakage(report: dict) -> list[str]:
     if not leaks["count"]:
         return []
     return [
-        f"{_alikes(leaks, count, 'validation', 'a training image')}: AP will flatter; keep each scene, and each video, "
+        f"{_alikes(leaks, count, 'validation', 'a training image')}; AP will flatter; keep each scene, and each video, "
         "in one split"
     ]
 

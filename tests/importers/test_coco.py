@@ -103,6 +103,18 @@ def test_every_layout_gives_the_same_folder(layout: str, tmp_path: Path, run: Ru
         assert json.loads(Path("data/custom/report.json").read_text())["splits"][split]["notes"] == []
 
 
+def test_images_that_are_not_to_be_divided_are_validated_on_too(tmp_path: Path, run: RunScript) -> None:
+    coco = small_coco("train")
+    for seed, image in enumerate(coco["images"]):
+        write_image(tmp_path / "in" / "images" / image["file_name"], (image["width"], 40), seed)
+    (tmp_path / "in" / "result.json").write_text(json.dumps(coco))
+    assert run("prep", "--coco", tmp_path / "in", "--weights", "none", "--val_fraction", "0") == 0
+    train, val = (read_coco(Path("data/custom") / OURS[split]) for split in OURS)
+    assert train == val and len(val["images"]) == 3
+    assert json.loads(Path("data/custom/report.json").read_text())["validates_on_training"] is True
+    assert run("prep", "--coco", tmp_path / "in", "--weights", "none", "--keep_partial") == 2
+
+
 def test_what_was_prepared_can_be_prepared_again_in_place(
     tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture
 ) -> None:

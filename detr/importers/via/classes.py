@@ -47,6 +47,7 @@ class Classes:
     first_only: bool
     unlabelled: str | None = None  # the class of regions without one
     remark: str | None = None  # about every region, category of detr.importers.notes
+    is_subset: bool = False  # regions of other classes are left out on purpose
 
     def of(self, region: Region) -> tuple[list[str], list[str]]:
         """Return the classes of the objects that a region makes, and what there is to remark about it."""
@@ -55,7 +56,8 @@ class Classes:
         values = _values(region, self.attribute, self.is_by_name) or list(filter(None, [self.unlabelled]))
         remarks = [UNLABELLED] if not values else [SEVERAL] if len(values) > 1 else []
         values = values[:1] if self.first_only else values
-        remarks += [OTHER.format(printable(value)) for value in values if value not in self.ids]
+        if self.is_subset:  # otherwise only points have others
+            remarks += [OTHER.format(printable(value)) for value in values if value not in self.ids]
         return [value for value in values if value in self.ids], remarks
 
 
@@ -86,7 +88,8 @@ def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: 
         raise Undecided([*questions, Question(text)])
     ids = {name: number for number, name in enumerate(flags.categories or sorted(counts_of_names), start=1)}
     first_only = flags.checked == "first" or any("--checked" in question.flags for question in more)
-    return Classes(ids, attribute, is_by_name, first_only, flags.unlabelled), questions
+    is_subset = bool(flags.categories)
+    return Classes(ids, attribute, is_by_name, first_only, flags.unlabelled, is_subset=is_subset), questions
 
 
 def _one_class(name: str, remark: str | None = None) -> Classes:

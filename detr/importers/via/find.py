@@ -60,7 +60,7 @@ class ImageFolder:
         path = next(filter(None, (self._path_of(parts, listed_bytes) for parts in spellings)), None)
         if path is None:
             near = sorted({near for parts in spellings for near in self._loosely_named.get(_loose(parts[-1]), ())})
-            raise UserError(f": no such image{f'; did you mean {join_names(near, 3)}?' if near else ''}")
+            raise UserError(f": no such image{f' (did you mean {join_names(near, 3)}?)' if near else ''}")
         real = path.resolve() if path.is_symlink() else self._real_folder(path.parent) / path.name
         if not real.is_relative_to(self._real_folder(self._root)):
             raise UserError(": a link that leads out of the folder; accepted: a file in it")

@@ -71,7 +71,8 @@ def locate(sources: Iterable[Source]) -> Located:
             if not known.image.regions:
                 images[real] = first
             elif first.image.regions and _shapes_of(first.image) != _shapes_of(known.image):
-                counts = f"{pluralize(len(known.image.regions), 'region')} and {len(first.image.regions)}, or others"
+                one, other = len(known.image.regions), len(first.image.regions)
+                counts = f"{pluralize(one, 'region')}{f' and {other}' if one != other else ' each, not the same'}"
                 pair = known.source.file, source.file
                 conflicts.setdefault(pair, []).append(f"{printable(first.image.file_name)} ({counts})")
     bad = [(name, reason) for name, (_, reason) in missing.items()]

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from detr.importers.notes import BAD, MAKES_NO_OBJECT, PARTIAL, PARTIAL_KEPT, POINT, TURNED, UNSURE, Notes
+from detr.importers.notes import BAD, MAKES_NO_OBJECT, PARTIAL, PARTIAL_KEPT, POINT, TO_LOOK_AT, TURNED, UNSURE, Notes
 from detr.importers.splits import Split, split_images, validates_on_training
 from detr.importers.thumbnails import DecodedImage, decode_all, stacked
 from detr.importers.via.classes import Classes
@@ -28,7 +28,6 @@ class _DecodedEntry(NamedTuple):
 class Part(NamedTuple):
     """The images of one split, or all of those to divide."""
 
-    prefix: str
     images: list[ConvertedImage]
     bad: list[tuple[str, str]]  # name and reason of those that cannot be used
     remarks: list[tuple[str, str]]  # that are about none of the images: category of detr.importers.notes, where
@@ -70,14 +69,15 @@ def convert_part(located: Located, prefix: str, classes: Classes, on_image: Call
         else:
             done.remarks.extend(remarks)
             images.append(done._replace(file_name=names[path], decoded=decoded))
-    return Part(prefix, images, bad, [*located.remarks, *((BAD, f"{printable(name)}{why}") for name, why in bad)])
+    return Part(images, bad, [*located.remarks, *((BAD, f"{printable(name)}{why}") for name, why in bad)])
 
 
 def to_splits(parts: list[Part], classes: Classes, val_fraction: float, seed: int) -> dict[str, Split]:
     """Return `train` and `val`. Raises UserError where there is nothing to learn from."""
     notes = [Notes() for _ in parts]
     for part, own in zip(parts, notes, strict=True):
-        own.add(chain(part.remarks, *(image.remarks for image in part.images)))
+        remarks = chain(part.remarks, *(image.remarks for image in part.images))
+        own.add(remark for remark in remarks if remark[0] not in TO_LOOK_AT)
     if not all(part.images for part in parts) or not any(image.annotations for part in parts for image in part.images):
         lines = "; ".join(line for own in notes for line in own.lines())
         instead = "; a rectangle, polygon, circle or ellipse around an object makes one" if POINT in lines else ""
@@ -107,7 +107,7 @@ def _distinct_names(paths: list[Path]) -> dict[Path, str]:
     for depth in range(1, max((len(path.parts) for path in paths), default=0)):
         uses = Counter(name.casefold() for name in names.values())
         for path in [path for path, name in names.items() if uses[name.casefold()] > 1]:
-            names[path] = "_".join(path.parts[-depth - 1 :])
+            names[path] = "_".join(path.relative_to(path.anchor).parts[-depth - 1 :])
     return names
 
 

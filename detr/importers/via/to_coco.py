@@ -45,7 +45,7 @@ def convert(image: AnnotatedImage, path: Path, width: int, height: int, classes:
     for region in image.regions:
         where = f"{image.file_name}, region {region.key}"
         names, said = classes.of(region)
-        if names or UNLABELLED in said:  # else it is of a class that is background on purpose
+        if names or UNLABELLED in said or not said:  # else it is of a class that is background on purpose
             polygons, about_shape = _polygons(region, width, height)
             said = [*about_shape, *said] if polygons else about_shape
             annotations += [_annotation(classes.ids[name], polygons) for name in names if polygons]

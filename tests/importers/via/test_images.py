@@ -68,6 +68,30 @@ def test_the_last_part_of_a_name_counts(name: str, tmp_path: Path) -> None:
     assert set(boxes(import_via(folder))) == {"a.png", "b.png"}
 
 
+@pytest.mark.parametrize("saved", ["a b.png", "a%20b.png", "a b.png?w=3&x=y", "a%20b.png?w=3&x=y"])
+def test_an_address_is_found_as_it_was_saved_or_decoded_with_its_query_or_without(saved: str, tmp_path: Path) -> None:
+    folder = renamed(write_set(tmp_path, TWO), {"a.png": "https://example.org/photos/a%20b.png?w=3&x=y"})
+    (folder / "a.png").rename(folder / saved)
+    assert set(boxes(import_via(folder))) == {saved, "b.png"}
+    renamed(folder, {"https://example.org/photos/a%20b.png?w=3&x=y": "https://example.org/x/%2e%2e%2fa.png"})
+    with pytest.raises(UserError, match="the name leads out of the folder"):
+        import_via(folder)
+
+
+@pytest.mark.parametrize(
+    ("listed", "saved"), [("A.png", "a.png"), ("a%20b.png", "a b.png"), ("a b.png", "A%20b.PNG"), ("É.png", "é.png")]
+)
+def test_a_file_of_nearly_the_name_is_named(listed: str, saved: str, tmp_path: Path) -> None:
+    folder = renamed(write_set(tmp_path, TWO), {"a.png": listed})
+    (folder / "photos").mkdir()
+    (folder / "a.png").rename(folder / "photos" / saved)
+    with pytest.raises(UserError, match=rf"{listed}: no such image \(did you mean {saved}\?\)"):
+        import_via(folder)
+    renamed(folder, {listed: "c.png"})
+    with pytest.raises(UserError, match=r"c.png: no such image\."):
+        import_via(folder)
+
+
 def test_images_in_subfolders_are_found_and_other_spellings_of_accents(tmp_path: Path) -> None:
     screen = TWO[0]._replace(name="Screenshot at 9.41.00\u202fAM.png")  # so macOS names them
     folder = write_set(tmp_path, [TWO[0]._replace(name="e\u0301te\u0301.JPG"), TWO[1], screen])
