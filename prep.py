@@ -14,15 +14,17 @@ import zipfile
 from pathlib import Path
 
 import utils
+from detr.data.coco_json import white_in
 from detr.importers.coco import read_coco_folder
 from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of, title_of
+from detr.importers.deep_images import choose_white, eight_bit_copy
 from detr.importers.splits import Split
 from detr.importers.via.classes import CHECKED, ClassFlags
 from detr.importers.via.importer import import_via
 from detr.models.model_zoo import PUBLIC_URL, PUBLIC_WEIGHTS, SHIPPED_WEIGHTS
 from detr.sample.draw import draw_set
-from detr.training.flags import MAX_SIZE, NUM_QUERIES, SCALES
+from detr.training.flags import MAX_SIZE, NUM_QUERIES, SCALES, positive_int
 from utils import UserError
 
 BALLOON_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/balloon_dataset.zip"
@@ -41,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
         "--via",
         type=Path,
         metavar="PATH",
-        help="a VIA annotation file (1.x to 3.x: JSON, CSV, project or COCO export) or a folder with one, "
+        help="a VIA annotation file (1.x or 2.x JSON or CSV, 2.x or 3.x project, COCO export) or a folder with one, "
         "or a folder with train/ and val/, each with images and one (default: download the balloon images)",
     )
     parser.add_argument(
@@ -70,6 +72,13 @@ def parse_arguments() -> argparse.Namespace:
         help=f"weights to start from: {', '.join(PUBLIC_WEIGHTS)} (downloaded), {', '.join(SHIPPED_WEIGHTS)} (small, "
         "here already, for machines without a GPU), none, or the path of a DETR file; the class head is stripped "
         f"(default: {DEFAULT_WEIGHTS}; with --sample: {SAMPLE_WEIGHTS})",
+    )
+    parser.add_argument(
+        "--white",
+        type=positive_int,
+        metavar="VALUE",
+        help="what becomes white in images of more than 8 bits, which are copied with 8 (default: the largest number "
+        "with as many bits as the largest value in any of the images has, such as 4095; 1 for fractions)",
     )
     add_via_flags(parser.add_argument_group("what the annotations do not say"))
     return parser.parse_args()
@@ -133,6 +142,7 @@ def main() -> None:
     weights = args.weights or (SAMPLE_WEIGHTS if args.sample else DEFAULT_WEIGHTS)
     check_weights_name(weights)
     splits = read_annotated(args)
+    choose_white(splits, args.white)
     command = next_command(args.coco_path, weights, splits["train"].coco["categories"])
     report = describe(splits, training_of(weights)) | {"next": command}
     print("\n".join(lines_of(report)))
@@ -265,13 +275,18 @@ def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> Non
 
 
 def copy_images(split: Split, destination: Path) -> None:
-    """Copy a split's images; those that lie there already, with the same content, are left alone."""
+    """Copy a split's images, with 8 bits; those that lie there already, with the same content, are left alone."""
     names = [image["file_name"] for image in split.coco["images"]]
+    white = white_in(split.coco)
     with utils.Progress(len(names), f"copy {destination.name}") as progress:
         for origin, name in zip(split.origins, names, strict=True):
             copy = destination / name
+            if (content := eight_bit_copy(origin, white)) is not None:
+                if not copy.exists() or copy.read_bytes() != content:
+                    with utils.atomic_path(copy) as temporary:
+                        temporary.write_bytes(content)
             # Not by size and time alone: two datasets may have images of one name that were saved together.
-            if not copy.exists() or not filecmp.cmp(origin, copy, shallow=False):
+            elif not copy.exists() or not filecmp.cmp(origin, copy, shallow=False):
                 with utils.atomic_path(copy) as temporary:
                     shutil.copy2(origin, temporary)
             progress.update()
