@@ -1,7 +1,7 @@
 """Prepare a fine-tuning: VIA annotations -> COCO folder, public DETR weights -> weights without a class head.
 
 python prep.py                                  the balloon images, downloaded
-python prep.py --via PATH                       your own: a VIA file beside its images, or a folder with one;
+python prep.py --via PATH ...                   your own: VIA files beside their images, or a folder with some;
                                                 or a folder with train/ and val/, images and a VIA file in each
 python prep.py --coco DIR                       data that is COCO already, as most tools export it
 python prep.py --sample                         drawn party balloons: no network needed
@@ -10,6 +10,7 @@ python prep.py --sample                         drawn party balloons: no network
 import argparse
 import filecmp
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from detr.importers.coco import read_coco_folder
 from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of, title_of
 from detr.importers.deep_images import choose_white, eight_bit_copy
+from detr.importers.questions import Undecided
 from detr.importers.splits import Split
 from detr.importers.via.classes import CHECKED, ClassFlags
 from detr.importers.via.importer import import_via
@@ -42,9 +44,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--via",
         type=Path,
+        nargs="+",
         metavar="PATH",
-        help="a VIA annotation file (1.x or 2.x JSON or CSV, 2.x or 3.x project, COCO export) or a folder with one, "
-        "or a folder with train/ and val/, each with images and one (default: download the balloon images)",
+        help="VIA annotation files (1.x to 3.x: JSON, CSV, project or COCO export) or a folder with some, which are "
+        "merged, or a folder with train/ and val/, each with images and some (default: download the balloon images)",
     )
     parser.add_argument(
         "--coco",
@@ -73,19 +76,13 @@ def parse_arguments() -> argparse.Namespace:
         "here already, for machines without a GPU), none, or the path of a DETR file; the class head is stripped "
         f"(default: {DEFAULT_WEIGHTS}; with --sample: {SAMPLE_WEIGHTS})",
     )
-    parser.add_argument(
-        "--white",
-        type=positive_int,
-        metavar="VALUE",
-        help="what becomes white in images of more than 8 bits, which are copied with 8 (default: the largest number "
-        "with as many bits as the largest value in any of the images has, such as 4095; 1 for fractions)",
-    )
-    add_via_flags(parser.add_argument_group("what the annotations do not say"))
+    add_image_flags(parser.add_argument_group("images"))
+    add_class_flags(parser.add_argument_group("what the annotations do not say about classes"))
     return parser.parse_args()
 
 
-def add_via_flags(group: argparse._ArgumentGroup) -> None:
-    """The flags that go with --via; --coco knows those about images and their division."""
+def add_image_flags(group: argparse._ArgumentGroup) -> None:
+    """The flags about images and their division."""
     group.add_argument(
         "--images", type=Path, metavar="DIR", help="folder of the images, if they are not beside the annotations"
     )
@@ -95,9 +92,39 @@ def add_via_flags(group: argparse._ArgumentGroup) -> None:
         default=0.2,
         metavar="F",
         help="share of the images for validation where there is no train/ and val/, chosen by a hash of the file "
-        "name: images added later move none (default: %(default)s)",
+        "name: images added later move none; 0 validates on the training images (default: %(default)s)",
     )
     group.add_argument("--seed", type=int, default=0, help="another number divides otherwise (default: %(default)s)")
+    group.add_argument(
+        "--skip_bad_images", action="store_true", help="leave out images that are missing, damaged or resized"
+    )
+    group.add_argument(
+        "--keep_partial",
+        action="store_true",
+        help="keep images some of whose regions make no object: points, regions without width or height or outside the "
+        "image, and those that --skip_unlabelled leaves out (default: such images are left out, as what these regions "
+        "show would be learnt as background; the classes that --categories leaves out are background on purpose)",
+    )
+    group.add_argument(
+        "--background",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="DIR",
+        help="folders of images that show no object; divided like the others, for training where there is train/ and "
+        "val/. What the annotations say about an image comes first",
+    )
+    group.add_argument(
+        "--white",
+        type=positive_int,
+        metavar="VALUE",
+        help="what becomes white in images of more than 8 bits, which are copied with 8 (default: the largest number "
+        "with as many bits as the largest value in any of the images has, such as 4095; 1 for fractions)",
+    )
+
+
+def add_class_flags(group: argparse._ArgumentGroup) -> None:
+    """The flags that say what class a region has."""
     group.add_argument(
         "--attribute", metavar="NAME", help="region attribute that holds the class (default: the one that there is)"
     )
@@ -118,11 +145,6 @@ def add_via_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--one_class", metavar="NAME", help="the class of every region, whatever its attributes say")
     group.add_argument("--unlabelled", metavar="NAME", help="the class of regions without one")
     group.add_argument("--skip_unlabelled", action="store_true", help="leave out regions without a class")
-    group.add_argument(
-        "--skip_bad_images",
-        action="store_true",
-        help="leave out images that are missing, damaged, resized or annotated twice",
-    )
 
 
 def category_names(text: str) -> tuple[str, ...]:
@@ -141,7 +163,10 @@ def main() -> None:
         raise UserError(f"--{' and --'.join(given)} each name the images to use: give one of them")
     weights = args.weights or (SAMPLE_WEIGHTS if args.sample else DEFAULT_WEIGHTS)
     check_weights_name(weights)
-    splits = read_annotated(args)
+    try:
+        splits = read_annotated(args)
+    except Undecided as error:
+        raise UserError(f"{error}{hint(args.via, error.flags)}") from error
     choose_white(splits, args.white)
     command = next_command(args.coco_path, weights, splits["train"].coco["categories"])
     report = describe(splits, training_of(weights)) | {"next": command}
@@ -149,6 +174,16 @@ def main() -> None:
     write_folder(splits, report, args.coco_path)
     prepare_weights(weights)
     print(f"\nNext:\n  {command}")
+
+
+def hint(paths: list[Path] | None, flags: list[str]) -> str:
+    """Return the command line with what it lacks, in words; nothing where no flags would do."""
+    words = sys.argv[1:]
+    if "--via" in flags and "--via" in words:  # instead of those given
+        begin = words.index("--via")
+        del words[begin : begin + 1 + len(paths)]
+    command = utils.command_line(["python", "prep.py", *words, *flags])
+    return f"\nThis command goes through:\n  {command}" if flags else ""
 
 
 def training_of(weights: str) -> TrainingSizes:
@@ -161,30 +196,39 @@ def training_of(weights: str) -> TrainingSizes:
 
 def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
     """What is annotated for training and for validation, from wherever the command line says; nothing is written."""
-    if not 0 < args.val_fraction < 1:
-        raise UserError(f"--val_fraction {args.val_fraction}: accepted: more than 0 and less than 1")
+    if not 0 <= args.val_fraction < 1:
+        raise UserError(f"--val_fraction {args.val_fraction}: accepted: from 0 to less than 1")
     division = {"val_fraction": args.val_fraction, "seed": args.seed, "skip_bad_images": args.skip_bad_images}
     check_class_flags(args)
     if args.coco:
         with utils.Progress(None, "check images") as progress:
-            return read_coco_folder(args.coco, **division, on_image=progress.update)
-    source = draw_sample(DOWNLOADS / "sample_via") if args.sample else args.via or fetch_balloon(DOWNLOADS)
+            chosen = {"categories": args.categories, "one_class": args.one_class}
+            return read_coco_folder(args.coco, args.images, **chosen, **division, on_image=progress.update)
+    paths = args.via or [draw_sample(DOWNLOADS / "sample_via") if args.sample else fetch_balloon(DOWNLOADS)]
     class_flags = ClassFlags(
         args.attribute, args.checked, args.categories, args.skip_unlabelled, args.one_class, args.unlabelled
     )
     with utils.Progress(None, "check images") as progress:
         return import_via(
-            source, args.images, class_flags=class_flags, **division, left_out=args.coco_path, on_image=progress.update
+            paths,
+            args.images,
+            class_flags=class_flags,
+            **division,
+            keep_partial=args.keep_partial,
+            background=args.background,
+            left_out=args.coco_path,
+            on_image=progress.update,
         )
 
 
 def check_class_flags(args: argparse.Namespace) -> None:
     """Raise UserError for flags that contradict each other, or that annotations in COCO format have no use for."""
-    of_via = ("images", "attribute", "checked", "categories", "skip_unlabelled", "one_class", "unlabelled")
-    given = [f"--{name}" for name in of_via if getattr(args, name)]
-    if args.coco and given:
-        raise UserError(f"--coco and {', '.join(given)}: that says what VIA's annotations do not; leave it out")
-    others = [flag for flag in given if flag not in ("--images", "--one_class")]
+    of_classes = ("attribute", "checked", "categories", "skip_unlabelled", "one_class", "unlabelled")
+    unused = [name for name in (*of_classes, "keep_partial", "background") if getattr(args, name)]
+    unused = [f"--{name}" for name in unused if name not in ("categories", "one_class")]
+    if args.coco and unused:
+        raise UserError(f"--coco and {', '.join(unused)}: that says what VIA's annotations do not; leave it out")
+    others = [f"--{name}" for name in of_classes if getattr(args, name) and name != "one_class"]
     if args.one_class and others:
         raise UserError(f"--one_class and {', '.join(others)}: every region is of that class; leave the others out")
     if args.skip_unlabelled and args.unlabelled:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.json"
 T = TypeVar("T")
+LoadDetector = Callable[[list[dict] | None], "Detector"]  # of the categories that name a file's classes
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -93,31 +94,33 @@ class Measured(NamedTuple):
 def main() -> None:
     """Detect objects in images if asked to, otherwise show curves, metrics and validation images of the runs."""
     args = parse_arguments()
-    figures = args.log[0] / "figures"
+    figures, checkpoint = args.log[0] / "figures", args.checkpoint or args.log[0] / BEST
+    load = partial(load_detector, checkpoint, args.device, args.scale, args.max_size)
     if args.images:
-        detect_in_images(args, figures)
+        detect_in_images(args, figures, load)
         return
     runs = read_runs(args.log)
     with utils.figure_fonts():
         show_curves(runs, figures)
-        measured = {run.name: measure_run(args, run, folder) for run, folder in zip(runs, args.log, strict=True)}
+        measured = {run.name: measure_run(args, run, folder, load) for run, folder in zip(runs, args.log, strict=True)}
         if any(measured.values()):
             show_metrics(measured, figures)
         first = measured[runs[0].name]
         evaluated, attention = None, {}
         if first and first.gt["images"]:
             evaluated = evaluate_images(first.gt, first.predictions, first.image_folder)
-            attention = compute_attention(args, evaluated, first.gt["categories"])
+            attention = compute_attention(evaluated, checkpoint, partial(load, first.gt["categories"]))
             show_images(evaluated, attention, first.metrics["threshold"], figures)
         write_report(runs, measured, evaluated, attention, figures)
 
 
-def load_detector(args: argparse.Namespace, categories: list[dict] | None) -> "Detector":
-    """Load the detector of the command line; `categories` name the classes of files that do not."""
+def load_detector(
+    checkpoint: Path, device: str, scale: int | None, max_size: int | None, categories: list[dict] | None
+) -> "Detector":
+    """Load a detector; `categories` name the classes of files that do not."""
     from detr.detector import Detector  # torch takes seconds to import: only what needs a detector pays for it
 
-    size = {"scale": args.scale, "max_size": args.max_size}
-    return Detector(args.checkpoint or args.log[0] / BEST, args.device, categories=categories, **size)
+    return Detector(checkpoint, device, categories=categories, scale=scale, max_size=max_size)
 
 
 # ------------------------------------------------------------------------------------------------------ figures of runs
@@ -185,7 +188,7 @@ def write_report(
 # ------------------------------------------------------------------------------------------------------------- metrics
 
 
-def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | None:
+def measure_run(args: argparse.Namespace, run: Run, folder: Path, load: LoadDetector) -> Measured | None:
     """Return all metrics of a run; None, after saying why, where its detections or its annotations are not known."""
     gt, image_folder = find_gt(args.coco_path, run.config)
     detects = args.checkpoint and folder == args.log[0]
@@ -197,7 +200,7 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path) -> Measured | 
         print(f"no metrics: {folder} {' and '.join(missing)}")
         return None
     if detects:
-        detector = load_detector(args, gt["categories"])
+        detector = load(gt["categories"])
         gt_ids = match_categories(detector.label_map.categories, gt["categories"], args.checkpoint)
         check_white(detector.white, gt, args.checkpoint)
         detections = detect_all(detector, gt, image_folder)
@@ -241,15 +244,14 @@ def detect_all(detector: "Detector", gt: dict, image_folder: Path) -> list[dict]
 
 
 def compute_attention(
-    args: argparse.Namespace, evaluated: EvaluatedImages, categories: list[dict]
+    evaluated: EvaluatedImages, checkpoint: Path, load: "Callable[[], Detector]"
 ) -> dict[int, AttentionMaps]:
     """Return the attention maps of the first run's detector in the images that the report shows, by their numbers."""
-    checkpoint = args.checkpoint or args.log[0] / BEST
     if not checkpoint.exists():
         print(f"no attention maps: there is no {checkpoint}")
         return {}
     try:
-        detector = load_detector(args, categories)
+        detector = load()
     except UserError as error:  # everything else needs no detector
         print(f"no attention maps: {error}")
         return {}
@@ -265,19 +267,20 @@ def compute_attention(
 # ------------------------------------------------------------------------------------------------------------ any image
 
 
-def detect_in_images(args: argparse.Namespace, figures: Path) -> None:
+def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector) -> None:
     """Detect objects in any images; save each with its boxes drawn, and all detections as JSON and as CSV."""
     paths = find_images(args.images)
     checkpoint = args.checkpoint or args.log[0] / BEST
     gt, _ = find_gt(args.coco_path, {})
-    detector = load_detector(args, gt and gt["categories"])
+    detector = load(gt and gt["categories"])
     lowest, why = args.threshold, "--threshold"
     if lowest is None:
         lowest, why = best_known_threshold(figures, checkpoint)
     folder, names, results = figures / "images", picture_names(paths), {}
     with utils.Progress(len(paths), "detect") as bar:
         sizes_hw, problems = try_each(paths, read_size_hw)
-        for batch in batches_by_aspect_ratio(sizes_hw, args.batch_size):
+        for numbers in detector.batches([*sizes_hw.values()], args.batch_size):
+            batch = [[*sizes_hw][number] for number in numbers]
             images, damaged = try_each(batch, partial(read_rgb, white=detector.white))
             problems += damaged
             for (path, image), detections in zip(
@@ -319,12 +322,6 @@ def try_each(paths: list[Path], read: Callable[[Path], T]) -> tuple[dict[Path, T
         except UserError as error:
             problems.append(str(error))
     return values, problems
-
-
-def batches_by_aspect_ratio(sizes_hw: dict[Path, tuple[int, int]], batch_size: int) -> list[list[Path]]:
-    """Return batches of images of similar aspect ratio: little of a batch is padding then."""
-    ordered = sorted(sizes_hw, key=lambda path: sizes_hw[path][0] / sizes_hw[path][1])
-    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
 def picture_names(paths: list[Path]) -> dict[Path, str]:

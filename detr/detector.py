@@ -12,6 +12,7 @@ from torch import Tensor
 from detr.data.dataset import LabelMap
 from detr.data.images import as_rgb
 from detr.data.loader import pad_images
+from detr.data.sampler import equal_size_batches
 from detr.data.transforms import apply_to_image, check_sizes, evaluation_params
 from detr.models.attention_maps import attention_maps
 from detr.models.postprocess import postprocess
@@ -78,7 +79,9 @@ class Detector:
 
     @torch.inference_mode()
     def detect(self, images: Sequence[AnyImage], threshold: float = 0.5) -> list[list[Detection]]:
-        """Return the same for several images at once; they are padded to the largest: let them be of similar shape."""
+        """Return the same for several images at once; they are padded to the largest, which moves detections a little:
+        `batches` says which need none.
+        """
         if not images:
             return []
         pixels, padding_mask, sizes_hw = self._prepare(images)
@@ -86,6 +89,11 @@ class Detector:
             outputs = self.model(pixels, padding_mask)
         fields = [field.tolist() for field in postprocess(outputs, sizes_hw)]
         return [self._filter(*of_image, threshold) for of_image in zip(*fields, strict=True)]
+
+    def batches(self, sizes_hw: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
+        """Return the positions of images of these heights and widths in batches that `detect` need not pad."""
+        resized = [evaluation_params(size_hw, None, **self.resolution).size_hw for size_hw in sizes_hw]
+        return equal_size_batches(resized, batch_size)
 
     @torch.inference_mode()
     def attention(self, image: AnyImage) -> AttentionMaps:

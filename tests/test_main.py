@@ -167,6 +167,17 @@ def test_eval_repeats_the_logged_numbers(coco_folder: Path, run: RunScript, caps
     capsys.readouterr()
     assert run("main", "--eval", "--num_workers", 0, "--device", "cpu") == 0  # the file knows its image size
     assert Path("outputs/predictions.json").read_text() == made
+    # However many images are evaluated at once: in a batch are images of one size, and none is padded.
+    detections = []
+    for batch_size in (1, 3):
+        assert (
+            run("main", "--eval", "--num_workers", 0, "--device", "cpu", "--amp", "off", "--batch_size", batch_size)
+            == 0
+        )
+        detections.append(json.loads(Path("outputs/predictions.json").read_text()))
+    for one, other in zip(*detections, strict=True):
+        assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-3)
+        assert one["score"] == pytest.approx(other["score"], abs=1e-5)
     # A test set has one annotation file, whatever it is called: it is what is evaluated on.
     shutil.copytree(coco_folder, "test_set")
     shutil.rmtree("test_set/train2017")

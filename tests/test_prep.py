@@ -52,7 +52,7 @@ def test_nothing_is_written_when_a_split_is_wrong(
     (via_folder / "val" / "disc01.png").unlink()
     assert run("prep", "--via", via_folder, "--weights", "none") == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and "disc01.png: no such image" in error and error.count("\n") == 1
+    assert error.startswith("error: ") and "disc01.png: no such image" in error
     assert not Path("data").exists()
 
 
@@ -237,7 +237,7 @@ def test_the_weights_of_a_run_are_those_of_its_detector(coco_folder: Path, run: 
     ("flags", "named"),
     [
         (("--coco", "in", "--attribute", "kind"), "--attribute"),
-        (("--coco", "in", "--images", "photos"), "--images"),
+        (("--coco", "in", "--background", "photos"), "--background"),
         (("--one_class", "a", "--categories", "a,b"), "--categories"),
         (("--unlabelled", "a", "--skip_unlabelled"), "--unlabelled"),
     ],

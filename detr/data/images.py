@@ -1,7 +1,8 @@
 """Read any image upright, as 8-bit RGB. No torch."""
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +28,7 @@ _NO_IMAGES = {
 _EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 # As PIL.ImageOps.exif_transpose turns them, which would first decode all of a PNG to look for EXIF data behind it.
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -119,7 +120,7 @@ def _header(image: Image.Image) -> Header:
 
 
 def _decoded(image: Image.Image, scale: float, white: White | None) -> Image.Image:
-    turn = _TURNS.get(_orientation(image))
+    turn = TURNS.get(_orientation(image))
     if scale < 1:
         image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))
     image.load()
@@ -131,17 +132,26 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
         return 1  # Pillow would decode all pixels, some 10 ms, in case that EXIF data lie behind them
     orientation = image.getexif().get(_EXIF_ORIENTATION)
-    return orientation if orientation in _TURNS else 1
+    return orientation if orientation in TURNS else 1
 
 
-def find_images(patterns: list[str]) -> list[Path]:
+@functools.cache
+def _image_suffixes() -> set[str]:
+    Image.init()
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN} - _NO_IMAGES
+
+
+def has_image_suffix(path: Path) -> bool:
+    """Return whether a file's name ends as those of images that Pillow reads do."""
+    return path.suffix.lower() in _image_suffixes()
+
+
+def find_images(patterns: Sequence[str], flag: str = "--images") -> list[Path]:
     """Return the images among files, folders (not what is in folders in them) and globs, each once.
 
     A file that is named may have any suffix; of what a folder or a glob holds, what Pillow reads is taken, without
-    hidden files. Raises UserError for what is neither, and when there are none.
+    hidden files. Raises UserError that begins with `flag` for what is neither, and when there are none.
     """
-    Image.init()
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN} - _NO_IMAGES
     paths: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
@@ -150,11 +160,11 @@ def find_images(patterns: list[str]) -> list[Path]:
             continue
         files = sorted(file for file in (path.iterdir() if path.is_dir() else _globbed(path)) if file.name[0] != ".")
         if not files and not path.is_dir():
-            raise UserError(f"--images {pattern}: no such file or folder, and as a glob nothing fits it")
-        paths += [file for file in files if file.suffix.lower() in suffixes]
+            raise UserError(f"{flag} {pattern}: no such file or folder, and as a glob nothing fits it")
+        paths += [file for file in files if has_image_suffix(file)]
     if not paths:
         accepted = "what Pillow reads, such as .jpg, .png, .tif or .webp"
-        raise UserError(f"--images {', '.join(patterns)}: no images; accepted: {accepted}")
+        raise UserError(f"{flag} {', '.join(patterns)}: no images; accepted: {accepted}")
     return list(dict.fromkeys(paths))
 
 

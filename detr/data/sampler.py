@@ -1,8 +1,10 @@
 """Which images make up a batch, and which batches a step of the optimizer."""
 
+from collections import defaultdict
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -11,6 +13,7 @@ from detr.data.transforms import AugmentParams
 from utils import UserError
 
 Key = tuple[int, int]  # (epoch, index of the image)
+Items = TypeVar("Items", list, np.ndarray)
 
 
 class SizedImages(Protocol):
@@ -37,9 +40,10 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
     Args:
         images: whose sizes are to be batched.
         batch_size: images per batch.
-        seed: of the shuffling; None sorts by aspect ratio instead and keeps every image (evaluation). When shuffling,
-            the images of an incomplete last step are left out, as in the reference, unless it is the only one.
-        grouped: False puts whatever comes next into a batch.
+        seed: of the shuffling; None is for evaluation: every image once, and only images of one size in a batch, as
+            padding moves detections. When shuffling, the images of an incomplete last step are left out, as in the
+            reference, unless it is the only one.
+        grouped: False puts whatever comes next into a batch of training.
         accumulate: batches per step and rank.
         rank, world_size: which share of each step (of all batches in evaluation) is handed out here.
 
@@ -76,7 +80,7 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
     @property
     def batches_on_every_rank(self) -> int:
         """Batches of an evaluation that each rank has at least."""
-        return -(-len(self.images) // self.batch_size) // self.world_size
+        return len(self._unpadded_batches) // self.world_size
 
     @property
     def steps_per_epoch(self) -> int:
@@ -86,21 +90,24 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
     def __len__(self) -> int:
         """Return batches handed out here in a whole epoch."""
         if self.seed is None:
-            return len(range(self.rank, -(-len(self.images) // self.batch_size), self.world_size))
+            return len(self._unpadded_batches[self.rank :: self.world_size])
         steps = _chunks(np.arange(len(self.images)), self.images_per_step)[: self.steps_per_epoch]
         return sum(-(-len(self._shard(step)) // self.batch_size) for step in steps)
 
     def __iter__(self) -> Iterator[list[Key]]:
         if self.seed is None:
-            order = np.arange(len(self.images))
-            if self.grouped:
-                order = np.array(sorted(order, key=lambda index: np.divide(*self.images.size_hw(index))))
-            batches = _chunks(order, self.batch_size)[self.rank :: self.world_size]
-            yield from ([(0, int(index)) for index in batch] for batch in batches)
+            for batch in self._unpadded_batches[self.rank :: self.world_size]:
+                yield [(0, index) for index in batch]
             return
         for step in self._steps():
             batches = _chunks(self._shard(step), self.batch_size)
             yield from ([(self.epoch, int(index)) for index in batch] for batch in batches)
+
+    @cached_property
+    def _unpadded_batches(self) -> list[list[int]]:
+        """Batches of an evaluation, over all ranks."""
+        sizes_hw = [self.images.augment_params((0, index)).size_hw for index in range(len(self.images))]
+        return equal_size_batches(sizes_hw, self.batch_size)
 
     def _shard(self, step: np.ndarray) -> np.ndarray:
         """Return what this rank has of a step."""
@@ -132,6 +139,15 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
         return steps
 
 
-def _chunks(order: np.ndarray, size: int) -> list[np.ndarray]:
+def equal_size_batches(sizes_hw: list[tuple[int, int]], batch_size: int) -> list[list[int]]:
+    """Return the positions of images in batches of one size each, those of similar aspect ratio one after the other."""
+    of_size = defaultdict(list)
+    for index, size_hw in enumerate(sizes_hw):
+        of_size[size_hw].append(index)
+    ordered = sorted(of_size, key=lambda size_hw: (size_hw[0] / size_hw[1], size_hw))
+    return [batch for size_hw in ordered for batch in _chunks(of_size[size_hw], batch_size)]
+
+
+def _chunks(order: Items, size: int) -> list[Items]:
     """Return consecutive pieces of this size, the last one may be shorter."""
     return [order[start : start + size] for start in range(0, len(order), size)]

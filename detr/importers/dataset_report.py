@@ -60,6 +60,7 @@ def describe(splits: dict[str, Split], training: TrainingSizes) -> dict:
     report = {
         "training": {**training._asdict(), "scales": list(training.scales)},
         "splits": {name: _describe_split(split, training) for name, split in splits.items()},
+        "validates_on_training": splits["train"].origins == splits["val"].origins,
         **_describe_alikes(splits),
         "similar_classes": _describe_similar_classes(splits),
     }
@@ -138,23 +139,20 @@ def _describe_repeated(objects: PackedObjects, names: list[str]) -> dict:
 
 
 def _describe_alikes(splits: dict[str, Split]) -> dict:
-    """Return images that are there twice: within each split, and validation images that are training images too."""
+    """Return images that look alike: within each split, and validation images that look like training images."""
     both = (splits["train"], splits["val"])
     names = [f"{name}/{image['file_name']}" for name in ("train", "val") for image in splits[name].coco["images"]]
     origins = [path for split in both for path in split.origins]
     train_count = len(splits["train"].origins)
     earlier, in_training = find_alikes(np.concatenate([split.thumbnails for split in both]), train_count)
     repeats, leaks = _pairs(earlier), _pairs(in_training)
-    identical = {pair for pair in leaks if filecmp.cmp(*(origins[i] for i in pair), shallow=False)}
+    identical = {pair for pair in (*repeats, *leaks) if filecmp.cmp(*(origins[i] for i in pair), shallow=False)}
     return {
         "repeated_images": {
-            "train": _describe_pairs([pair for pair in repeats if pair[0] < train_count], names),
-            "val": _describe_pairs([pair for pair in repeats if pair[0] >= train_count], names),
+            "train": _describe_pairs([pair for pair in repeats if pair[0] < train_count], identical, names),
+            "val": _describe_pairs([pair for pair in repeats if pair[0] >= train_count], identical, names),
         },
-        "validation_images_in_training": {
-            **_describe_pairs(sorted(leaks, key=lambda pair: pair not in identical), names),
-            "identical": len(identical),
-        },
+        "validation_images_in_training": _describe_pairs(leaks, identical, names),
     }
 
 
@@ -184,5 +182,11 @@ def _pairs(partners: np.ndarray) -> list[tuple[int, int]]:
     return [(image, partner) for image, partner in enumerate(partners.tolist()) if partner < len(partners)]
 
 
-def _describe_pairs(pairs: list[tuple[int, int]], names: list[str]) -> dict:
-    return {"count": len(pairs), "examples": [f"{names[a]} = {names[b]}" for a, b in pairs[:_EXAMPLES]]}
+def _describe_pairs(pairs: list[tuple[int, int]], identical: set[tuple[int, int]], names: list[str]) -> dict:
+    """Count pairs of images that look alike, and those of them that are the same file, named first, with = for ~."""
+    first = sorted(pairs, key=lambda pair: pair not in identical)
+    return {
+        "count": len(pairs),
+        "examples": [f"{names[a]} {'=' if (a, b) in identical else '~'} {names[b]}" for a, b in first[:_EXAMPLES]],
+        "identical": sum(pair in identical for pair in pairs),
+    }

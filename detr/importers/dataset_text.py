@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Callable
 
+from detr.importers.notes import TO_LOOK_AT
 from utils import pluralize
 
 _FEW_OBJECTS = 10  # training objects of a class below which little can be learnt
@@ -17,17 +18,21 @@ _LINE_WIDTH = 110
 
 def warnings_of(report: dict) -> list[str]:
     """Return what looks wrong, in sentences that say what to do about it; most serious first."""
-    return [*_leakage(report), *_classes(report), *_images(report), *_boxes(report)]
+    return [*_leakage(report), *_noted(report), *_classes(report), *_images(report), *_boxes(report)]
 
 
 def _leakage(report: dict) -> list[str]:
-    leaks = report["validation_images_in_training"]
+    leaks, count = report["validation_images_in_training"], report["splits"]["val"]["images"]
+    if report["validates_on_training"]:
+        return [
+            f"VALIDATION IS ON THE TRAINING IMAGES ({count:,}): AP will tell how well they are remembered, not how "
+            "good the detector is; annotate more images, with --val_fraction above 0"
+        ]
     if not leaks["count"]:
         return []
     return [
-        f"{pluralize(leaks['count'], 'validation image')} of {report['splits']['val']['images']:,} "
-        f"{_is_are(leaks['count'])} in the training images too ({leaks['identical']} the same file, the others look "
-        f"the same), and AP will flatter: {_listed(leaks['examples'], leaks['count'])}; keep each scene in one split"
+        f"{_alikes(leaks, count, 'validation', 'a training image')}; AP will flatter; keep each scene, and each video, "
+        "in one split"
     ]
 
 
@@ -68,9 +73,9 @@ def _images(report: dict) -> list[str]:
                 f"({queries}), most in {counts['fullest_image']} ({counts['most']}): the surplus can be neither learnt "
                 "nor detected; cut such images into tiles"
             )
-        if again := report["repeated_images"][name]["count"]:
-            examples = _listed(report["repeated_images"][name]["examples"], again)
-            warnings.append(f"{pluralize(again, f'{name} image')} {_is_are(again)} there more than once: {examples}")
+        again = report["repeated_images"][name]
+        if again["count"] and not (report["validates_on_training"] and name == "val"):
+            warnings.append(_alikes(again, split["images"], name, "another"))
     if report["splits"]["val"]["images"] < _FEW_IMAGES:
         few = pluralize(report["splits"]["val"]["images"], "validation image")
         warnings.append(f"only {few}: AP will jump from epoch to epoch; {_FEW_IMAGES} or more tell more")
@@ -91,6 +96,28 @@ def _boxes(report: dict) -> list[str]:
                 f"{pluralize(again, f'{name} object')} {_is_are(again)} annotated twice (x, y, w, h): {examples}"
             )
     return warnings
+
+
+def _noted(report: dict) -> list[str]:
+    return [
+        f"{name}: {_in_words(note)}"
+        for name, split in report["splits"].items()
+        for note in split["notes"]
+        if note["what"] in TO_LOOK_AT
+    ]
+
+
+def _in_words(note: dict) -> str:
+    return f"{note['what']}: {note['count']:,} ({_listed(note['examples'], note['count'])})"
+
+
+def _alikes(pairs: dict, total: int, split: str, other: str) -> str:
+    """Return how many images look like others, as frames of one video do, and how many of them are the same file."""
+    count, identical = pairs["count"], pairs["identical"]
+    return (
+        f"{count:,} of {pluralize(total, f'{split} image')} {'looks' if count == 1 else 'look'} like {other} "
+        f"({identical:,} {_is_are(identical)} the same file): {_listed(pairs['examples'], count)}"
+    )
 
 
 def _is_are(number: int) -> str:
@@ -124,9 +151,10 @@ def lines_of(report: dict) -> list[str]:
     width = max(len(label) for label, _ in rows)
     lines += ["", *(f"{label:{width}}" + "".join(f"{cell:>16}" for cell in cells) for label, cells in rows)]
     notes = [
-        f"{name}: {note['what']}: {note['count']:,} ({_listed(note['examples'], note['count'])})"
+        f"{name}: {_in_words(note)}"
         for name, split in splits.items()
         for note in split["notes"]
+        if note["what"] not in TO_LOOK_AT
     ]
     if notes:
         lines += ["", "Changed on the way:", *_items(notes)]
@@ -169,8 +197,8 @@ def _count_rows(report: dict) -> list[tuple[str, list[str]]]:
         row("objects per image, mean", lambda split: round(split["objects_per_image"]["mean"], 1)),
         row(f"objects per image, most (of {queries} possible)", lambda split: split["objects_per_image"]["most"]),
         row("boxes drawn twice", lambda split: split["repeated_boxes"]["count"]),
-        ("images there twice", [f"{report['repeated_images'][name]['count']:,}" for name in splits]),
-        ("validation images in training too", ["", f"{report['validation_images_in_training']['count']:,}"]),
+        ("images that look like another", [f"{report['repeated_images'][name]['count']:,}" for name in splits]),
+        ("validation images like a training one", ["", f"{report['validation_images_in_training']['count']:,}"]),
     ]
 
 

@@ -13,9 +13,17 @@ OTHER = "regions of class {} left out (--categories)"
 SEVERAL = "regions with several checked boxes taken by --checked"
 BAD = "unusable images left out (--skip_bad_images)"
 TURNED = "EXIF-rotated images annotated as stored, regions turned upright"
+MERGED = "images listed several times, with the regions of all entries"
+UNNAMED = "objects of class {}, named after the folder as no region has a class (--one_class NAME names it otherwise)"
+PARTIAL = "images left out, as some of their regions make no object and would be learnt as background (--keep_partial)"
+PARTIAL_KEPT = "images kept (--keep_partial) though some of their regions make no object and are learnt as background"
+UNLISTED = "images beside them that no annotation lists, not used (--background DIR if they show no object)"
 VIDEOS = "videos and sounds left out, as only images are read"
 UNSURE = "EXIF-rotated images annotated as stored or as shown, taken as shown: look at them"
 
+# What makes an image partial: an object may be there of which no box is known.
+MAKES_NO_OBJECT = {POINT, OUTSIDE, ZERO, UNLABELLED}
+TO_LOOK_AT = (PARTIAL, PARTIAL_KEPT, UNLISTED, UNSURE)
 EXAMPLES = 5
 
 

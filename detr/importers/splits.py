@@ -22,6 +22,11 @@ class Split(NamedTuple):
     thumbnails: np.ndarray  # (images, 16, 18) uint8, as `thumbnails.look_at` makes them
 
 
+def validates_on_training(image_count: int, val_fraction: float) -> bool:
+    """Return whether images are too few, or not meant, to be divided: validation is on the training images then."""
+    return image_count == 1 or val_fraction == 0
+
+
 def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: float, seed: int) -> list[bool]:
     """For each image, whether it is for validation.
 

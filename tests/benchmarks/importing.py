@@ -62,6 +62,7 @@ def main() -> None:
             source.mkdir()
             write(source, count)
             whole = (sys.executable, "prep.py", "--via", str(source), "--coco_path", str(output), "--weights", "none")
+            whole += ("--keep_partial",)  # each image has points
             for what, command in (
                 ("read", (sys.executable, "-m", "tests.benchmarks.importing", "--read", str(source))),
                 ("first prep.py", whole),
@@ -76,6 +77,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--read"]:
-        import_via(Path(sys.argv[2]))
+        import_via(Path(sys.argv[2]), keep_partial=True)
     else:
         main()

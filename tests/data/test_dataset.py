@@ -16,7 +16,7 @@ from detr.data.coco_json import check_images, read_coco
 from detr.data.dataset import CocoDetection, LabelMap, load_folder
 from detr.data.images import read_rgb, read_size_hw
 from detr.data.loader import collate, make_loader
-from detr.data.sampler import AspectRatioBatchSampler
+from detr.data.sampler import AspectRatioBatchSampler, equal_size_batches
 from detr.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -247,9 +247,19 @@ def test_grouping_saves_padding() -> None:
         padded_share(images, AspectRatioBatchSampler(images, 4, seed=0, grouped=g)) for g in (False, True)
     )
     assert grouped < 0.5 * alone
-    assert padded_share(val, AspectRatioBatchSampler(val, 4)) < 0.5 * padded_share(
-        val, AspectRatioBatchSampler(val, 4, grouped=False)
-    )
+    assert padded_share(val, AspectRatioBatchSampler(val, 4)) == 0
+
+
+def test_batches_of_an_evaluation_hold_images_of_one_size() -> None:
+    assert equal_size_batches([], 4) == []
+    rng = np.random.default_rng(0)
+    sizes = [tuple(size) for size in rng.integers(1, 4, (50, 2)).tolist()]
+    for batch_size in (1, 4, 7):
+        batches = equal_size_batches(sizes, batch_size)
+        assert sorted(index for batch in batches for index in batch) == list(range(50))
+        assert all(len({sizes[index] for index in batch}) == 1 and len(batch) <= batch_size for batch in batches)
+        # No more batches than that takes.
+        assert len(batches) == sum(-(-sizes.count(size) // batch_size) for size in set(sizes))
 
 
 def test_decoding_a_jpeg_small_shows_the_same(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ import copy
 import json
 import random
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
+from pycocotools import mask
 
 from detr.data.coco_json import read_coco
 from detr.importers.coco import read_coco_folder, safe_name
@@ -101,6 +103,18 @@ def test_every_layout_gives_the_same_folder(layout: str, tmp_path: Path, run: Ru
         assert json.loads(Path("data/custom/report.json").read_text())["splits"][split]["notes"] == []
 
 
+def test_images_that_are_not_to_be_divided_are_validated_on_too(tmp_path: Path, run: RunScript) -> None:
+    coco = small_coco("train")
+    for seed, image in enumerate(coco["images"]):
+        write_image(tmp_path / "in" / "images" / image["file_name"], (image["width"], 40), seed)
+    (tmp_path / "in" / "result.json").write_text(json.dumps(coco))
+    assert run("prep", "--coco", tmp_path / "in", "--weights", "none", "--val_fraction", "0") == 0
+    train, val = (read_coco(Path("data/custom") / OURS[split]) for split in OURS)
+    assert train == val and len(val["images"]) == 3
+    assert json.loads(Path("data/custom/report.json").read_text())["validates_on_training"] is True
+    assert run("prep", "--coco", tmp_path / "in", "--weights", "none", "--keep_partial") == 2
+
+
 def test_what_was_prepared_can_be_prepared_again_in_place(
     tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture
 ) -> None:
@@ -127,7 +141,7 @@ def test_roboflow_s_category_0_is_dropped_where_it_is_not_used(tmp_path: Path) -
     assert [category["id"] for category in splits["val"].coco["categories"]] == [2, 9]
     assert splits["train"].notes == {
         "annotation files of neither train nor val, not used": Note(1, ["test/_annotations.coco.json"]),
-        "category 0 without objects, dropped": Note(1, ["pets"]),
+        "supercategory without objects among the categories, dropped": Note(1, ["pets"]),
     }
     assert splits["val"].notes == {}
     cocos["val"]["annotations"][0]["category_id"] = 0
@@ -138,6 +152,103 @@ def test_roboflow_s_category_0_is_dropped_where_it_is_not_used(tmp_path: Path) -
     ]
     assert splits["val"].coco["annotations"][0]["category_id"] == 1
     assert splits["train"].coco["annotations"][0]["category_id"] == 2
+
+
+def test_supercategories_without_objects_are_dropped_whatever_their_id(tmp_path: Path) -> None:
+    def add_root(coco: dict) -> None:
+        coco["categories"] += [
+            {"id": 40, "name": "pets", "supercategory": "none"},
+            {"id": 41, "name": "horse", "supercategory": "pets"},  # no object, but a class
+        ]
+
+    splits = read_coco_folder(write_layout(tmp_path / "in", **both(add_root)))
+    assert [category["name"] for category in splits["train"].coco["categories"]] == ["cat", "dog", "horse"]
+    cocos = both(add_root)
+    cocos["val"]["annotations"][0]["category_id"] = 40
+    splits = read_coco_folder(write_layout(tmp_path / "used", **cocos))
+    assert [category["name"] for category in splits["train"].coco["categories"]] == ["cat", "dog", "pets", "horse"]
+
+
+def test_classes_are_chosen_or_made_one(tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    folder = write_layout(tmp_path / "in")
+    whole = read_coco_folder(folder)
+    for names, one in ((("dog",), None), (("dog", "cat"), None), ((), "pet")):
+        for split, part in read_coco_folder(folder, categories=names, one_class=one).items():
+            before, coco = whole[split].coco, part.coco
+            assert [c["name"] for c in coco["categories"]] == list(names) or [one]
+            assert len(coco["images"]) == len(before["images"])
+            old = {c["id"]: c["name"] for c in before["categories"]}
+            new = {c["id"]: c["name"] for c in coco["categories"]}
+            expected = [(a["bbox"], one or old[a["category_id"]]) for a in before["annotations"]]
+            expected = [pair for pair in expected if one or pair[1] in names]
+            assert [(a["bbox"], new[a["category_id"]]) for a in coco["annotations"]] == expected
+    assert run("prep", "--coco", folder, "--weights", "none", "--categories", "cow") == 2
+    error = capsys.readouterr().err
+    assert "cow" in error and "cat, dog" in error
+    assert run("prep", "--coco", folder, "--weights", "none", "--attribute", "name") == 2
+    assert "--attribute" in capsys.readouterr().err
+
+
+def test_images_may_lie_in_a_folder_of_their_own(tmp_path: Path, run: RunScript) -> None:
+    folder = write_layout(tmp_path / "in")
+    (tmp_path / "photos").mkdir()
+    for split in ("train", "val"):
+        (folder / f"{split}2017").rename(tmp_path / "photos" / f"{split}2017")
+    assert run("prep", "--coco", folder, "--weights", "none") == 2
+    assert run("prep", "--coco", folder, "--images", tmp_path / "photos", "--weights", "none") == 0
+    assert run("prep", "--coco", folder, "--images", tmp_path / "gone", "--weights", "none") == 2
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize(("listed", "annotated"), list(product(("stored", "upright"), repeat=2)))
+def test_annotations_of_turned_images_fit_the_upright_ones(
+    listed: str, annotated: str, orientation: int, tmp_path: Path
+) -> None:
+    """A bright bar in a dark image: wherever its box and polygon were listed, they end up around its upright pixels."""
+    stored = np.zeros((40, 100), np.uint8)
+    stored[10:20, 50:95] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    folder = tmp_path / "in"
+    cocos = {}
+    for split in ("train", "val"):
+        (folder / f"{split}2017").mkdir(parents=True)
+        path = folder / f"{split}2017" / "a.png"
+        Image.fromarray(stored).save(path, exif=exif)
+        upright = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+        pixels = stored if annotated == "stored" else upright
+        y, x = np.nonzero(pixels)
+        left, top, right, bottom = (float(v) for v in (x.min(), y.min(), x.max() + 1, y.max() + 1))
+        box = [left, top, right - left, bottom - top]
+        polygon = [left, top, right, top, right, bottom]
+        height, width = (stored if listed == "stored" else upright).shape
+        rle = mask.encode(np.asfortranarray(pixels > 0).astype(np.uint8))
+        packed = {"size": rle["size"], "counts": rle["counts"].decode()}
+        cocos[split] = {
+            "images": [{"id": 1, "file_name": "a.png", "width": width, "height": height}],
+            "categories": [{"id": 1, "name": "bar"}],
+            "annotations": [
+                {"id": n, "image_id": 1, "category_id": 1, "bbox": box, "segmentation": segmentation}
+                for n, segmentation in enumerate(([polygon], packed), start=1)
+            ],
+        }
+    splits = read_coco_folder(write_files(folder, cocos))
+    for split in splits.values():
+        (image,), (first, second) = split.coco["images"], split.coco["annotations"]
+        assert (image["height"], image["width"]) == upright.shape
+        y, x = np.nonzero(upright)
+        assert first["bbox"] == second["bbox"] == [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
+        xs, ys = first["segmentation"][0][::2], first["segmentation"][0][1::2]
+        assert (min(xs), min(ys), max(xs), max(ys)) == (x.min(), y.min(), x.max() + 1, y.max() + 1)
+        np.testing.assert_array_equal(mask.decode(second["segmentation"]) > 0, upright > 0)
+        assert ("regions turned upright" in " ".join(split.notes)) == (annotated == "stored")
+
+
+def write_files(folder: Path, cocos: dict[str, dict]) -> Path:
+    (folder / "annotations").mkdir(parents=True)
+    for split, coco in cocos.items():
+        (folder / "annotations" / f"custom_{split}.json").write_text(json.dumps(coco))
+    return folder
 
 
 def test_ids_start_at_1_where_they_did_not(tmp_path: Path) -> None:
@@ -259,7 +370,7 @@ def test_all_images_that_do_not_fit_are_listed_at_once(
     (folder / "train2017/link.png").symlink_to(tmp_path / "out.png")
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (40, 60)).save(folder / "train2017/turned.jpg", exif=exif)  # upright it is 60 wide
+    Image.new("RGB", (41, 60)).save(folder / "train2017/turned.jpg", exif=exif)  # upright it is 60 wide, 41 high
     (folder / "train2017/train1.png").unlink()
     cut = folder / "val2017/val0.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(cut)
@@ -276,7 +387,7 @@ def test_all_images_that_do_not_fit_are_listed_at_once(
         "custom_train.json: train0.png is listed twice",
         f"train2017/link.png: a link that leads out of {folder}",
         "xxx': no such image",
-        "turned.jpg: the file has 60x40 pixels, the annotations say 40x60; images are taken upright",
+        "turned.jpg: the file has 60x41 pixels, the annotations say 40x60",
         "val0.png: the image is damaged",
         "val1.png: not an image",
         "val2.png: the file has 50x40 pixels, the annotations say 62x40",

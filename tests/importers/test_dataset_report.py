@@ -216,11 +216,32 @@ def test_images_that_are_there_twice_are_found_however_they_were_saved(tmp_path:
     assert report["validation_images_in_training"] == {
         "count": 3,
         "identical": 1,
-        "examples": ["val/copy.jpg = train/t1.jpg", "val/small.jpg = train/t2.jpg", "val/bright.jpg = train/t3.jpg"],
+        "examples": ["val/copy.jpg = train/t1.jpg", "val/small.jpg ~ train/t2.jpg", "val/bright.jpg ~ train/t3.jpg"],
     }
-    assert report["repeated_images"]["train"] == {"count": 1, "examples": ["train/t5.png = train/t0.jpg"]}
+    repeated = {"count": 1, "identical": 0, "examples": ["train/t5.png ~ train/t0.jpg"]}
+    assert report["repeated_images"]["train"] == repeated
     assert report["repeated_images"]["val"]["count"] == 0
-    assert report["warnings"][0].startswith("3 validation images of 5 are in the training images too (1 the same file")
+    assert report["warnings"][0].startswith("3 of 5 validation images look like a training image (1 is the same file)")
+
+
+def test_frames_of_a_video_look_alike_and_are_not_called_the_same(tmp_path: Path) -> None:
+    paths = []
+    for number in range(8):
+        frame = photograph(3)
+        frame.paste("white", (20 + 2 * number, 30, 40 + 2 * number, 50))
+        frame.save(tmp_path / f"{number}.png")
+        paths.append(tmp_path / f"{number}.png")
+    thumbnails = stacked(decode_all(paths))
+    splits = {}
+    for name, part in (("train", slice(0, 6)), ("val", slice(6, 8))):
+        listed = [{"id": n, "file_name": p.name, "width": 320, "height": 240} for n, p in enumerate(paths[part], 1)]
+        coco = {"images": listed, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+        splits[name] = Split(coco, paths[part], Notes(), thumbnails[part])
+    report = describe(splits, TRAINING)
+    text = "\n".join([*report["warnings"], *lines_of(report)])
+    assert report["validation_images_in_training"]["count"] == 2 and report["repeated_images"]["train"]["count"] == 5
+    assert report["warnings"][0].startswith("2 of 2 validation images look like a training image (0 are the same file)")
+    assert "val/6.png ~ train/" in text and " = " not in text and "twice:" not in text and "more than once" not in text
 
 
 def bits(cells: np.ndarray) -> list[bool]:
@@ -333,6 +354,22 @@ def test_pictures_of_unusual_data_are_drawn(images: int, per_image: int, classes
         draw_dataset(splits, "title $x^", tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as picture:
         assert picture.width > 1500 and 700 < picture.height < 3000
+
+
+def test_the_figure_shows_validation_images_too(tmp_path: Path) -> None:
+    colors, splits = {"train": (250, 0, 250), "val": (0, 250, 250)}, {}
+    for name, color in colors.items():
+        split = split_of(random_coco(4, 12, 1, ("a",)))
+        split = split._replace(origins=[tmp_path / name / path for path in split.origins])
+        (tmp_path / name).mkdir()
+        for image, path in zip(split.coco["images"], split.origins, strict=True):
+            Image.new("RGB", (image["width"], image["height"]), color).save(path)
+        splits[name] = split
+    draw_dataset(splits, "title", tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    shown = {name: (abs(pixels - color).sum(-1) < 30).sum() for name, color in colors.items()}
+    assert shown["train"] > shown["val"] > 10_000
 
 
 # ------------------------------------------------------------------------------------------------------------- prep.py

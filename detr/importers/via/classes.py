@@ -5,7 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from detr.importers.notes import OTHER, SEVERAL, UNLABELLED
+from detr.importers.notes import OTHER, SEVERAL, UNLABELLED, UNNAMED
+from detr.importers.questions import Question, Undecided
 from detr.importers.via.record import AnnotatedImage, Region
 from utils import UserError, is_line, join_names, pluralize, printable, quote
 
@@ -45,26 +46,58 @@ class Classes:
     is_by_name: bool  # the attribute that is set is the class
     first_only: bool
     unlabelled: str | None = None  # the class of regions without one
+    remark: str | None = None  # about every region, category of detr.importers.notes
+    is_subset: bool = False  # regions of other classes are left out on purpose
 
     def of(self, region: Region) -> tuple[list[str], list[str]]:
         """Return the classes of the objects that a region makes, and what there is to remark about it."""
         if not self.attribute and not self.is_by_name:
-            return list(self.ids), []
+            return list(self.ids), list(filter(None, [self.remark]))
         values = _values(region, self.attribute, self.is_by_name) or list(filter(None, [self.unlabelled]))
         remarks = [UNLABELLED] if not values else [SEVERAL] if len(values) > 1 else []
         values = values[:1] if self.first_only else values
-        remarks += [OTHER.format(printable(value)) for value in values if value not in self.ids]
+        if self.is_subset:  # otherwise only points have others
+            remarks += [OTHER.format(printable(value)) for value in values if value not in self.ids]
         return [value for value in values if value in self.ids], remarks
 
 
-def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: str) -> Classes:
-    """Return the classes of all images together; `implicit` where regions carry no attribute.
+def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: str) -> tuple[Classes, list[Question]]:
+    """Return the classes of all images together, `implicit` where regions carry no attribute, and what is in doubt.
 
-    Raises UserError with what to add where the class of a region cannot be told.
+    Where something is, the classes are those that the flags of the questions make. Raises UserError for flags that do
+    not fit the regions, and where no region has a class.
     """
     if flags.one_class:
-        return Classes({flags.one_class: 1}, None, False, False)
+        return _one_class(flags.one_class), []
     images = list(images)
+    counts, examples = _attributes(images)
+    attribute, is_by_name, questions = _choose(counts, examples, flags, implicit)
+    if not attribute and not is_by_name:
+        if len(flags.categories) > 1:
+            raise UserError("--categories names several classes, and no region has an attribute that tells which it is")
+        given = flags.categories[0] if flags.categories else flags.unlabelled
+        return _one_class(given or implicit, None if given else UNNAMED.format(printable(implicit))), questions
+    counts_of_names, more = _count(images, attribute, is_by_name, flags, implicit)
+    if any("--one_class" in question.flags for question in more):
+        return _one_class(implicit), more  # an answer to whatever else was in doubt
+    questions += more
+    unknown = [name for name in flags.categories if name not in counts_of_names]
+    if unknown:
+        there_are = join_names((f"{name} ({count})" for name, count in counts_of_names.most_common()), 20)
+        text = f"--categories names {join_names(unknown)}, of which there is no region; there are {there_are}"
+        raise Undecided([*questions, Question(text)])
+    ids = {name: number for number, name in enumerate(flags.categories or sorted(counts_of_names), start=1)}
+    first_only = flags.checked == "first" or any("--checked" in question.flags for question in more)
+    is_subset = bool(flags.categories)
+    return Classes(ids, attribute, is_by_name, first_only, flags.unlabelled, is_subset=is_subset), questions
+
+
+def _one_class(name: str, remark: str | None = None) -> Classes:
+    return Classes({name: 1}, None, False, False, remark=remark)
+
+
+def _attributes(images: list[AnnotatedImage]) -> tuple[Counter[str], dict[str, dict[str, None]]]:
+    """Return in how many regions each attribute is filled in, and a few of its values."""
     counts: Counter[str] = Counter()
     examples: dict[str, dict[str, None]] = defaultdict(dict)
     for _, region in _shapes(images):
@@ -73,20 +106,7 @@ def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: 
             counts[name] += bool(texts)
             if len(examples[name]) < 5:
                 examples[name].update(dict.fromkeys(texts))
-    attribute, is_by_name = _choose(counts, examples, flags)
-    if not attribute and not is_by_name:
-        if len(flags.categories) > 1:
-            raise UserError("--categories names several classes, and no region has an attribute that tells which it is")
-        return Classes({(flags.categories or (implicit,))[0]: 1}, None, False, False)
-    counts_of_names = _count(images, attribute, is_by_name, flags)
-    unknown = [name for name in flags.categories if name not in counts_of_names]
-    if unknown:
-        raise UserError(
-            f"--categories names {join_names(unknown)}, of which there is no region; there are "
-            + join_names((f"{name} ({count})" for name, count in counts_of_names.most_common()), 20)
-        )
-    ids = {name: number for number, name in enumerate(flags.categories or sorted(counts_of_names), start=1)}
-    return Classes(ids, attribute, is_by_name, flags.checked == "first", flags.unlabelled)
+    return counts, examples
 
 
 def _shapes(images: list[AnnotatedImage]) -> Iterator[tuple[AnnotatedImage, Region]]:
@@ -96,65 +116,86 @@ def _shapes(images: list[AnnotatedImage]) -> Iterator[tuple[AnnotatedImage, Regi
                 yield image, region
 
 
-def _choose(counts: Counter[str], examples: dict[str, dict[str, None]], flags: ClassFlags) -> tuple[str | None, bool]:
-    """Return the attribute that holds the class, or None, and whether its name does."""
+def _choose(
+    counts: Counter[str], examples: dict[str, dict[str, None]], flags: ClassFlags, implicit: str
+) -> tuple[str | None, bool, list[Question]]:
+    """Return the attribute that holds the class, or None, whether its name does, and what is in doubt about that."""
     used = [name for name, count in counts.items() if count]
     table = join_names(f"{printable(name)} ({count})" for name, count in counts.most_common())
     if flags.attribute is not None:
         if flags.attribute not in counts:
             raise UserError(f"--attribute {flags.attribute}: no region has it; there are {table or 'none'}")
-        return flags.attribute, False
+        return flags.attribute, False, []
     if not used:
-        if counts and not len(flags.categories) == 1:
-            raise UserError(
-                f"the attributes of all regions are empty: {table}; if all are of one class, --one_class NAME names it"
-            )
-        return None, False
+        if not counts or len(flags.categories) == 1 or flags.unlabelled:
+            return None, False, []
+        text = f"the attributes of all regions are empty: {table}; if all are of one class, --one_class NAME names it"
+        return None, False, [Question(text, ("--one_class", implicit) if flags == ClassFlags() else ())]
     is_flag = all({text.lower() for text in examples[name]} <= _YES | _NO | {name.lower()} for name in used)
-    if is_flag and not any(_SAYS_WHICH.intersection(re.split("[^a-z]+", name.lower())) for name in used):
-        return None, True
+    if is_flag and not any(map(_says_which, used)):
+        return None, True, []
     if len(used) == 1:
-        return used[0], False
+        return used[0], False, []
     samples = "; ".join(
         f"{printable(name)} = {join_names(examples[name], 3)}" for name in sorted(used, key=counts.get)[::-1][:4]
     )
-    raise UserError(
+    text = (
         f"the class may be in any of the attributes {table}, such as {samples}; add --attribute with the name of one, "
         "or --one_class NAME if every region is of one class"
     )
 
+    def evidence(name: str) -> tuple[bool, bool, int]:
+        return not examples[name].keys().isdisjoint(flags.categories), _says_which(name), counts[name]
 
-def _count(images: list[AnnotatedImage], attribute: str | None, is_by_name: bool, flags: ClassFlags) -> Counter[str]:
-    """Return how many regions each class has. Raises UserError for regions with no class or with several."""
-    counts_of_names: Counter[str] = Counter()
+    best = max(used, key=evidence)
+    return best, False, [Question(text, ("--attribute", best))]
+
+
+def _says_which(attribute: str) -> bool:
+    return not _SAYS_WHICH.isdisjoint(re.split("[^a-z]+", attribute.lower()))
+
+
+def _count(
+    images: list[AnnotatedImage], attribute: str | None, is_by_name: bool, flags: ClassFlags, implicit: str
+) -> tuple[Counter[str], list[Question]]:
+    """Return how many regions each class has, and what is in doubt about regions with no class or with several."""
+    counts, first_counts = Counter(), Counter()
     empty, several = [], []
     for image, region in _shapes(images):
         values = _values(region, attribute, is_by_name) or list(filter(None, [flags.unlabelled]))
-        counts_of_names.update(values[:1] if flags.checked == "first" else values)
-        if not values:
-            empty.append((image.file_name, region.key))
-        elif len(values) > 1:
-            several.append((image.file_name, region.key))
+        counts.update(values)
+        first_counts.update(values[:1])
+        if len(values) != 1:
+            (several if values else empty).append((image.file_name, region.key))
     what = f"for {printable(attribute)}" if attribute else "in any attribute"
-    if empty and not flags.skip_unlabelled:
-        places = "; ".join(f"{printable(name)}, region {key}" for name, key in empty[:3])
+    if not counts:
         raise UserError(
-            f"{pluralize(len(empty), 'region')} without a value {what} (such as {places}); "
-            "fill it in, --one_class NAME makes every region one class, --unlabelled NAME names theirs, or "
-            "--skip_unlabelled leaves them out"
+            f"no region has a value {what}: nothing is left to learn from; if all are of one class, --one_class NAME "
+            "names it"
         )
-    if several and not flags.checked:
-        places = "; ".join(f"{printable(name)}, region {key}" for name, key in several[:3])
-        raise UserError(
-            f"{pluralize(len(several), 'region')} with several values {what} (such as {places}); "
-            "--checked first takes the first of them, --checked each makes an object of each"
-        )
-    if not counts_of_names:
-        raise UserError(f"no region has a value {what}: nothing is left to learn from")
-    for name in counts_of_names:
+    for name in counts:
         if not is_line(name) or len(name) > 200:
             raise UserError(f"the class {quote(name)} {what} is not a short line of text")
-    return counts_of_names
+    questions = []
+    if empty and not flags.skip_unlabelled:
+        text = (
+            f"{pluralize(len(empty), 'region')} without a value {what} {_such_as(empty)}; fill it in, --one_class NAME "
+            "makes every region one class, --unlabelled NAME names theirs, or --skip_unlabelled leaves them out"
+        )
+        is_stray = len(empty) > first_counts.total() and flags == ClassFlags()
+        questions.append(Question(text, ("--one_class", implicit) if is_stray else ("--skip_unlabelled",)))
+    if several and not flags.checked:
+        text = (
+            f"{pluralize(len(several), 'region')} with several values {what} {_such_as(several)}; "
+            "--checked first takes the first of them, --checked each makes an object of each"
+        )
+        questions.append(Question(text, ("--checked", "first")))
+    is_first = flags.checked == "first" or (several and not flags.checked)
+    return first_counts if is_first else counts, questions
+
+
+def _such_as(places: list[tuple[str, str]]) -> str:
+    return f"(such as {'; '.join(f'{printable(name)}, region {key}' for name, key in places[:3])})"
 
 
 def _values(region: Region, attribute: str | None, is_by_name: bool) -> list[str]:

@@ -33,9 +33,11 @@ def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
             raise UserError(f"{where}: annotations[{number}] belongs to image {quote(image_id)}, which is not listed")
         place = f"{where}: {file_names[image_id]}, region {number}"
         category = str(entry.get("category_id"))
-        if category not in names:
+        if names and category not in names:
             raise UserError(f"{place} has the category {quote(category)}, which is not listed")
-        region = make_region(number, _shape(entry, place), {_CLASS: names[category]}, place)
+        # VIA lists no category where no attribute was defined: all regions are of one class then.
+        attributes = {_CLASS: names[category]} if names else {}
+        region = make_region(number, _shape(entry, place), attributes, place)
         regions.setdefault(image_id, []).append(region)
     for entry in content["images"]:
         size = entry.get("width"), entry.get("height")

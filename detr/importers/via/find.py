@@ -4,7 +4,8 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -20,9 +21,7 @@ def find_annotation_files(folder: Path) -> list[Path]:
         raise UserError(f"{folder}: no such folder; expected train/ and val/, each with images and a VIA file")
     candidates = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
     # Of a single one its reader says best what is wrong, if anything is.
-    annotation_files = (
-        candidates if len(candidates) == 1 else [path for path in candidates if _is_annotation_file(path)]
-    )
+    annotation_files = candidates if len(candidates) == 1 else [path for path in candidates if format_of(parse(path))]
     if not annotation_files:
         names = join_names(path.name for path in candidates) or "none"
         raise UserError(
@@ -35,13 +34,6 @@ def find_annotation_files(folder: Path) -> list[Path]:
     return sorted(annotation_files, key=lambda path: (path.suffix.lower() != ".json", path.name))
 
 
-def _is_annotation_file(path: Path) -> bool:
-    try:
-        return format_of(parse(path)) is not None
-    except UserError:
-        return False
-
-
 class ImageFolder:
     """The images below a folder, found by the names that annotation files give them."""
 
@@ -49,47 +41,51 @@ class ImageFolder:
         """Args: the folder; a folder in it that is not searched."""
         self._root, self._left_out = root, left_out
         self._real_folder = lru_cache(Path.resolve)  # each link on the way is looked up once, not once per image
-        self._by_name: dict[str, list[Path]] | None = None  # filled when the first image is not where its name says
 
-    def find(self, name: str) -> tuple[Path, Path]:
+    def find(self, name: str, listed_bytes: int | None = None) -> tuple[Path, Path]:
         """Return the file of an image, as it is on disk, with links followed.
 
         Of an address, or a path that is not below the folder, the last part counts. The case of the extension does not
-        matter, and subfolders are searched. Raises UserError that goes on where a message has named the image: there is
-        none, there are several, or the name or a link leads out of the folder.
+        matter, and subfolders are searched; of namesakes there, that of `listed_bytes` is meant. Raises UserError that
+        goes on where a message has named the image: there is none, there are several, or the name or a link leads out
+        of the folder.
         """
-        if "://" in name:
-            name = unquote(name.partition("://")[2])
-        parts = [part for part in re.split(r"[/\\]", re.sub(r"^/*[A-Za-z]:", "", name)) if part not in ("", ".")]
-        if ".." in parts:
+        spellings = [
+            [part for part in re.split(r"[/\\]", re.sub(r"^/*[A-Za-z]:", "", text)) if part not in ("", ".")]
+            for text in _spellings(name)
+        ]
+        if any(".." in parts for parts in spellings):
             raise UserError(": the name leads out of the folder; accepted: a plain name, or one with folders")
-        if not parts or len(os.fsencode(parts[-1])) > 255 or any("\0" in part for part in parts):
-            raise UserError(": no such image")
-        path = self._root.joinpath(*parts)
-        if not _is_file(path):
-            path = self._search(parts)
+        spellings = [parts for parts in spellings if _may_be_file(parts)]
+        path = next(filter(None, (self._path_of(parts, listed_bytes) for parts in spellings)), None)
+        if path is None:
+            near = sorted({near for parts in spellings for near in self._loosely_named.get(_loose(parts[-1]), ())})
+            raise UserError(f": no such image{f' (did you mean {join_names(near, 3)}?)' if near else ''}")
         real = path.resolve() if path.is_symlink() else self._real_folder(path.parent) / path.name
         if not real.is_relative_to(self._real_folder(self._root)):
             raise UserError(": a link that leads out of the folder; accepted: a file in it")
         return path, real
 
-    def _search(self, parts: list[str]) -> Path:
-        if self._by_name is None:
-            self._by_name = self._index()
+    def _path_of(self, parts: list[str], listed_bytes: int | None) -> Path | None:
+        direct = self._root.joinpath(*parts)
+        is_there = _is_file(direct)
+        if is_there and (len(parts) > 1 or not listed_bytes or direct.stat().st_size == listed_bytes):
+            return direct
         paths = self._by_name.get(_key(parts[-1]), [])
         if len(paths) > 1:  # of cam1/a.jpg and cam2/a.jpg the name photos/cam2/a.jpg means the second
             alike = [_common_tail(path.parts[:-1], parts[:-1]) for path in paths]
             paths = [path for path, count in zip(paths, alike, strict=True) if count == max(alike)]
+            of_size = [path for path in paths if listed_bytes and path.stat().st_size == listed_bytes]
+            paths = of_size or ([direct] if is_there else paths)
             paths = [path for path in paths if path.name == parts[-1]] or paths
-        if not paths:
-            raise UserError(": no such image")
         if len(paths) > 1:
             raise UserError(
                 f": several files have this name: {join_names(str(path) for path in paths)}; keep one of them"
             )
-        return paths[0]
+        return paths[0] if paths else None
 
-    def _index(self) -> dict[str, list[Path]]:
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
         paths = defaultdict(list)
         for folder, folders, files in os.walk(self._root):
             here = Path(folder)
@@ -102,6 +98,26 @@ class ImageFolder:
                 if _is_file(here / name):
                     paths[_key(name)].append(here / name)
         return paths
+
+    @cached_property
+    def _loosely_named(self) -> dict[str, set[str]]:
+        names = defaultdict(set)
+        for path in chain.from_iterable(self._by_name.values()):
+            names[_loose(path.name)].add(path.name)
+        return names
+
+
+def _spellings(name: str) -> list[str]:
+    """Return the names an image may be saved under: of an address without or with its query, as it is or decoded."""
+    if "://" not in name:
+        return [name]
+    address = name.partition("://")[2]
+    bare = re.split("[?#]", address, maxsplit=1)[0]
+    return list(dict.fromkeys((bare, unquote(bare), address, unquote(address))))
+
+
+def _may_be_file(parts: list[str]) -> bool:
+    return bool(parts) and len(os.fsencode(parts[-1])) <= 255 and not any("\0" in part for part in parts)
 
 
 def _is_file(path: Path) -> bool:
@@ -119,6 +135,11 @@ def _key(name: str) -> str:
     """Return what two spellings of a file's name share: letters with accents may be one character or two."""
     stem, dot, extension = unicodedata.normalize("NFC", name).rpartition(".")
     return f"{stem}{dot}{extension.lower()}"
+
+
+def _loose(name: str) -> str:
+    """Return what names share that may be meant to be one: they differ in case, or in percent-escapes."""
+    return unicodedata.normalize("NFC", unquote(name)).casefold()
 
 
 def _common_tail(one: tuple[str, ...], other: list[str]) -> int:

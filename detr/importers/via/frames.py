@@ -3,6 +3,8 @@
 Browsers, and VIA in them, have shown images upright since about 2020; older ones showed the pixels as stored.
 """
 
+from collections.abc import Collection
+
 from detr.data.images import SIDEWAYS
 from detr.importers.via.clip import box_of
 from detr.importers.via.record import AnnotatedImage, Point, Region
@@ -32,16 +34,25 @@ def evidence(image: AnnotatedImage, orientation: int, width: int, height: int) -
     return None if is_upright == is_stored else "upright" if is_upright else "stored"
 
 
+def usual_frame(frames: Collection[str | None]) -> str:
+    """Return the frame to take for images that fit both: that of the others of their file, upright where these differ.
+
+    `frames` are what `evidence` says of all of them.
+    """
+    return "stored" if "stored" in frames and "upright" not in frames else "upright"
+
+
 def turned(image: AnnotatedImage, orientation: int, width: int, height: int) -> AnnotatedImage:
     """Return an image whose regions were drawn on the stored pixels, turned upright with them. Sizes are upright."""
     regions = [
-        Region([_turn(point, orientation, width, height) for point in region.points_xy], *region[1:])
+        Region([turned_point(point, orientation, width, height) for point in region.points_xy], *region[1:])
         for region in image.regions
     ]
     return image._replace(regions=regions, listed_wh=(width, height) if image.listed_wh else None)
 
 
-def _turn(point: Point, orientation: int, width: int, height: int) -> Point:
+def turned_point(point: Point, orientation: int, width: float, height: float) -> Point:
+    """Return a point of the stored pixels in the upright frame, whose size is given."""
     x, y = point[::-1] if orientation in SIDEWAYS else point
     # What is left of a turn once x and y are exchanged is mirroring, as EXIF's table has it.
     return width - x if orientation in (2, 3, 6, 7) else x, height - y if orientation in (3, 4, 7, 8) else y

@@ -3,37 +3,21 @@
 import contextlib
 import gc
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
-from detr.importers.notes import BAD, TURNED, UNSURE, Notes
-from detr.importers.splits import Split, split_images
-from detr.importers.thumbnails import DecodedImage, decode_all, stacked
-from detr.importers.via.classes import Classes, ClassFlags, find_classes
+from detr.data.images import find_images, has_image_suffix
+from detr.importers.notes import MAKES_NO_OBJECT, UNLISTED
+from detr.importers.questions import Question, Undecided
+from detr.importers.splits import Split
+from detr.importers.via.classes import ClassFlags, find_classes
 from detr.importers.via.find import ImageFolder, find_annotation_files
-from detr.importers.via.frames import evidence, turned
-from detr.importers.via.reader import read_annotations, read_merged
+from detr.importers.via.merge import Located, Source, locate
+from detr.importers.via.parts import SPLITS, Part, convert_part, to_splits
+from detr.importers.via.reader import read_annotations
 from detr.importers.via.record import AnnotatedImage
-from detr.importers.via.to_coco import ConvertedImage, convert, to_coco
 from utils import UserError, join_names, pluralize, printable
-
-SPLITS = ("train", "val")
-
-
-class Source(NamedTuple):
-    """What was read about the images of one folder, in whatever format."""
-
-    prefix: str  # in front of its images' names in messages
-    images: list[AnnotatedImage]
-    folder: ImageFolder
-
-
-class _UsableImage(NamedTuple):
-    image: AnnotatedImage
-    path: Path
-    decoded: DecodedImage
 
 
 @contextlib.contextmanager
@@ -52,40 +36,39 @@ def _uncollected() -> Iterator[None]:
 
 @_uncollected()
 def import_via(
-    path: Path,
+    paths: Path | Sequence[Path],
     images: Path | None = None,
     *,
     class_flags: ClassFlags | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
     skip_bad_images: bool = False,
+    keep_partial: bool = False,
+    background: Sequence[Path] = (),
     left_out: Path | None = None,
     on_image: Callable[[], None] = lambda: None,
 ) -> dict[str, Split]:
     """Read annotations, hold them against their images, and divide them into `train` and `val`.
 
     Args:
-        path: a folder with train/ and val/, each with images and annotation files; or an annotation file; or a folder
-            with some. Several files of a folder are merged.
-        images: folder of the images, if they are not beside the annotation file.
-        class_flags: what the user said about the classes.
-        val_fraction: share of the images for validation where `path` does not say.
-        seed: of that division.
-        skip_bad_images: leave out missing, damaged, resized and repeated images instead of stopping.
+        paths: a folder with train/ and val/, each with images and annotation files; or annotation files, and folders
+            with some. Several files are merged.
+        images: folder of the images, if they are not beside the annotation files.
         left_out: a folder in which no image is looked for: that of earlier imports.
-        on_image: called once per image looked at.
+        class_flags, val_fraction, seed, skip_bad_images, keep_partial, background, on_image: as of `import_sources`.
 
-    Raises UserError for whatever the user has to put right; images are all looked at before one is complained about.
+    Raises UserError for whatever the user has to put right.
     """
-    sources = _read_sources(path, images, left_out)
-    implicit = (path if path.is_dir() else path.resolve().parent).resolve().name
+    paths = [paths] if isinstance(paths, Path) else list(paths)
     return import_sources(
-        sources,
-        implicit,
+        _read_sources(paths, images, left_out),
+        (paths[0] if paths[0].is_dir() else paths[0].resolve().parent).resolve().name,
         class_flags=class_flags,
         val_fraction=val_fraction,
         seed=seed,
         skip_bad_images=skip_bad_images,
+        keep_partial=keep_partial,
+        background=background,
         on_image=on_image,
     )
 
@@ -99,155 +82,135 @@ def import_sources(
     val_fraction: float = 0.2,
     seed: int = 0,
     skip_bad_images: bool = False,
+    keep_partial: bool = False,
+    background: Sequence[Path] = (),
     on_image: Callable[[], None] = lambda: None,
 ) -> dict[str, Split]:
     """Hold annotations of any format against their images, and divide them into `train` and `val`.
 
     Args:
-        sources: one for each split, or a single one to divide.
+        sources: those of one split have the same prefix; where all have, they are divided.
         implicit: the class where no region has an attribute.
-        class_flags, val_fraction, seed, skip_bad_images, on_image: as of `import_via`.
+        class_flags: what the user said about the classes.
+        val_fraction: share of the images for validation where there is one prefix; 0 to validate on the training
+            images, as with a single image.
+        seed: of that division.
+        skip_bad_images: leave out missing, damaged and resized images instead of stopping.
+        keep_partial: keep images some of whose regions make no object.
+        background: images that show no object, and folders of them; for training where there are two prefixes.
+        on_image: called once per image looked at.
 
     Raises UserError for whatever the user has to put right; images are all looked at before one is complained about.
     """
     if not any(source.images for source in sources):
         raise UserError(f"{implicit}: the annotations list no image")
-    classes = find_classes(
-        (image for source in sources for image in source.images), class_flags or ClassFlags(), implicit
-    )
-    converted, bad = [], []
-    for source in sources:
-        good, problems = _convert_source(source, classes, on_image)
-        converted.append(good)
-        bad.append(problems)
-    if any(bad) and not skip_bad_images:
-        raise UserError(_complaint(list(chain(*bad)), sum(len(source.images) for source in sources)))
-    if len(sources) == 1:
-        converted, bad = _divided(converted[0], val_fraction, seed), [bad[0], []]
-    splits = {
-        name: _to_split(part, problems, classes) for name, part, problems in zip(SPLITS, converted, bad, strict=True)
-    }
-    if not any(split.coco["annotations"] for split in splits.values()):
-        lines = chain(*(split.notes.lines() for split in splits.values()))
-        raise UserError(f"{implicit}: no object is left to learn from: {'; '.join(lines) or 'there are no regions'}")
+    prefixes = list(dict.fromkeys(source.prefix for source in sources))
+    sources = [*sources, *_background_sources(background, prefixes[0])]
+    located, questions = _located(sources, prefixes)
+    all_images = chain.from_iterable(part.annotated for part in located)
+    classes, about_classes = find_classes(all_images, class_flags or ClassFlags(), implicit)
+    questions += about_classes
+    parts = [convert_part(part, prefix, classes, on_image) for part, prefix in zip(located, prefixes, strict=True)]
+    parts[0].remarks.extend((UNLISTED, name) for name in _unlisted_images(located))
+    if any(part.bad for part in parts) and not skip_bad_images:
+        questions.append(_about_bad_images(parts, sum(len(part.annotated) for part in located)))
+    if not keep_partial and any(part.is_all_partial() for part in parts):
+        questions.append(_about_partial_images(parts))
+        keep_partial = True
+    try:
+        splits = to_splits([part.settled(keep_partial) for part in parts], classes, val_fraction, seed)
+    except UserError as error:
+        raise Undecided([*questions, Question(f"{implicit}: {error}")]) from error
+    if questions:
+        raise Undecided(questions)
     return splits
 
 
-def _to_split(images: list[ConvertedImage], problems: list[tuple[str, str]], classes: Classes) -> Split:
-    notes = Notes()
-    notes.add(chain.from_iterable(image.remarks for image in images))
-    notes.add((BAD, f"{printable(image)}{reason}") for image, reason in problems)
-    thumbnails = stacked(image.decoded for image in images)
-    return Split(to_coco(images, classes), [image.path for image in images], notes, thumbnails)
-
-
-def _read_sources(path: Path, images: Path | None, left_out: Path | None) -> list[Source]:
-    """Return one source for each split, or a single one to divide."""
+def _read_sources(paths: Sequence[Path], images: Path | None, left_out: Path | None) -> list[Source]:
+    """Return a source for each annotation file."""
     if images and not images.is_dir():
         raise UserError(f"--images {images}: no such folder")
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder; accepted: an annotation file, or a folder with one")
-    if path.is_file():
-        return [Source("", read_annotations(path), ImageFolder(images or path.parent, left_out))]
-    if not all((path / name).is_dir() for name in SPLITS):
-        return [Source("", read_merged(find_annotation_files(path)), ImageFolder(images or path, left_out))]
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; accepted: an annotation file, or a folder with one")
+    given = [path for path in paths if all((path / name).is_dir() for name in SPLITS)]
+    if not given:
+        return _sources_of(paths, "", images, left_out)
+    if len(paths) > 1:
+        raise UserError(f"{given[0]} has train/ and val/: name it alone, or files that are divided")
     sources = []
     for name in SPLITS:
         own = images / name if images and (images / name).is_dir() else images
-        annotations = read_merged(find_annotation_files(path / name))
-        sources.append(Source(f"{name}/", annotations, ImageFolder(own or path / name, left_out)))
+        sources += _sources_of([given[0] / name], f"{name}/", own, left_out)
     return sources
 
 
-def _convert_source(
-    source: Source, classes: Classes, on_image: Callable[[], None]
-) -> tuple[list[ConvertedImage], list[tuple[str, str]]]:
-    """Return the images that can be used; of the others name and reason."""
-    located, bad = _located(source)
-    names = _distinct_names([path for _, path in located])
-    found = []
-    for (image, path), decoded in zip(located, decode_all([path for _, path in located], on_image), strict=True):
-        if isinstance(decoded, UserError):
-            bad.append((source.prefix + image.file_name, str(decoded).removeprefix(str(path))))
-        else:
-            found.append(_UsableImage(image, path, decoded))
-    converted = []
-    for (image, path, decoded), remarks in _upright(found):
-        height, width = decoded.header.size_hw
-        try:
-            done = convert(image, path, width, height, classes)
-        except UserError as error:
-            bad.append((source.prefix + image.file_name, str(error)))
-        else:
-            done.remarks.extend(remarks)
-            converted.append(done._replace(file_name=names[path], decoded=decoded))
-    return converted, bad
+def _sources_of(paths: Sequence[Path], prefix: str, images: Path | None, left_out: Path | None) -> list[Source]:
+    """Return a source for each annotation file of one split: these files, and those in these folders."""
+    files: dict[Path, tuple[Path, Path]] = {}  # the file itself -> as it was named, and the folder of its images
+    for path in paths:
+        for file in [path] if path.is_file() else find_annotation_files(path):
+            files.setdefault(file.resolve(), (file, images or (path.parent if path.is_file() else path)))
+    folders = {root: ImageFolder(root, left_out) for _, root in files.values()}
+    json_first = sorted(files.values(), key=lambda found: found[0].suffix.lower() != ".json")
+    return [Source(prefix, read_annotations(file), folders[root], file) for file, root in json_first]
 
 
-def _located(source: Source) -> tuple[list[tuple[AnnotatedImage, Path]], list[tuple[str, str]]]:
-    """Return the images that are there, once; of the others name and reason."""
-    located, bad = [], []
-    origins: set[Path] = set()
-    for image in source.images:
-        try:
-            path, real = source.folder.find(image.file_name)
-            if real in origins:
-                raise UserError(": annotated twice")
-            origins.add(real)
-            located.append((image, path))
-        except UserError as error:
-            bad.append((source.prefix + image.file_name, str(error)))
-    return located, bad
+def _background_sources(background: Sequence[Path], prefix: str) -> list[Source]:
+    """Return images without objects, as if an annotation file listed them."""
+    files = find_images([*map(str, background)], "--background") if background else []
+    names: dict[Path, list[AnnotatedImage]] = defaultdict(list)
+    for file in files:
+        names[file.parent].append(AnnotatedImage(file.name, []))
+    return [Source(prefix, images, ImageFolder(folder)) for folder, images in names.items()]
 
 
-def _distinct_names(paths: list[Path]) -> dict[Path, str]:
-    """Return what images are called in the one folder that they are copied to: namesakes by their folders too.
-
-    On some systems a.jpg and A.jpg are the same file there.
-    """
-    names = {path: path.name for path in paths}
-    for depth in range(1, max((len(path.parts) for path in paths), default=0)):
-        uses = Counter(name.casefold() for name in names.values())
-        for path in [path for path, name in names.items() if uses[name.casefold()] > 1]:
-            names[path] = "_".join(path.parts[-depth - 1 :])
-    return names
-
-
-def _upright(found: list[_UsableImage]) -> Iterator[tuple[_UsableImage, list[tuple[str, str]]]]:
-    """Yield images with their regions in the upright frame, and remarks.
-
-    Regions that fit the stored pixels only were drawn there. Those that fit both ways round are taken to be drawn as
-    the others of their file were, and upright where these differ.
-    """
-    frames = [evidence(image, decoded.header.orientation, *decoded.header.size_hw[::-1]) for image, _, decoded in found]
-    some_stored = "stored" in frames
-    usual = "stored" if some_stored and "upright" not in frames else "upright"
-    for (image, path, decoded), own in zip(found, frames, strict=True):
-        header, frame = decoded.header, own or usual
-        remarks = []
-        if header.orientation > 1 and frame == "stored":
-            image = turned(image, header.orientation, *header.size_hw[::-1])
-            remarks = [(TURNED, image.file_name)]
-        elif header.orientation > 1 and not own and some_stored:
-            remarks = [(UNSURE, image.file_name)]
-        yield _UsableImage(image, path, decoded), remarks
+def _located(sources: list[Source], prefixes: list[str]) -> tuple[list[Located], list[Question]]:
+    """Return the images of each split, without those of files that differ from others, and the question about these."""
+    located = [locate(source for source in sources if source.prefix == prefix) for prefix in prefixes]
+    conflicts = [conflict for part in located for conflict in part.conflicts]
+    if not conflicts:
+        return located, []
+    left_out = {conflict.files[1] for conflict in conflicts} - {None}
+    kept = [source for source in sources if source.file not in left_out]
+    text = "; ".join("{} and {} differ about {}".format(*one.files, join_names(one.images)) for one in conflicts)
+    files = [str(source.file) for source in kept if source.file]
+    question = Question(f"{text}: keep one of them", ("--via", *files) if prefixes == [""] else ())
+    return [locate(source for source in kept if source.prefix == prefix) for prefix in prefixes], [question]
 
 
-def _divided(images: list[ConvertedImage], val_fraction: float, seed: int) -> list[list[ConvertedImage]]:
-    """Return images for training, and for validation."""
-    classes = [{annotation["category_id"] for annotation in image.annotations} for image in images]
-    in_val = split_images([image.file_name for image in images], classes, val_fraction, seed)
-    return [[image for image, is_val in zip(images, in_val, strict=True) if is_val is side] for side in (False, True)]
+def _unlisted_images(located: list[Located]) -> list[str]:
+    """Return the images that lie beside listed ones and are not listed, with their folder."""
+    listed = {entry.real for part in located for entry in part.images}
+    folders = dict.fromkeys(path.parent for path in listed)
+    beside = [path for folder in folders for path in sorted(folder.iterdir()) if has_image_suffix(path)]
+    return [
+        f"{path.parent.name}/{path.name}"
+        for path in beside
+        if path not in listed and not path.name.startswith(".") and path.is_file() and not path.is_symlink()
+    ]
 
 
-def _complaint(bad: list[tuple[str, str]], total: int) -> str:
+def _about_partial_images(parts: list[Part]) -> Question:
+    images = [image for part in parts for image in part.images if image.is_partial]
+    kinds = Counter(kind for image in images for kind, _ in image.remarks if kind in MAKES_NO_OBJECT)
+    found = ", ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
+    return Question(
+        f"no image with objects is annotated as a whole ({found}; such as {printable(images[0].file_name)}), and what "
+        "has no box would be learnt as background; complete the regions, or --keep_partial keeps these images",
+        ("--keep_partial",),
+    )
+
+
+def _about_bad_images(parts: list[Part], total: int) -> Question:
     """Return one line about all images that cannot be used, those with the same reason together."""
-    names = defaultdict(list)
+    names, bad = defaultdict(list), [problem for part in parts for problem in part.bad]
     for name, reason in bad:
         names[reason].append(name)
     groups = [f"{join_names(found, 20)}{reason}" for reason, found in names.items()]
     more = f"; and {len(groups) - 20} more reasons" if len(groups) > 20 else ""
-    return (
+    return Question(
         f"{len(bad)} of {pluralize(total, 'image')} cannot be used: {'; '.join(groups[:20])}{more}. "
-        "Put them right, or --skip_bad_images leaves them out"
+        "Put them right, or --skip_bad_images leaves them out",
+        ("--skip_bad_images",),
     )

@@ -1,12 +1,11 @@
 """Tell an annotation file's format by its content, and read it into neutral records. No torch."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from detr.importers.via import annotations, coco_export, project, project3, table, table3
 from detr.importers.via.record import AnnotatedImage
-from utils import UserError, parse_json, pluralize, printable
+from utils import UserError, parse_json
 
 # Each has `recognise(content)` and `read(content, where)`; content is parsed JSON, or the text of what is not JSON.
 FORMATS: tuple[ModuleType, ...] = (project, project3, coco_export, annotations, table, table3)
@@ -54,32 +53,3 @@ def read_annotations(path: Path) -> list[AnnotatedImage]:
     if encoding != "utf-8-sig":
         print(f"{path}: read as {encoding}, as it is not UTF-8")
     return list(known.read(content, str(path)))
-
-
-def read_merged(paths: Sequence[Path]) -> list[AnnotatedImage]:
-    """Read several annotation files as one: exports of the same regions, or one file for each part of the images.
-
-    Of an image that several files list the first that has regions counts. Raises UserError where two files have
-    different regions of one image.
-    """
-    first, *others = ((path, read_annotations(path)) for path in paths)
-    merged, origin = list(first[1]), {image.file_name: (image, first[0]) for image in first[1]}
-    for path, images in others:
-        for image in images:
-            other, other_path = origin.get(image.file_name, (None, None))
-            if other is not None and other.regions:
-                if image.regions and _shapes_of(image) != _shapes_of(other):
-                    raise UserError(
-                        f"{printable(image.file_name)} has {pluralize(len(other.regions), 'region')} in {other_path} "
-                        f"and {len(image.regions)}, or others, in {path}; keep one of these files in the folder"
-                    )
-                continue
-            if other is not None:
-                merged.remove(other)
-            merged.append(image)
-            origin[image.file_name] = image, path
-    return merged
-
-
-def _shapes_of(image: AnnotatedImage) -> list:
-    return sorted([(round(x, 3), round(y, 3)) for x, y in region.points_xy] for region in image.regions)

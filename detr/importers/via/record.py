@@ -19,4 +19,5 @@ class AnnotatedImage(NamedTuple):
     file_name: str  # as the file has it: perhaps with folders, or an address
     regions: list[Region]
     listed_wh: tuple[int, int] | None = None  # the image's size where the file gives one (only COCO does)
+    listed_bytes: int | None = None  # the size of the image's file where VIA has noted it
     remarks: tuple[tuple[str, str], ...] = ()  # of the file's reader: category of detr.importers.notes, where

@@ -18,7 +18,8 @@ def read_image(entry: object, where: str) -> AnnotatedImage:
         regions = dict(enumerate(regions or ()))
     if not isinstance(regions, dict):
         raise UserError(f"{where}: {name} has the regions {quote(regions)}; accepted: a list, or an object")
-    return AnnotatedImage(name, [_read(key, region, f"{where}: {name}") for key, region in regions.items()])
+    found = [_read(key, region, f"{where}: {name}") for key, region in regions.items()]
+    return AnnotatedImage(name, found, listed_bytes=file_size(entry.get("size")))
 
 
 def file_name(name: object, where: str) -> str:
@@ -26,6 +27,12 @@ def file_name(name: object, where: str) -> str:
     if not isinstance(name, str) or not is_line(name):
         raise UserError(f"{where}: an image has the file name {quote(name)}; a non-empty line of text is needed")
     return name
+
+
+def file_size(size: object) -> int | None:
+    """Return the size of an image's file in bytes, None where VIA has not noted any."""
+    digits = str(size).strip()
+    return int(digits) if digits.isdecimal() and len(digits) < 16 else None
 
 
 def _read(key: object, region: object, where: str) -> Region:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from detr.importers.via.record import AnnotatedImage
-from detr.importers.via.regions import file_name, make_region
+from detr.importers.via.regions import file_name, file_size, make_region
 from utils import UserError, parse_json, printable, quote
 
 _SHAPE, _ATTRIBUTES = "region_shape_attributes", "region_attributes"
@@ -29,8 +29,8 @@ def read(content: str, where: str) -> Iterator[AnnotatedImage]:
             raise UserError(f"{where}: line {number} has {len(row)} cells; the first line names {len(header)}")
         cells = dict(zip(header, row, strict=True))
         name = file_name(cells["filename"], f"{where}: line {number}")
-        # VIA, too, takes the size as part of an image's name.
-        image = images.setdefault((name, cells.get("file_size", "")), AnnotatedImage(name, []))
+        size = cells.get("file_size", "")  # VIA, too, takes it as part of an image's name
+        image = images.setdefault((name, size), AnnotatedImage(name, [], listed_bytes=file_size(size)))
         key = cells.get("region_id", "").strip() or str(len(image.regions))
         place = f"{where}: {name}, region {printable(key)}"
         shape = read_cell(cells[_SHAPE], f"{place} (line {number})")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from detr.importers.notes import CLIPPED, LINE, OUTSIDE, POINT, ZERO
+from detr.importers.notes import CLIPPED, LINE, MAKES_NO_OBJECT, OUTSIDE, POINT, UNLABELLED, ZERO
 from detr.importers.thumbnails import DecodedImage
 from detr.importers.via.classes import Classes
 from detr.importers.via.clip import box_of, clip, polygon_area
@@ -29,6 +29,11 @@ class ConvertedImage(NamedTuple):
     remarks: list[tuple[str, str]]  # category of detr.importers.via.notes, where
     decoded: DecodedImage | None = None  # what was seen when it was decoded
 
+    @property
+    def is_partial(self) -> bool:
+        """Return whether some of its regions make no object: what they show is not to be learnt as background."""
+        return any(category in MAKES_NO_OBJECT for category, _ in self.remarks)
+
 
 def convert(image: AnnotatedImage, path: Path, width: int, height: int, classes: Classes) -> ConvertedImage:
     """Return the annotations of one image, clipped to it. Polygons and boxes inside it are exactly as drawn.
@@ -39,12 +44,12 @@ def convert(image: AnnotatedImage, path: Path, width: int, height: int, classes:
     annotations, remarks = [], list(image.remarks)
     for region in image.regions:
         where = f"{image.file_name}, region {region.key}"
-        polygons, said = _polygons(region, width, height)
+        names, said = classes.of(region)
+        if names or UNLABELLED in said or not said:  # else it is of a class that is background on purpose
+            polygons, about_shape = _polygons(region, width, height)
+            said = [*about_shape, *said] if polygons else about_shape
+            annotations += [_annotation(classes.ids[name], polygons) for name in names if polygons]
         remarks += [(category, where) for category in said]
-        if polygons:
-            names, said = classes.of(region)
-            remarks += [(category, where) for category in said]
-            annotations += [_annotation(classes.ids[name], polygons) for name in names]
     return ConvertedImage(path.name, path, width, height, annotations, remarks)
 
 

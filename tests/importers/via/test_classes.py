@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from detr.importers.questions import Undecided
 from detr.importers.via.classes import ClassFlags, find_classes
 from detr.importers.via.importer import import_via
 from detr.importers.via.record import AnnotatedImage, Region
@@ -17,7 +18,9 @@ from utils import UserError
 def classes(*attributes: dict, implicit: str = "folder", **flags: object) -> list[list[str]]:
     """The categories, and then the classes of each region."""
     regions = [Region([(0, 0), (9, 0), (9, 9)], values, str(i)) for i, values in enumerate(attributes)]
-    found = find_classes([AnnotatedImage("a.png", regions)], ClassFlags(**flags), implicit)
+    found, questions = find_classes([AnnotatedImage("a.png", regions)], ClassFlags(**flags), implicit)
+    if questions:
+        raise Undecided(questions)
     return [list(found.ids), *(found.of(region)[0] for region in regions)]
 
 
@@ -118,7 +121,8 @@ def test_categories_fix_order_and_subset_and_unknown_ones_are_named(
 def test_points_need_no_class(tmp_path: Path) -> None:
     point = {"name": "point", "cx": 3, "cy": 3}
     regions = [(rect(3, 3, 9, 9), {"name": "cat"}), (point, {}), (point, {"other": "dog"})]
-    splits = import_via(write_set(tmp_path, [Drawn("a.png", (60, 60), regions), Drawn("b.png", (60, 60), regions)]))
+    images = [Drawn("a.png", (60, 60), regions), Drawn("b.png", (60, 60), regions)]
+    splits = import_via(write_set(tmp_path, images), keep_partial=True)
     assert splits["train"].coco["categories"] == [{"id": 1, "name": "cat"}]
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from detr.importers.notes import UNNAMED
 from detr.importers.via.clip import polygon_area
 from detr.importers.via.find import find_annotation_files
 from detr.importers.via.importer import import_via
-from detr.importers.via.reader import read_annotations, read_merged
+from detr.importers.via.reader import read_annotations
 from tests.conftest import SHARED, RunScript, needs_shared, write_via
 from utils import UserError
 
@@ -18,7 +19,10 @@ def test_balloon_equals_the_published_recipe_but_for_ids_and_areas() -> None:
     for split, imported in import_via(SHARED / "balloon").items():
         coco, reference = (imported.coco, json.loads((SHARED / "reference_run" / f"via2coco_{split}.json").read_text()))
         assert (len(coco["images"]), len(coco["annotations"])) == {"train": (61, 255), "val": (13, 50)}[split]
-        assert coco["categories"] == [{"id": 1, "name": "balloon"}] and not imported.notes
+        assert coco["categories"] == [{"id": 1, "name": "balloon"}]
+        assert {what: note.count for what, note in imported.notes.items()} == {
+            UNNAMED.format("balloon"): len(coco["annotations"])
+        }
         for ours, theirs in zip(coco["images"], reference["images"], strict=True):
             assert all(ours[key] == theirs[key] for key in ("file_name", "width", "height"))
             assert ours["id"] == theirs["id"] + 1
@@ -94,22 +98,6 @@ def test_the_annotation_file_is_told_by_content(tmp_path: Path) -> None:
     assert [path.name for path in find_annotation_files(tmp_path)] == ["second.json", "zoo.JSON", "all.csv"]
 
 
-def test_files_of_one_folder_are_merged(tmp_path: Path) -> None:
-    """The same regions again, an image without regions elsewhere, other images; but never other regions of one."""
-    first, again, other = polygon(), polygon(), polygon() | {"filename": "b.png"}
-    empty = polygon() | {"filename": "b.png", "regions": []}
-    for name, entries in {"1": [first, empty], "2": [again], "3": [other]}.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(entries))
-    images = read_merged([tmp_path / f"{n}.json" for n in "123"])
-    assert [(image.file_name, len(image.regions)) for image in images] == [("a.png", 1), ("b.png", 1)]
-    moved = json.loads(json.dumps(polygon()))
-    shape = next(iter(moved["regions"].values()) if isinstance(moved["regions"], dict) else iter(moved["regions"]))
-    shape["shape_attributes"]["all_points_x"][0] += 5
-    (tmp_path / "4.json").write_text(json.dumps([moved]))
-    with pytest.raises(UserError, match=r"a.png has 1 region in .*1.json and 1, or others, in .*4.json"):
-        read_merged([tmp_path / "1.json", tmp_path / "4.json"])
-
-
 def test_a_file_a_folder_with_one_and_images_elsewhere_are_the_same(tmp_path: Path, run: RunScript) -> None:
     folder = write_via(tmp_path / "discs", 10)
     (tmp_path / "elsewhere").mkdir()
@@ -137,7 +125,7 @@ def test_a_set_that_is_divided_keeps_every_image_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--val_fraction", "1"), "--val_fraction 1.0: accepted: more than 0 and less than 1"),
+        (("--val_fraction", "1"), "--val_fraction 1.0: accepted: from 0 to less than 1"),
         (("--images", "nowhere"), "--images nowhere: no such folder"),
         (("--categories", "a,a"), "'a,a' has an empty or a repeated name"),
         (("--via", "nowhere"), "nowhere: no such file or folder"),

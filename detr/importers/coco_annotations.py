@@ -1,0 +1,233 @@
+"""The categories and annotations of a COCO file, put right: ids, boxes, polygons, EXIF's turns. No torch."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask
+
+from detr.data.coco_json import LARGEST
+from detr.data.images import SIDEWAYS, TURNS, Header
+from detr.importers.notes import TURNED, Notes
+from detr.importers.via.frames import evidence, turned_point, usual_frame
+from detr.importers.via.record import AnnotatedImage, Region
+from utils import UserError, is_line, is_number, join_names, quote
+
+_SLACK = 0.5  # pixels: exporters that round go beyond an image's edge by as much
+
+OTHER_CLASS = "objects of other classes than --categories left out"
+CLIPPED = "boxes clipped to the image"
+NO_BOX = "boxes without area or outside the image dropped"
+NO_POLYGON = "segmentations that are neither polygons nor masks, left out"
+
+
+# ----------------------------------------------------------------------------------------------------------- categories
+
+
+def check_categories(files: Mapping[str, Path], cocos: dict[str, dict]) -> None:
+    """Raise UserError where splits differ in their categories, and for names that are odd or there twice."""
+    listed = {name: sorted((c["id"], str(c["name"])) for c in coco["categories"]) for name, coco in cocos.items()}
+    if len(listed) == 2 and listed["train"] != listed["val"]:
+        raise UserError(
+            f"{files['val']}: its categories differ from those of {files['train']}; they need the same ids and names"
+        )
+    for name, categories in listed.items():
+        if odd := [word for _, word in categories if not is_line(word)]:
+            raise UserError(f"{files[name]}: a category is named {quote(odd[0])}; a name on one line is needed")
+        if repeated := [word for word, count in Counter(word for _, word in categories).items() if count > 1]:
+            raise UserError(f"{files[name]}: several categories are named {quote(repeated[0])}")
+
+
+def drop_roots(cocos: list[dict]) -> list[str]:
+    """Take out the supercategories that Roboflow lists among the categories, where nothing has them; their names."""
+    used = {annotation["category_id"] for coco in cocos for annotation in coco["annotations"]}
+    above = {str(category.get("supercategory")) for coco in cocos for category in coco["categories"]}
+    roots = {
+        category["id"]: str(category["name"])
+        for coco in cocos
+        for category in coco["categories"]
+        if category["id"] not in used and (category["id"] == 0 or str(category["name"]) in above)
+    }
+    if any(all(category["id"] in roots for category in coco["categories"]) for coco in cocos):
+        return []
+    for coco in cocos:
+        coco["categories"] = [category for category in coco["categories"] if category["id"] not in roots]
+    return sorted(set(roots.values()))
+
+
+def choose_categories(coco: dict, chosen: Sequence[str], one_class: str | None, notes: Notes) -> None:
+    """Keep the chosen classes, in their order, or make all objects one class. Raises UserError for unknown names."""
+    if one_class:
+        coco["categories"] = [{"id": 1, "name": one_class}]
+        coco["annotations"] = [annotation | {"category_id": 1} for annotation in coco["annotations"]]
+    if not chosen:
+        return
+    id_of = {str(category["name"]): category["id"] for category in coco["categories"]}
+    if unknown := [name for name in chosen if name not in id_of]:
+        raise UserError(f"--categories names {join_names(unknown)}; there are {join_names(id_of, 20)}")
+    new_ids = {id_of[name]: number for number, name in enumerate(chosen, start=1)}
+    coco["categories"] = [{"id": number, "name": name} for number, name in enumerate(chosen, start=1)]
+    kept = [annotation for annotation in coco["annotations"] if annotation["category_id"] in new_ids]
+    left_out = [a for a in coco["annotations"] if a["category_id"] not in new_ids]
+    notes.add((OTHER_CLASS, f"annotation {annotation['id']}") for annotation in left_out)
+    coco["annotations"] = [annotation | {"category_id": new_ids[annotation["category_id"]]} for annotation in kept]
+
+
+# ---------------------------------------------------------------------------------------------------- boxes, polygons
+
+
+def clean(coco: dict, usable: set[int], notes: Notes) -> dict:
+    """The COCO dict of the images `usable` with the fields that we need; boxes are clipped, empty ones dropped."""
+    image_id, category_id, annotation_id = (_from_1(coco[part]) for part in ("images", "categories", "annotations"))
+    images = {image["id"]: image for image in coco["images"] if image["id"] in usable}
+    annotations = []
+    for annotation in (a for a in coco["annotations"] if a["image_id"] in usable):
+        image = images[annotation["image_id"]]
+        where = f"{image['file_name']}, annotation {annotation['id']}"
+        if bbox := _clipped(annotation["bbox"], image, where, notes):
+            annotations.append(
+                {
+                    "id": annotation_id[annotation["id"]],
+                    "image_id": image_id[image["id"]],
+                    "category_id": category_id[annotation["category_id"]],
+                    "bbox": bbox,
+                    "area": _area(annotation, bbox),
+                    "segmentation": _segmentation(annotation.get("segmentation"), where, notes),
+                    "iscrowd": int(bool(annotation.get("iscrowd", 0))),
+                }
+            )
+    return {
+        "images": [
+            {"id": image_id[i["id"]], **{key: i[key] for key in ("file_name", "width", "height")}}
+            for i in images.values()
+        ],
+        "annotations": annotations,
+        "categories": [{"id": category_id[c["id"]], "name": str(c["name"])} for c in coco["categories"]],
+    }
+
+
+def _from_1(entries: list[dict]) -> dict[int, int]:
+    """Id in the file -> id to write: the same where all are positive, otherwise 1, 2, ... in their order."""
+    ids = sorted(entry["id"] for entry in entries)
+    return {old: old if ids[0] > 0 else new for new, old in enumerate(ids, start=1)}
+
+
+def _clipped(bbox_xywh: list[float], image: dict, where: str, notes: Notes) -> list[float] | None:
+    """Return the part of a box inside its image, None where there is none."""
+    left, top, width, height = bbox_xywh
+    kept_left, kept_top = max(left, 0), max(top, 0)
+    right, bottom = min(left + width, image["width"]), min(top + height, image["height"])
+    if not (right > kept_left and bottom > kept_top):
+        notes.add([(NO_BOX, where)])
+        return None
+    beyond = max(kept_left - left, kept_top - top, left + width - right, top + height - bottom)
+    if beyond > _SLACK:
+        notes.add([(CLIPPED, where)])
+    return [kept_left, kept_top, right - kept_left, bottom - kept_top] if beyond > 0 else bbox_xywh
+
+
+def _area(annotation: dict, bbox_xywh: list[float]) -> float:
+    """Return the area given, the box's where none is, and no more than a clipped box has."""
+    given, largest = annotation.get("area", 0), bbox_xywh[2] * bbox_xywh[3]
+    if given <= 0:
+        return largest
+    return given if bbox_xywh == annotation["bbox"] else min(given, largest)
+
+
+def _segmentation(segmentation: object, where: str, notes: Notes) -> list | dict:
+    """Return polygons as lists of x, y, ..., or a mask (RLE) as it is; nothing, and a note, for anything else."""
+    if segmentation is None or _is_rle(segmentation):
+        return segmentation or []
+    polygons = _polygons(segmentation)
+    if polygons is None:
+        notes.add([(NO_POLYGON, where)])
+    return polygons or []
+
+
+def _is_rle(segmentation: object) -> bool:
+    return isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys()
+
+
+def _polygons(segmentation: object) -> list[list[float]] | None:
+    """Return the polygons of a segmentation, of which some tools write a single one flat; None for anything else."""
+    if not isinstance(segmentation, list):
+        return None
+    polygons = [segmentation] if segmentation and is_number(segmentation[0], LARGEST) else segmentation
+    are_polygons = all(
+        isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(is_number(x, LARGEST) for x in p)
+        for p in polygons
+    )
+    return polygons if are_polygons else None
+
+
+# --------------------------------------------------------------------------------------------------------- EXIF's turns
+
+
+def turn_upright(coco: dict, headers: dict[int, Header], notes: Notes) -> None:
+    """Give images that EXIF turns by a quarter their upright size, and their annotations the upright frame.
+
+    Exporters list such an image at its stored size or at its upright one, and either may hold for the annotations:
+    where they lie says which, if it can, else what it says of the file's other images, else the size.
+    """
+    sideways = {
+        image["id"]: image
+        for image in coco["images"]
+        if image["id"] in headers
+        and headers[image["id"]].orientation in SIDEWAYS
+        and headers[image["id"]].size_hw in ((image["height"], image["width"]), (image["width"], image["height"]))
+    }
+    annotations: dict[int, list[dict]] = {image_id: [] for image_id in sideways}
+    for annotation in coco["annotations"]:
+        if annotation["image_id"] in sideways:
+            annotations[annotation["image_id"]].append(annotation)
+    frames = {}
+    for image_id, own in annotations.items():
+        corners = [Region(_corners(annotation["bbox"]), {}) for annotation in own]
+        height, width = headers[image_id].size_hw
+        frames[image_id] = evidence(AnnotatedImage("", corners), headers[image_id].orientation, width, height)
+    is_known = any(frames.values())
+    for image_id, image in sideways.items():
+        height, width = headers[image_id].size_hw
+        by_size = "upright" if (image["width"], image["height"]) == (width, height) else "stored"
+        if (frames[image_id] or (usual_frame(frames.values()) if is_known else by_size)) == "stored":
+            for annotation in annotations[image_id]:
+                _turn_annotation(annotation, headers[image_id].orientation, width, height)
+            notes.add([(TURNED, image["file_name"])])
+        image["width"], image["height"] = width, height
+
+
+def _turn_annotation(annotation: dict, orientation: int, width: int, height: int) -> None:
+    """Turn the box and the polygons of an annotation, which lie on the stored pixels, upright."""
+    ends = [turned_point(point, orientation, width, height) for point in _corners(annotation["bbox"])]
+    (left, right), (top, bottom) = map(sorted, zip(*ends, strict=True))
+    annotation["bbox"] = [left, top, right - left, bottom - top]
+    segmentation = annotation.get("segmentation")
+    if polygons := _polygons(segmentation):
+        annotation["segmentation"] = [
+            [
+                value
+                for point in zip(p[::2], p[1::2], strict=True)
+                for value in turned_point(point, orientation, width, height)
+            ]
+            for p in polygons
+        ]
+    elif _is_rle(segmentation):
+        annotation["segmentation"] = _turn_mask(segmentation, orientation)
+
+
+def _turn_mask(rle: dict, orientation: int) -> dict | list:
+    """Return a mask (RLE) of the stored pixels turned upright; nothing for one that is damaged."""
+    try:
+        packed = mask.frPyObjects(rle, *rle["size"]) if isinstance(rle["counts"], list) else rle
+        upright = Image.fromarray(mask.decode(packed)).transpose(TURNS[orientation])
+    except (TypeError, ValueError, AttributeError):
+        return []
+    packed = mask.encode(np.asfortranarray(upright))
+    return {"size": list(packed["size"]), "counts": packed["counts"].decode()}
+
+
+def _corners(bbox_xywh: list[float]) -> list[tuple[float, float]]:
+    left, top, width, height = bbox_xywh
+    return [(left, top), (left + width, top + height)]
