@@ -15,16 +15,18 @@ import zipfile
 from pathlib import Path
 
 import utils
+from detr.data.coco_json import white_in
 from detr.importers.coco import read_coco_folder
 from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of, title_of
+from detr.importers.deep_images import choose_white, eight_bit_copy
 from detr.importers.questions import Undecided
 from detr.importers.splits import Split
 from detr.importers.via.classes import CHECKED, ClassFlags
 from detr.importers.via.importer import import_via
 from detr.models.model_zoo import PUBLIC_URL, PUBLIC_WEIGHTS, SHIPPED_WEIGHTS
 from detr.sample.draw import draw_set
-from detr.training.flags import MAX_SIZE, NUM_QUERIES, SCALES
+from detr.training.flags import MAX_SIZE, NUM_QUERIES, SCALES, positive_int
 from utils import UserError
 
 BALLOON_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/balloon_dataset.zip"
@@ -112,6 +114,13 @@ def add_image_flags(group: argparse._ArgumentGroup) -> None:
         help="folders of images that show no object; divided like the others, for training where there is train/ and "
         "val/. What the annotations say about an image comes first",
     )
+    group.add_argument(
+        "--white",
+        type=positive_int,
+        metavar="VALUE",
+        help="what becomes white in images of more than 8 bits, which are copied with 8 (default: the largest number "
+        "with as many bits as the largest value in any of the images has, such as 4095; 1 for fractions)",
+    )
 
 
 def add_class_flags(group: argparse._ArgumentGroup) -> None:
@@ -158,6 +167,7 @@ def main() -> None:
         splits = read_annotated(args)
     except Undecided as error:
         raise UserError(f"{error}{hint(args.via, error.flags)}") from error
+    choose_white(splits, args.white)
     command = next_command(args.coco_path, weights, splits["train"].coco["categories"])
     report = describe(splits, training_of(weights)) | {"next": command}
     print("\n".join(lines_of(report)))
@@ -309,13 +319,18 @@ def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> Non
 
 
 def copy_images(split: Split, destination: Path) -> None:
-    """Copy a split's images; those that lie there already, with the same content, are left alone."""
+    """Copy a split's images, with 8 bits; those that lie there already, with the same content, are left alone."""
     names = [image["file_name"] for image in split.coco["images"]]
+    white = white_in(split.coco)
     with utils.Progress(len(names), f"copy {destination.name}") as progress:
         for origin, name in zip(split.origins, names, strict=True):
             copy = destination / name
+            if (content := eight_bit_copy(origin, white)) is not None:
+                if not copy.exists() or copy.read_bytes() != content:
+                    with utils.atomic_path(copy) as temporary:
+                        temporary.write_bytes(content)
             # Not by size and time alone: two datasets may have images of one name that were saved together.
-            if not copy.exists() or not filecmp.cmp(origin, copy, shallow=False):
+            elif not copy.exists() or not filecmp.cmp(origin, copy, shallow=False):
                 with utils.atomic_path(copy) as temporary:
                     shutil.copy2(origin, temporary)
             progress.update()

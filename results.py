@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import utils
-from detr.data.coco_json import find_val, fingerprint, match_categories, read_coco
+from detr.data.coco_json import check_white, find_val, fingerprint, match_categories, read_coco
 from detr.data.images import find_images, read_rgb, read_size_hw
 from detr.evaluation.coco_matching import check_results
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
@@ -202,6 +202,7 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path, load: LoadDete
     if detects:
         detector = load(gt["categories"])
         gt_ids = match_categories(detector.label_map.categories, gt["categories"], args.checkpoint)
+        check_white(detector.white, gt, args.checkpoint)
         detections = detect_all(detector, gt, image_folder)
         predictions = [result | {"category_id": gt_ids[result["category_id"]]} for result in detections]
         utils.write_json(path, predictions)
@@ -280,7 +281,7 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
         sizes_hw, problems = try_each(paths, read_size_hw)
         for numbers in detector.batches([*sizes_hw.values()], args.batch_size):
             batch = [[*sizes_hw][number] for number in numbers]
-            images, damaged = try_each(batch, read_rgb)
+            images, damaged = try_each(batch, partial(read_rgb, white=detector.white))
             problems += damaged
             for (path, image), detections in zip(
                 images.items(), detector.detect([*images.values()], lowest), strict=True

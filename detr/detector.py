@@ -58,7 +58,7 @@ class Detector:
         self.device = pick_device(device)
         self.precision = pick_precision(amp, self.device)
         saved = load_detector(Path(checkpoint), categories)
-        self.model = saved.model.to(self.device)
+        self.model, self.white = saved.model.to(self.device), saved.white
         given = {"scale": scale, "max_size": max_size}
         self.resolution = saved.resolution | {name: value for name, value in given.items() if value}
         check_sizes([self.resolution["scale"]], self.resolution["max_size"])
@@ -108,7 +108,7 @@ class Detector:
 
     def _prepare(self, images: Sequence[AnyImage]) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
         """Return the padded batch (B, 3, H, W), its mask (B, H, W) and the sizes of the images in pixels."""
-        rgb = [as_rgb(image) for image in images]
+        rgb = [as_rgb(image, self.white) for image in images]
         sizes_hw = [(image.height, image.width) for image in rgb]
         pixels, padding_mask = pad_images(
             [

@@ -187,6 +187,41 @@ def test_images_of_another_dataset_are_not_taken_for_the_same(
     assert (coco_folder / "train2017" / "disc00.png").read_bytes() == origin.read_bytes()
 
 
+def test_deep_images_are_scaled_by_one_rule_for_the_whole_dataset(
+    via_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    """Images of 12 bits in files of 16, and of fractions, neither black nor each as bright as it can be."""
+    for split, number, top in (("train", 0, 255), ("train", 1, 256), ("val", 0, 4000)):
+        Image.fromarray(np.full((72, 96 + 8 * number), top, np.uint16)).save(via_folder / split / f"disc0{number}.png")
+    Image.fromarray(np.full((72, 112), 0.4, np.float32)).save(via_folder / "train" / "disc02.png", "TIFF")
+    arguments = ("prep", "--via", via_folder, "--weights", "none", "--categories", "disc")
+    for flags, white in (((), {"I": 4095, "F": 1}), (("--white", 8000), {"I": 8000, "F": 8000})):
+        assert run(*arguments, *flags) == 0
+        output = capsys.readouterr().out
+        assert f"{white['I']:,} as white" in output and "disc00.png" in output
+        for name, kind, top in (
+            *(("train2017/disc00.png", "I", 255), ("train2017/disc01.png", "I", 256)),
+            *(("val2017/disc00.png", "I", 4000), ("train2017/disc02.png", "F", 0.4)),
+        ):
+            with Image.open(f"data/custom/{name}") as image:
+                assert (
+                    image.mode == "L" and image.getextrema() == (pytest.approx(255 * top / white[kind], abs=0.5),) * 2
+                )
+        coco = json.loads(Path("data/custom/annotations/custom_val.json").read_text())
+        assert coco["info"] == {"white": white}
+    before = stamps(Path("data"))
+    assert run(*arguments, "--white", 8000) == 0 and stamps(Path("data")) == before
+    report = json.loads(Path("data/custom/report.json").read_text())
+    assert [note["count"] for note in report["splits"]["train"]["notes"] if "8 bits" in note["what"]] == [2, 1]
+
+
+def test_the_scale_of_deep_images_is_of_no_use_without_any(
+    via_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("prep", "--via", via_folder, "--weights", "none", "--white", 4095) == 2
+    assert "--white 4095" in capsys.readouterr().err and not Path("data").exists()
+
+
 def test_the_weights_of_a_run_are_those_of_its_detector(coco_folder: Path, run: RunScript) -> None:
     """The EMA, where there is one, is what was evaluated."""
     start = (*TINY, "--backbone_weights", "none", "--epochs", 1, "--lr", 1e-2)

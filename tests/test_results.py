@@ -232,6 +232,38 @@ def test_the_detector_in_three_lines(trained: Path) -> None:
     assert detector("discs/val/disc00.png", threshold=1.01) == []
 
 
+def test_deep_images_look_alike_in_training_and_to_every_detector(
+    via_folder: Path, run: RunScript, no_diagrams: None, capsys: pytest.CaptureFixture
+) -> None:
+    """The scale of 12-bit images is the dataset's, known to the checkpoint; a single image would tell another."""
+    for number, path in enumerate(sorted(via_folder.rglob("*.png"))):
+        with Image.open(path) as image:
+            gray = np.asarray(image.convert("L")).astype(np.uint16)
+        Image.fromarray(gray * (30 if number else 5)).save(path)
+    arguments = ("prep", "--via", via_folder, "--weights", "none", "--categories", "disc")
+    assert run(*arguments) == 0
+    assert run("main", *TINY, "--backbone_weights", "none", "--epochs", 1) == 0
+    detector = Detector("outputs/checkpoint_best.pth", device="cpu", amp="off")
+    raw, copy = via_folder / "train/disc00.png", Path("data/custom/train2017/disc00.png")
+    with Image.open(raw) as image:
+        assert image.getextrema()[1] < 1024  # which alone would make 1023 white
+        as_array = np.array(image)
+        assert detector(raw, 0) == detector(copy, 0) == detector(image, 0) == detector(as_array, 0)
+    drawn = []
+    for path in (raw, copy):
+        assert run("results", "--images", path, "--threshold", 0, "--device", "cpu") == 0
+        found = json.loads(Path("outputs/figures/images/predictions.json").read_text())
+        drawn.append([entry["bbox"] for entry in found])
+    assert drawn[0] == drawn[1]
+    assert run(*arguments, "--white", 2000, "--coco_path", "test_set") == 0
+    capsys.readouterr()
+    checkpoint = ("--checkpoint", "outputs/checkpoint_best.pth", "--device", "cpu")
+    for command in (("main", "--eval", "--num_workers", 0, "--device", "cpu"), ("results", *checkpoint)):
+        assert run(*command, "--coco_path", "test_set") == 2
+        error = capsys.readouterr().err
+        assert "4,095" in error and "2,000" in error and "prep.py --white 4095" in error
+
+
 def test_several_runs_are_laid_over_each_other(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     shutil.copytree(trained, "second")
     perfect = [{**annotation, "score": 1.0} for annotation in read_truth()["annotations"]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detr.data.images import read_size_hw
+from detr.data.images import White, read_size_hw
 from utils import UserError, is_number
 
 # dataset_file -> (training file, validation file, training images, validation images), below --coco_path
@@ -78,6 +78,24 @@ def match_categories(own: list[dict], listed: list[dict], source: Path) -> dict[
             "--coco_path names the folder of the annotations it was made for"
         )
     return {category["id"]: ids[category["name"]] for category in own}
+
+
+def white_in(coco: dict) -> White:
+    """Return what prep.py made white in images of more than 8 bits; empty where there were none."""
+    info = coco.get("info")
+    white = info.get("white") if isinstance(info, dict) else None
+    is_valid = isinstance(white, dict) and all(is_number(value, LARGEST) and value > 0 for value in white.values())
+    return white if is_valid else {}
+
+
+def check_white(own: White, coco: dict, source: Path) -> None:
+    """Raise UserError where the images of a dataset were scaled otherwise than those that `source` was trained on."""
+    for kind, value in white_in(coco).items():
+        if own.get(kind, value) != value:
+            raise UserError(
+                f"{source}: was trained on images of more than 8 bits with {own[kind]:,} as white; in those of these "
+                f"annotations it is {value:,}, and prep.py --white {own[kind]} prepares them alike"
+            )
 
 
 def fingerprint(coco: dict) -> str:

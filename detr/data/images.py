@@ -39,6 +39,10 @@ TURNS = {
 }
 
 
+# What becomes white in images of more than 8 bits: of integers ("I") and of floating-point numbers ("F").
+White = dict[str, int]
+
+
 class Header(NamedTuple):
     """What the head of an image file says."""
 
@@ -57,32 +61,55 @@ def read_size_hw(path: Path) -> tuple[int, int]:
     return read_header(path).size_hw
 
 
-def read_rgb(path: Path, scale: float = 1.0) -> Image.Image:
+def read_rgb(path: Path, scale: float = 1.0, white: White | None = None) -> Image.Image:
     """Read the whole image, turned upright as a viewer shows it, in 8-bit RGB.
 
-    Grayscale, palette, CMYK and 16-bit files are converted; transparent pixels become white. With a `scale` below 1 a
+    Grayscale, palette, CMYK and deeper files are converted; transparent pixels become white. With a `scale` below 1 a
     JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves at least this share of it, which is much faster.
+    Of more than 8 bits 0 and less becomes black, `white` of its dataset white, or `white_of` the image itself.
     Raises UserError for missing, truncated or unreadable files, and for more than `MAX_PIXELS`.
     """
     with _opened(path) as image, _refused(path, "the image is damaged"):
-        return _decoded(image, scale)
+        return _decoded(image, scale, white)
 
 
-def as_rgb(image: str | Path | Image.Image | np.ndarray) -> Image.Image:
+def read_depth(path: Path) -> tuple[str, float] | None:
+    """Return of an image of more than 8 bits its kind, a key of `White`, and its largest value; None for all others.
+
+    Raises UserError where it cannot be read.
+    """
+    with _opened(path) as image, _refused(path, "the image is damaged"):
+        if not (kind := _deep_kind(image)):
+            return None
+        return kind, float(_finite(np.asarray(image)).max(initial=0))
+
+
+def white_of(top: float, kind: str) -> int:
+    """Return what becomes white where `top` is the largest value: the largest of its number of bits, at least 8.
+
+    Floating-point numbers up to 1 are taken as shares of white, and larger ones may have any number of bits.
+    """
+    if kind == "F" and top <= 1:
+        return 1
+    bits = max(ceil(top).bit_length(), 8 if kind == "I" else 1)
+    return 2**bits - 1
+
+
+def as_rgb(image: str | Path | Image.Image | np.ndarray, white: White | None = None) -> Image.Image:
     """Return any image as `read_rgb` returns a file: a path, a Pillow image, an array (H, W), (H, W, 3) or (H, W, 4).
 
     Arrays are gray, RGB or RGBA, in that order of channels (not OpenCV's BGR), of 8 or 16 bits. Raises UserError for
     what is not an image.
     """
     if isinstance(image, str | Path):
-        return read_rgb(Path(image))
+        return read_rgb(Path(image), white=white)
     if isinstance(image, np.ndarray):
         if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))) or 0 in image.shape:
             raise UserError(f"an array of shape {image.shape} is no image; accepted: (H, W), (H, W, 3) or (H, W, 4)")
         if image.dtype != np.uint8 and not (image.dtype == np.uint16 and image.ndim == 2):
             raise UserError(f"an array of {image.dtype} is no image; accepted: uint8, and uint16 of shape (H, W)")
-        return _to_rgb(Image.fromarray(image))
-    return _decoded(image, scale=1.0)
+        return _to_rgb(Image.fromarray(image), white)
+    return _decoded(image, 1.0, white)
 
 
 def _header(image: Image.Image) -> Header:
@@ -92,12 +119,12 @@ def _header(image: Image.Image) -> Header:
     return Header(size_hw, orientation)
 
 
-def _decoded(image: Image.Image, scale: float) -> Image.Image:
+def _decoded(image: Image.Image, scale: float, white: White | None) -> Image.Image:
     turn = TURNS.get(_orientation(image))
     if scale < 1:
         image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))
     image.load()
-    return _to_rgb(image if turn is None else image.transpose(turn))
+    return _to_rgb(image if turn is None else image.transpose(turn), white)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -172,18 +199,27 @@ def _refused(path: Path, what: str) -> Iterator[None]:
         raise UserError(f"{path}: {what} ({reason})") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
+def _deep_kind(image: Image.Image) -> str:
+    """Return the kind of an image of more than 8 bits, a key of `White`; empty for all others."""
+    return "F" if image.mode == "F" else "I" if image.mode.startswith("I") else ""
+
+
+def _to_rgb(image: Image.Image, white: White | None) -> Image.Image:
+    if kind := _deep_kind(image):
+        return Image.fromarray(_to_8_bit(np.asarray(image), kind, white or {})).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
 
-def _to_8_bit(gray: np.ndarray) -> np.ndarray:
-    """Map (H, W) of 16 or 32 bits to uint8. Files of more than 8 bits are taken as 16-bit unless they go beyond."""
-    gray = gray.astype(np.float64)
-    top = gray.max(initial=0)
-    full_scale = 255 if top <= 255 else 65535 if top <= 65535 else top
-    return (gray.clip(0) * (255 / full_scale)).round().astype(np.uint8)
+def _finite(gray: np.ndarray) -> np.ndarray:
+    """Return (H, W) float64 without infinities and NaN, which are black."""
+    return np.nan_to_num(gray.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _to_8_bit(gray: np.ndarray, kind: str, white: White) -> np.ndarray:
+    """Map (H, W) of more than 8 bits to uint8."""
+    gray = _finite(gray)
+    full_scale = white.get(kind) or white_of(gray.max(initial=0), kind)
+    return (gray.clip(0, full_scale) * (255 / full_scale)).round().astype(np.uint8)

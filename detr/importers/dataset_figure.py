@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 
+from detr.data.coco_json import white_in
 from detr.data.images import read_rgb
 from detr.importers.dataset_report import LARGE_SIDE, SMALL_SIDE, PackedObjects, pack_objects
 from detr.importers.splits import Split
@@ -69,7 +70,7 @@ def _draw_sample(axis: Axes, name: str, split: Split, index: int) -> None:
         | {"text": names[annotation["category_id"]] if has_text else "", "color": color_of(annotation["category_id"])}
         for annotation in annotations
     ]
-    axis.imshow(draw_objects(read_rgb(split.origins[index], scale).resize(size), drawn, scale))
+    axis.imshow(draw_objects(read_rgb(split.origins[index], scale, white_in(split.coco)).resize(size), drawn, scale))
     axis.set_title(figure_text(f"{name}: {image['file_name'][-40:]}  {image['width']}x{image['height']}"), fontsize=9)
     axis.set_axis_off()
 

@@ -243,6 +243,7 @@ class SavedDetector(NamedTuple):
     categories: list[dict]
     raw_ids: bool  # how labels follow from `categories`, see `data.LabelMap`
     resolution: dict[str, int]
+    white: dict[str, int]  # of images of more than 8 bits, see `data.images.White`; empty where there were none
 
 
 def load_detector(path: Path, categories: list[dict] | None = None) -> SavedDetector:
@@ -267,7 +268,8 @@ def load_detector(path: Path, categories: list[dict] | None = None) -> SavedDete
         raw_ids = _labels_are_ids(categories, config["num_classes"], path)
     detr = Detr(DetrConfig(**config))
     load_weights(detr, best_weights(checkpoint), path)
-    return SavedDetector(detr.eval(), checkpoint.get("categories", categories), raw_ids, resolution)
+    categories, white = checkpoint.get("categories", categories), checkpoint.get("white", {})
+    return SavedDetector(detr.eval(), categories, raw_ids, resolution, white)
 
 
 def _labels_are_ids(categories: list[dict], num_classes: int, path: Path) -> bool:
@@ -299,12 +301,17 @@ def plain_state(detr: Detr) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def detector_state(
-    detr: Detr, categories: list[dict], resolution: dict[str, int], best: dict, raw_ids: bool = False
+    detr: Detr,
+    categories: list[dict],
+    resolution: dict[str, int],
+    best: dict,
+    raw_ids: bool = False,
+    white: dict[str, int] | None = None,
 ) -> dict:
     """Return a detector as it is saved: weights, architecture, what its classes are called, and how good it was when.
 
     `resolution` has the keywords `scale` and `max_size` of `transforms.evaluation_params`, in pixels; `raw_ids` says
-    how labels follow from `categories`, as in `data.LabelMap`.
+    how labels follow from `categories`, as in `data.LabelMap`; `white` how deeper images are scaled to 8 bits.
     """
     return {
         "model": plain_state(detr)[0],
@@ -312,6 +319,7 @@ def detector_state(
         "categories": categories,
         "raw_ids": raw_ids,
         "resolution": resolution,
+        "white": white or {},
         "best": best,
         "epoch": best["epoch"],
     }

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 import utils
+from detr.data.coco_json import check_white
 from detr.data.dataset import COCO_LABELS, Data, LabelMap
 from detr.data.transforms import check_sizes
 from detr.models.class_transfer import ClassRows, match_classes
@@ -266,6 +267,8 @@ def _model_from_file(
             f"{path}: does not name its {model_classes} classes, and the annotations have {data.num_classes}. Where "
             "its labels are category ids, as the reference code has them, --dataset_file coco evaluates it"
         )
+    if not fine_tunes:
+        check_white(checkpoint.get("white", {}), data.val_coco, path)
     same_classes = checkpoint.get("categories", data.label_map.categories) == data.label_map.categories
     if not fine_tunes and (report.fresh or not same_classes or num_classes not in (None, model_classes)):
         raise UserError(

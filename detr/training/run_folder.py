@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import utils
-from detr.data.coco_json import fingerprint
+from detr.data.coco_json import fingerprint, white_in
 from detr.data.dataset import Data
 from detr.models.detr import Detr
 from detr.models.weights import detector_state, read_checkpoint, save_tensors
@@ -100,7 +100,7 @@ class RunFolder:
 
     def save_best(self, trainer: Trainer, predictions: list[dict]) -> None:
         """Save the weights to use and their detections on the validation images: model, config, categories, raw_ids,
-        resolution, best, and epoch, here that of the best. Predictions of other weights are deleted first.
+        resolution, white, best, and epoch, here that of the best. Predictions of other weights are deleted first.
         """
         if self.world.is_main:
             (self.path / PREDICTIONS).unlink(missing_ok=True)  # a kill from here on leaves none
@@ -110,9 +110,9 @@ class RunFolder:
     def save_last(self, trainer: Trainer) -> None:
         """Save all that resuming needs.
 
-        Of the detector (`weights.detector_state`): model, config, categories, raw_ids, resolution. Of the trainer
-        (`Trainer.state`): optimizer, lr_scheduler, epoch (the last that is done), step, best, out_of_patience, skipped,
-        ema, train_only, scaler, rng. And args, the command line, and threads.
+        Of the detector (`weights.detector_state`): model, config, categories, raw_ids, resolution, white. Of the
+        trainer (`Trainer.state`): optimizer, lr_scheduler, epoch (the last that is done), step, best, out_of_patience,
+        skipped, ema, train_only, scaler, rng. And args, the command line, and threads.
         """
         state = trainer.state()  # every rank has a part in it
         state |= {"args": self.flags, "threads": torch.get_num_threads()}
@@ -121,8 +121,8 @@ class RunFolder:
         barrier()  # no rank says that it is saved before it is
 
     def _detector_dict(self, trainer: Trainer, model: Detr) -> dict:
-        label_map = self.data.label_map
-        return detector_state(model, label_map.categories, self.resolution, trainer.best, label_map.raw_ids)
+        label_map, white = self.data.label_map, white_in(self.data.val_coco)
+        return detector_state(model, label_map.categories, self.resolution, trainer.best, label_map.raw_ids, white)
 
     @contextmanager
     def saved_when_stopped(self, trainer: Trainer) -> Iterator[None]:

@@ -16,7 +16,8 @@ def shrink(checkpoint: dict) -> dict:
     too small to estimate that anew.
     """
     model = {name: value.half() for name, value in best_weights(checkpoint).items()}
-    about = {key: checkpoint[key] for key in ("categories", "raw_ids", "resolution", "best", "epoch")}
+    kept = ("categories", "raw_ids", "resolution", "white", "best", "epoch")
+    about = {key: checkpoint[key] for key in kept if key in checkpoint}
     return {"model": model, "config": checkpoint["config"] | {"batch_norm": "frozen"}} | about
 
 

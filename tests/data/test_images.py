@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detr.data.images import as_rgb, read_rgb
+from detr.data.images import as_rgb, read_depth, read_rgb, white_of
 from utils import UserError
 
 RNG = np.random.default_rng(0)
@@ -54,3 +54,42 @@ def test_arrays_of_16_bits_are_scaled_like_files(tmp_path: Path) -> None:
 def test_what_is_no_image_is_named(array: np.ndarray) -> None:
     with pytest.raises(UserError, match="accepted"):
         as_rgb(array)
+
+
+@pytest.mark.parametrize(
+    ("kind", "top", "white"),
+    [
+        *(("I", 0, 255), ("I", 255, 255), ("I", 256, 511), ("I", 1023, 1023), ("I", 4000, 4095), ("I", 65535, 65535)),
+        *(("F", 0.3, 1), ("F", 1.0, 1), ("F", 1.01, 3), ("F", 254.5, 255), ("F", 70000, 2**17 - 1)),
+    ],
+)
+def test_white_is_the_largest_value_of_as_many_bits(kind: str, top: float, white: int) -> None:
+    assert white_of(top, kind) == white
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "white"), [("I", np.uint16, 4095), ("I", np.int32, 4095), ("F", np.float32, 2)]
+)
+def test_images_of_more_than_8_bits_are_scaled_alike_by_one_white(
+    kind: str, dtype: type, white: int, tmp_path: Path
+) -> None:
+    """A dark image stays darker than a bright one, whatever is the brightest pixel of each."""
+    shares = {"dark": 0.2, "bright": 1.0, "beyond": 1.7}
+    seen = {}
+    for name, share in shares.items():
+        path = tmp_path / f"{name}.tif"
+        Image.fromarray(np.full((3, 4), share * white).astype(dtype)).save(path)
+        assert read_depth(path) == (kind, pytest.approx(share * white, abs=1))
+        seen[name] = int(np.asarray(read_rgb(path, white={kind: white})).max())
+        with Image.open(path) as image:
+            assert int(np.asarray(as_rgb(image, {kind: white})).max()) == seen[name]
+    assert seen == {"dark": 51, "bright": 255, "beyond": 255}
+    if dtype == np.uint16:
+        assert np.asarray(as_rgb(np.full((3, 4), 819, np.uint16), {"I": 4095})).max() == 51
+
+
+def test_fractions_are_not_black_and_what_is_no_number_is(tmp_path: Path) -> None:
+    pixels = np.array([[0, 0.5, 1.0], [-3, np.nan, np.inf]], dtype=np.float32)
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    assert np.asarray(read_rgb(tmp_path / "a.tif"))[..., 0].tolist() == [[0, 128, 255], [0, 0, 0]]
+    assert read_depth(tmp_path / "a.tif") == ("F", 1.0) and read_depth(write("plain.png", tmp_path / "b.png")) is None

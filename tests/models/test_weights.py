@@ -234,9 +234,9 @@ def test_a_detector_is_rebuilt_from_its_file_alone(config: DetrConfig, tmp_path:
     detr, path = Detr(config).eval(), tmp_path / "best.pth"
     categories = [{"id": n, "name": str(n)} for n in range(1, 6)]
     torch.save(detector_state(detr, categories, {"scale": 64, "max_size": 96}, {"AP": 0.5, "epoch": 3}), path)
-    again, names, raw_ids, resolution = load_detector(path)
+    again, names, raw_ids, resolution, white = load_detector(path)
     assert again.config == config and names == categories and resolution == {"scale": 64, "max_size": 96}
-    assert raw_ids is False
+    assert raw_ids is False and white == {}
     batch = torch.randn(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.bool)
     assert torch.equal(detr(*batch).logits, again(*batch).logits)
     save_public_layout(path)
@@ -330,7 +330,7 @@ def test_a_shrunk_detector_finds_the_same(tmp_path: Path) -> None:
     detr = Detr(dataclasses.replace(MOBILE, batch_norm="train")).eval()
     resolution, best = {"scale": 64, "max_size": 96}, {"AP": 0.5, "epoch": 3}
     categories = [{"id": number, "name": str(number)} for number in range(1, 6)]
-    saved = detector_state(detr, categories, resolution, best)
+    saved = detector_state(detr, categories, resolution, best, white={"I": 4095})
     # As in a run's checkpoint.pth: the average is the detector, and training has more to keep.
     torch.save(
         saved | {"model": Detr(MOBILE).state_dict(), "ema": saved["model"], "optimizer": {}}, tmp_path / "run.pth"
@@ -338,8 +338,8 @@ def test_a_shrunk_detector_finds_the_same(tmp_path: Path) -> None:
     small = shrink(read_checkpoint(tmp_path / "run.pth"))
     assert small.keys() == saved.keys() and small["best"] == best
     torch.save(small, tmp_path / "small.pth")
-    again, names, _, size = load_detector(tmp_path / "small.pth")
-    assert names == categories and size == resolution and again.config.batch_norm == "frozen"
+    again, names, _, size, white = load_detector(tmp_path / "small.pth")
+    assert names == categories and size == resolution and white == {"I": 4095} and again.config.batch_norm == "frozen"
     assert (tmp_path / "small.pth").stat().st_size < 0.6 * (tmp_path / "run.pth").stat().st_size
     images, padding = torch.randn(1, 3, 64, 96), torch.zeros(1, 64, 96, dtype=torch.bool)
     with torch.inference_mode():
