@@ -50,7 +50,8 @@ def _read(content: dict, label: Path, folder: LabelFolder) -> AnnotatedImage:
         place = f"{where}, shape {number}"
         if not isinstance(shape, dict):
             raise UserError(f"{place} is {quote(shape)}; an object is needed")
-        regions.append(Region(_polygon(shape, place), {CLASS: shape.get("label")}, str(number)))
+        group = "" if shape.get("group_id") is None else f"group {shape['group_id']}"
+        regions.append(Region(_polygon(shape, place), {CLASS: shape.get("label")}, str(number), group))
     size = content.get("imageWidth"), content.get("imageHeight")
     is_size = all(is_number(value, LIMIT) and value > 0 for value in size)
     return AnnotatedImage(_image_name(content.get("imagePath"), label, folder), regions, size if is_size else None)

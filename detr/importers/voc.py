@@ -78,7 +78,7 @@ def _read(
         regions.append(Region(corners(left - offset, top - offset, right, bottom), attributes, str(number)))
         if (entry.findtext("difficult") or "").strip() == "1":
             remarks.append((DIFFICULT, f"{name}, region {number}"))
-    size = tuple(_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    size = tuple(int(_number(root.findtext(f"size/{side}")) or 0) for side in ("width", "height"))
     return AnnotatedImage(name, regions, size if all(size) else None)
 
 

@@ -66,10 +66,17 @@ def _read_yaml(path: Path) -> dict:
 
     try:
         # The base loader leaves every scalar a text: a class named `no` is neither false nor 1.0 a number.
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        content = yaml.load(_read_text(path), yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     return content if isinstance(content, dict) else {}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: no text in UTF-8 ({error})") from error
 
 
 def _names(config: dict, config_path: Path | None, folder: LabelFolder) -> dict[int, str]:
@@ -77,7 +84,7 @@ def _names(config: dict, config_path: Path | None, folder: LabelFolder) -> dict[
     names, where = config.get("names"), config_path
     if names is None:
         lists = {
-            path: tuple(line.strip() for line in (folder.root / path).read_text("utf-8-sig").rstrip().splitlines())
+            path: tuple(line.strip() for line in _read_text(folder.root / path).rstrip().splitlines())
             for path in folder.files
             if path.name in _NAME_FILES
         }
@@ -85,8 +92,10 @@ def _names(config: dict, config_path: Path | None, folder: LabelFolder) -> dict[
             found = f"several that differ: {join_names(map(str, lists))}" if lists else "none"
             raise UserError(f"{folder.root}: one data.yaml or classes.txt must name the classes; found {found}")
         where, names = next((folder.root / path, list(names)) for path, names in lists.items())
-    entries = names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ()
-    if not entries or not all(isinstance(name, str) and is_line(name) and str(key).isdigit() for key, name in entries):
+    entries = list(names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ())
+    if not entries or not all(
+        isinstance(name, str) and is_line(name) and str(key).isdecimal() for key, name in entries
+    ):
         raise UserError(f"{where}: the class names are {quote(names)}; accepted: a list of names, or `0: name`, ...")
     entries = dict(sorted((int(key), " ".join(name.split())) for key, name in entries))
     if repeated := [name for name, count in Counter(entries.values()).items() if count > 1]:
