@@ -64,8 +64,8 @@ def read_coco_folder(
     notes = {name: Notes() for name in sources}
     first = notes[next(iter(sources))]
     first.add((UNUSED_FILE, file) for file in unused)
-    if "all" in sources and _FILE_NAME.fullmatch(sources["all"].file.name):
-        first.add([(ONE_SPLIT, sources["all"].file.name)])
+    if "all" in sources and sources["all"].file.parent != folder:
+        first.add([(ONE_SPLIT, str(sources["all"].file.relative_to(folder)))])
     first.add((ROOT, category) for category in drop_roots(list(cocos.values())))
     check_categories({name: source.file for name, source in sources.items()}, cocos)
     splits, problems = {}, []
@@ -144,9 +144,9 @@ def find_sources(folder: Path) -> tuple[dict[str, Source], list[str]]:
         places = [folder / f"images/{subset}", folder / "images", file.parent, folder]
         return {"all": Source(file, list(dict.fromkeys(places)))}, []
     listed = {split: candidates for split, candidates in sources.items() if candidates}
-    if len(listed) == 1 and len(next(iter(listed.values()))) == 1 and not others:
+    if [len(candidates) for candidates in listed.values()] == [1] and all(map(_is_of_test, others)):
         ((source,),) = listed.values()
-        return {"all": Source(source.file, [*source.folders, folder])}, []
+        return {"all": Source(source.file, [*source.folders, folder])}, [str(o.relative_to(folder)) for o in others]
     for split, candidates in sources.items():
         if len(candidates) > 1:
             names = ", ".join(str(source.file.relative_to(folder)) for source in candidates)
@@ -156,6 +156,10 @@ def find_sources(folder: Path) -> tuple[dict[str, Source], list[str]]:
             raise UserError(f"{folder}: no annotation file for {split}{seen}; {ACCEPTED}")
     unused = [str(path.relative_to(folder)) for path in others if path.parent != folder]
     return {split: candidates for split, (candidates,) in sources.items()}, unused
+
+
+def _is_of_test(file: Path) -> bool:
+    return "test" in (file.parent.name.lower(), file.stem.lower().partition("_")[2][:4])
 
 
 def check_images(
@@ -171,12 +175,14 @@ def check_images(
     images = [image for image in coco["images"] if image["id"] in paths]
     decoded_images = list(decode_all([paths[image["id"]] for image in images], on_image))
     headers = {i["id"]: d.header for i, d in zip(images, decoded_images, strict=True) if isinstance(d, DecodedImage)}
-    turn_upright(coco, headers, notes)
+    unturned = turn_upright(coco, headers, notes)
     for image, decoded in zip(images, decoded_images, strict=True):
         path = paths[image["id"]]
         if isinstance(decoded, UserError):
             problems.append(str(decoded))
-        elif problem := size_problem(path, decoded.header.size_hw, (image["height"], image["width"])):
+        elif problem := unturned.get(image["id"]) or size_problem(
+            path, decoded.header.size_hw, (image["height"], image["width"])
+        ):
             problems.append(problem)
         else:
             usable[image["id"]] = path, decoded

@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from pycocotools import mask
 
 from detr.data.coco_json import LARGEST
-from detr.data.images import SIDEWAYS, TURNS, Header
-from detr.importers.notes import TURNED, Notes
+from detr.data.images import SIDEWAYS, Header
+from detr.importers.notes import TURNED, UNSURE, Notes
 from detr.importers.via.frames import evidence, turned_point, usual_frame
 from detr.importers.via.record import AnnotatedImage, Region
 from utils import UserError, is_line, is_number, join_names, quote
@@ -165,37 +163,45 @@ def _polygons(segmentation: object) -> list[list[float]] | None:
 # --------------------------------------------------------------------------------------------------------- EXIF's turns
 
 
-def turn_upright(coco: dict, headers: dict[int, Header], notes: Notes) -> None:
-    """Give images that EXIF turns by a quarter their upright size, and their annotations the upright frame.
+def turn_upright(coco: dict, headers: dict[int, Header], notes: Notes) -> dict[int, str]:
+    """Give images that EXIF turns their upright size, and their annotations the upright frame.
 
     Exporters list such an image at its stored size or at its upright one, and either may hold for the annotations:
     where they lie says which, if it can, else what it says of the file's other images, else the size.
     """
-    sideways = {
-        image["id"]: image
-        for image in coco["images"]
-        if image["id"] in headers
-        and headers[image["id"]].orientation in SIDEWAYS
-        and headers[image["id"]].size_hw in ((image["height"], image["width"]), (image["width"], image["height"]))
-    }
-    annotations: dict[int, list[dict]] = {image_id: [] for image_id in sideways}
+    turned_images = [i for i in coco["images"] if i["id"] in headers and headers[i["id"]].orientation > 1]
+    annotations: dict[int, list[dict]] = {image["id"]: [] for image in turned_images}
     for annotation in coco["annotations"]:
-        if annotation["image_id"] in sideways:
+        if annotation["image_id"] in annotations:
             annotations[annotation["image_id"]].append(annotation)
-    frames = {}
-    for image_id, own in annotations.items():
-        corners = [Region(_corners(annotation["bbox"]), {}) for annotation in own]
-        height, width = headers[image_id].size_hw
-        frames[image_id] = evidence(AnnotatedImage("", corners), headers[image_id].orientation, width, height)
-    is_known = any(frames.values())
-    for image_id, image in sideways.items():
-        height, width = headers[image_id].size_hw
-        by_size = "upright" if (image["width"], image["height"]) == (width, height) else "stored"
-        if (frames[image_id] or (usual_frame(frames.values()) if is_known else by_size)) == "stored":
-            for annotation in annotations[image_id]:
-                _turn_annotation(annotation, headers[image_id].orientation, width, height)
+    frames, problems = {}, {}
+    for image in turned_images:
+        header, corners = headers[image["id"]], [Region(_corners(a["bbox"]), {}) for a in annotations[image["id"]]]
+        frames[image["id"]] = evidence(AnnotatedImage("", corners), header.orientation, *header.size_hw[::-1])
+    if not any(frames.values()):
+        frames = {image["id"]: _frame_of_size(image, headers[image["id"]]) for image in turned_images}
+    usual = usual_frame(frames.values())
+    for image in turned_images:
+        header, frame = headers[image["id"]], frames[image["id"]]
+        size_wh, listed_wh = header.size_hw[::-1], (image["width"], image["height"])
+        if listed_wh not in (size_wh, size_wh[::-1] if header.orientation in SIDEWAYS else size_wh):
+            continue  # resized: it will be refused
+        image["width"], image["height"] = size_wh
+        if (frame or usual) == "stored":
             notes.add([(TURNED, image["file_name"])])
-        image["width"], image["height"] = width, height
+            try:
+                for annotation in annotations[image["id"]]:
+                    _turn_annotation(annotation, header.orientation, *size_wh)
+            except UserError as error:
+                problems[image["id"]] = f"{image['file_name']}{error}"
+        elif frame is None and "stored" in frames.values():
+            notes.add([(UNSURE, image["file_name"])])
+    return problems
+
+
+def _frame_of_size(image: dict, header: Header) -> str | None:
+    listed = AnnotatedImage("", [], (image["width"], image["height"]))
+    return evidence(listed, header.orientation, *header.size_hw[::-1])
 
 
 def _turn_annotation(annotation: dict, orientation: int, width: int, height: int) -> None:
@@ -214,18 +220,38 @@ def _turn_annotation(annotation: dict, orientation: int, width: int, height: int
             for p in polygons
         ]
     elif _is_rle(segmentation):
-        annotation["segmentation"] = _turn_mask(segmentation, orientation)
+        annotation["segmentation"] = _turn_mask(segmentation, orientation, width, height)
 
 
-def _turn_mask(rle: dict, orientation: int) -> dict | list:
-    """Return a mask (RLE) of the stored pixels turned upright; nothing for one that is damaged."""
-    try:
-        packed = mask.frPyObjects(rle, *rle["size"]) if isinstance(rle["counts"], list) else rle
-        upright = Image.fromarray(mask.decode(packed)).transpose(TURNS[orientation])
-    except (TypeError, ValueError, AttributeError):
-        return []
-    packed = mask.encode(np.asfortranarray(upright))
-    return {"size": list(packed["size"]), "counts": packed["counts"].decode()}
+def _turn_mask(rle: dict, orientation: int, width: int, height: int) -> dict:
+    """Turn a mask, which comes back as uncompressed RLE. Raises UserError that goes on behind an image's name."""
+    counts, stored_hw = rle.get("counts"), (width, height) if orientation in SIDEWAYS else (height, width)
+    counts = _uncompressed(counts) if isinstance(counts, str) else counts
+    is_valid = isinstance(counts, list) and all(isinstance(n, int) and 0 <= n <= width * height for n in counts)
+    if not is_valid or rle.get("size") != list(stored_hw) or sum(counts) != width * height:
+        raise UserError(f": a mask (RLE) that does not cover the {stored_hw[1]}x{stored_hw[0]} pixels of its image")
+    pixels = np.repeat(np.arange(len(counts)) % 2, counts).reshape(stored_hw, order="F")
+    # As `turned_point` turns points.
+    pixels = pixels.T if orientation in SIDEWAYS else pixels
+    pixels = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+    pixels = pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
+    flat = np.concatenate([[0], pixels.flatten(order="F"), [-1]])  # the first run is of zeros, if of none
+    ends = np.flatnonzero(np.diff(flat))
+    return {"size": [height, width], "counts": np.diff(np.concatenate([[0], ends])).tolist()}
+
+
+def _uncompressed(text: str) -> list[int]:
+    """Return the runs of a compressed RLE: each 5 bits a letter, lowest first, less the run before the last."""
+    counts, value, shift = [], 0, 0
+    for letter in text:
+        bits = ord(letter) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (1 << shift) if bits & 16 else 0
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value, shift = 0, 0
+    return counts
 
 
 def _corners(bbox_xywh: list[float]) -> list[tuple[float, float]]:

@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw, ImageOps
 from pycocotools import mask
 
 from detr.data.coco_json import read_coco
-from detr.importers.coco import read_coco_folder, safe_name
+from detr.importers.coco import UNUSED_FILE, read_coco_folder, safe_name
 from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of
-from detr.importers.notes import Note
+from detr.importers.notes import ONE_SPLIT, Note
 from tests.conftest import RunScript
 from utils import UserError
 
@@ -169,13 +169,29 @@ def test_supercategories_without_objects_are_dropped_whatever_their_id(tmp_path:
     assert [category["name"] for category in splits["train"].coco["categories"]] == ["cat", "dog", "pets", "horse"]
 
 
-def test_annotations_of_one_split_are_divided(tmp_path: Path) -> None:
-    for split, file in OURS.items():
-        folder = write_layout(tmp_path / split)
-        (folder / next(other for other in OURS.values() if other != file)).unlink()
-        splits = read_coco_folder(folder)
-        assert sorted(len(part.coco["images"]) for part in splits.values()) == [1, 2]
-        assert "divided into train and val" in " ".join(splits["train"].notes)
+@pytest.mark.parametrize(
+    ("names", "used"),
+    [
+        (["test/_annotations.coco.json"], "test/_annotations.coco.json"),
+        (["train/_annotations.coco.json", "test/_annotations.coco.json"], "train/_annotations.coco.json"),
+        (["annotations/instances_val2017.json"], "annotations/instances_val2017.json"),
+        (["annotations/custom_train.json", "annotations/custom_test.json"], "annotations/custom_train.json"),
+    ],
+)
+def test_one_split_alone_is_divided_and_said(names: list[str], used: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(small_coco("train" if name == used else "val")))
+    images = tmp_path / (Path(used).parent.name if "_annotations" in used else ".")
+    for seed, image in enumerate(small_coco("train")["images"]):
+        write_image(images / image["file_name"], (60 + seed, 40), 0)
+    splits = read_coco_folder(tmp_path)
+    assert sorted(path.name for split in splits.values() for path in split.origins) == [
+        f"train{n}.png" for n in range(3)
+    ]
+    assert splits["train"].notes[ONE_SPLIT].examples == [used]
+    unused = splits["train"].notes.get(UNUSED_FILE, Note())
+    assert [*unused.examples, used] == sorted(names)
 
 
 def test_classes_are_chosen_or_made_one(tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
@@ -249,7 +265,9 @@ def test_annotations_of_turned_images_fit_the_upright_ones(
         assert first["bbox"] == second["bbox"] == [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
         xs, ys = first["segmentation"][0][::2], first["segmentation"][0][1::2]
         assert (min(xs), min(ys), max(xs), max(ys)) == (x.min(), y.min(), x.max() + 1, y.max() + 1)
-        np.testing.assert_array_equal(mask.decode(second["segmentation"]) > 0, upright > 0)
+        rle = second["segmentation"]
+        rle = mask.frPyObjects(rle, *rle["size"]) if isinstance(rle["counts"], list) else rle
+        np.testing.assert_array_equal(mask.decode(rle) > 0, upright > 0)
         assert ("regions turned upright" in " ".join(split.notes)) == (annotated == "stored")
 
 
