@@ -363,7 +363,7 @@ def test_what_the_labels_of_a_nameless_checkpoint_mean(ids: list[int], classes: 
     torch.save({"model": Detr(DetrConfig(num_classes=classes, **config)).state_dict()}, path)
     categories = [{"id": i, "name": str(i)} for i in ids]
     assert load_detector(path, categories).raw_ids is raw
-    with pytest.raises(UserError, match=rf"has {classes} classes; the annotations have 3, with ids up to 99"):
+    with pytest.raises(UserError, match=rf"has {classes} classes, the annotations have 3, with ids up to 99"):
         load_detector(path, [{"id": i, "name": str(i)} for i in (97, 98, 99)])
 
 
