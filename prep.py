@@ -1,9 +1,10 @@
-"""Prepare a fine-tuning: VIA annotations -> COCO folder, public DETR weights -> weights without a class head.
+"""Prepare a fine-tuning: annotated images -> COCO folder, public DETR weights -> weights without a class head.
 
 python prep.py                                  the balloon images, downloaded
 python prep.py --via PATH ...                   your own: VIA files beside their images, or a folder with some;
                                                 or a folder with train/ and val/, images and a VIA file in each
 python prep.py --coco DIR                       data that is COCO already, as most tools export it
+python prep.py --yolo DIR, --voc DIR, --labelme DIR     images with a label file each, in these formats
 python prep.py --sample                         drawn party balloons: no network needed
 """
 
@@ -12,6 +13,7 @@ import filecmp
 import shutil
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import utils
@@ -20,6 +22,7 @@ from detr.importers.coco import read_coco_folder
 from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of, title_of
 from detr.importers.deep_images import choose_white, eight_bit_copy
+from detr.importers.formats import READERS, format_hint, import_labels
 from detr.importers.questions import Undecided
 from detr.importers.splits import Split
 from detr.importers.via.classes import CHECKED, ClassFlags
@@ -32,6 +35,20 @@ from utils import UserError
 BALLOON_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/balloon_dataset.zip"
 DOWNLOADS = Path("data")
 SPLITS = {"train": "train2017", "val": "val2017"}  # folder of the VIA data -> image folder of the COCO data
+LABEL_FILES = {  # flag -> help
+    "yolo": "folder with a YOLO label file (*.txt) per image and data.yaml or classes.txt, as Ultralytics, Roboflow or "
+    "CVAT lay it out, or its data.yaml; an image without a label file has no objects",
+    "voc": "folder with a Pascal VOC file (*.xml) per image: a VOCdevkit, one with train/ and valid/, or a flat one",
+    "labelme": "folder with a LabelMe file (*.json) per image, flat or with train/ and val/",
+}
+# Flags that say what annotations of these formats say themselves, or what they cannot have.
+_EVERY_OBJECT_HAS_A_CLASS = ("attribute", "checked", "skip_unlabelled", "unlabelled")
+REFUSED = {
+    "coco": ("keep_partial", "background", *_EVERY_OBJECT_HAS_A_CLASS),
+    "yolo": _EVERY_OBJECT_HAS_A_CLASS,
+    "voc": ("attribute", "checked"),
+    "labelme": ("attribute", "checked"),
+}
 SAMPLE_COUNTS = {"train": 80, "val": 40}  # drawn images; the validation scenes follow the training scenes
 SAMPLE_SEED = 20
 DEFAULT_WEIGHTS = "detr-r50"
@@ -56,6 +73,8 @@ def parse_arguments() -> argparse.Namespace:
         help="folder that is COCO already, as the official one or as exported by CVAT, Roboflow or Label Studio: "
         "checked, reported and copied to --coco_path",
     )
+    for name, what in LABEL_FILES.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=what)
     parser.add_argument(
         "--sample",
         action="store_true",
@@ -158,7 +177,7 @@ def category_names(text: str) -> tuple[str, ...]:
 def main() -> None:
     """Read images and annotations, report on them, write the COCO folder and the weights, print the next command."""
     args = parse_arguments()
-    given = [flag for flag in ("sample", "via", "coco") if getattr(args, flag)]
+    given = [flag for flag in ("sample", "via", "coco", *READERS) if getattr(args, flag)]
     if len(given) > 1:
         raise UserError(f"--{' and --'.join(given)} each name the images to use: give one of them")
     weights = args.weights or (SAMPLE_WEIGHTS if args.sample else DEFAULT_WEIGHTS)
@@ -198,36 +217,32 @@ def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
     """What is annotated for training and for validation, from wherever the command line says; nothing is written."""
     if not 0 <= args.val_fraction < 1:
         raise UserError(f"--val_fraction {args.val_fraction}: accepted: from 0 to less than 1")
-    division = {"val_fraction": args.val_fraction, "seed": args.seed, "skip_bad_images": args.skip_bad_images}
-    check_class_flags(args)
-    if args.coco:
-        with utils.Progress(None, "check images") as progress:
-            chosen = {"categories": args.categories, "one_class": args.one_class}
-            return read_coco_folder(args.coco, args.images, **chosen, **division, on_image=progress.update)
-    paths = args.via or [draw_sample(DOWNLOADS / "sample_via") if args.sample else fetch_balloon(DOWNLOADS)]
-    class_flags = ClassFlags(
-        args.attribute, args.checked, args.categories, args.skip_unlabelled, args.one_class, args.unlabelled
-    )
-    with utils.Progress(None, "check images") as progress:
-        return import_via(
-            paths,
-            args.images,
-            class_flags=class_flags,
-            **division,
-            keep_partial=args.keep_partial,
-            background=args.background,
-            left_out=args.coco_path,
-            on_image=progress.update,
+    given = next((name for name in REFUSED if getattr(args, name)), "via")
+    check_class_flags(args, given)
+    path = getattr(args, given) or [draw_sample(DOWNLOADS / "sample_via") if args.sample else fetch_balloon(DOWNLOADS)]
+    options = {name: getattr(args, name) for name in ("images", "val_fraction", "seed", "skip_bad_images")}
+    if given == "coco":
+        read = partial(read_coco_folder, path, **options, categories=args.categories, one_class=args.one_class)
+    else:
+        options["class_flags"] = ClassFlags(
+            args.attribute, args.checked, args.categories, args.skip_unlabelled, args.one_class, args.unlabelled
         )
+        options |= {"keep_partial": args.keep_partial, "background": args.background, "left_out": args.coco_path}
+        read = partial(*((import_labels, given) if given in READERS else (import_via,)), path, **options)
+    try:
+        with utils.Progress(None, "check images") as progress:
+            return read(on_image=progress.update)
+    except Undecided:
+        raise
+    except UserError as error:
+        raise UserError(f"{error}{format_hint(given, path[0] if given == 'via' else path)}") from error
 
 
-def check_class_flags(args: argparse.Namespace) -> None:
-    """Raise UserError for flags that contradict each other, or that annotations in COCO format have no use for."""
+def check_class_flags(args: argparse.Namespace, source: str) -> None:
+    """Raise UserError for flags that contradict each other, or that the annotations of `source` have no use for."""
+    if refused := [f"--{name}" for name in REFUSED.get(source, ()) if getattr(args, name)]:
+        raise UserError(f"--{source} and {', '.join(refused)}: that is for other annotations; leave it out")
     of_classes = ("attribute", "checked", "categories", "skip_unlabelled", "one_class", "unlabelled")
-    unused = [name for name in (*of_classes, "keep_partial", "background") if getattr(args, name)]
-    unused = [f"--{name}" for name in unused if name not in ("categories", "one_class")]
-    if args.coco and unused:
-        raise UserError(f"--coco and {', '.join(unused)}: that says what VIA's annotations do not; leave it out")
     others = [f"--{name}" for name in of_classes if getattr(args, name) and name != "one_class"]
     if args.one_class and others:
         raise UserError(f"--one_class and {', '.join(others)}: every region is of that class; leave the others out")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from detr.data.coco_json import read_coco, refuse_images, size_problem
 from detr.importers.coco_annotations import check_categories, choose_categories, clean, drop_roots, turn_upright
-from detr.importers.notes import BAD, Notes
+from detr.importers.notes import BAD, ONE_SPLIT, Notes
 from detr.importers.splits import Split, split_images, validates_on_training
 from detr.importers.thumbnails import DecodedImage, decode_all, stacked
 from utils import UserError, is_line, printable, quote
@@ -64,6 +64,8 @@ def read_coco_folder(
     notes = {name: Notes() for name in sources}
     first = notes[next(iter(sources))]
     first.add((UNUSED_FILE, file) for file in unused)
+    if "all" in sources and _FILE_NAME.fullmatch(sources["all"].file.name):
+        first.add([(ONE_SPLIT, sources["all"].file.name)])
     first.add((ROOT, category) for category in drop_roots(list(cocos.values())))
     check_categories({name: source.file for name, source in sources.items()}, cocos)
     splits, problems = {}, []
@@ -141,6 +143,10 @@ def find_sources(folder: Path) -> tuple[dict[str, Source], list[str]]:
         subset = file.stem.removeprefix("instances_")
         places = [folder / f"images/{subset}", folder / "images", file.parent, folder]
         return {"all": Source(file, list(dict.fromkeys(places)))}, []
+    listed = {split: candidates for split, candidates in sources.items() if candidates}
+    if len(listed) == 1 and len(next(iter(listed.values()))) == 1 and not others:
+        ((source,),) = listed.values()
+        return {"all": Source(source.file, [*source.folders, folder])}, []
     for split, candidates in sources.items():
         if len(candidates) > 1:
             names = ", ".join(str(source.file.relative_to(folder)) for source in candidates)

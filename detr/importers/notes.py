@@ -19,6 +19,7 @@ PARTIAL = "images left out, as some of their regions make no object and would be
 PARTIAL_KEPT = "images kept (--keep_partial) though some of their regions make no object and are learnt as background"
 UNLISTED = "images beside them that no annotation lists, not used (--background DIR if they show no object)"
 VIDEOS = "videos and sounds left out, as only images are read"
+ONE_SPLIT = "annotations for one split only, divided into train and val (--val_fraction)"
 UNSURE = "EXIF-rotated images annotated as stored or as shown, taken as shown: look at them"
 
 # What makes an image partial: an object may be there of which no box is known.

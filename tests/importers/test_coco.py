@@ -169,6 +169,15 @@ def test_supercategories_without_objects_are_dropped_whatever_their_id(tmp_path:
     assert [category["name"] for category in splits["train"].coco["categories"]] == ["cat", "dog", "pets", "horse"]
 
 
+def test_annotations_of_one_split_are_divided(tmp_path: Path) -> None:
+    for split, file in OURS.items():
+        folder = write_layout(tmp_path / split)
+        (folder / next(other for other in OURS.values() if other != file)).unlink()
+        splits = read_coco_folder(folder)
+        assert sorted(len(part.coco["images"]) for part in splits.values()) == [1, 2]
+        assert "divided into train and val" in " ".join(splits["train"].notes)
+
+
 def test_classes_are_chosen_or_made_one(tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     folder = write_layout(tmp_path / "in")
     whole = read_coco_folder(folder)

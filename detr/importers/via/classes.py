@@ -144,8 +144,9 @@ def _choose(
         "or --one_class NAME if every region is of one class"
     )
 
-    def evidence(name: str) -> tuple[bool, bool, int]:
-        return not examples[name].keys().isdisjoint(flags.categories), _says_which(name), counts[name]
+    def evidence(name: str) -> tuple[bool, bool, bool]:  # of equal ones the first that was defined is the best
+        is_common = 2 * counts[name] >= max(counts.values())
+        return not examples[name].keys().isdisjoint(flags.categories), _says_which(name), is_common
 
     best = max(used, key=evidence)
     return best, False, [Question(text, ("--attribute", best))]

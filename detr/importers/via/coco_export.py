@@ -12,17 +12,27 @@ _CLASS = "category"  # the name given to the attribute that holds the class
 
 
 def recognise(content: object) -> bool:
-    """Return whether content is COCO: an object with three lists."""
-    return isinstance(content, dict) and all(isinstance(content.get(part), list) for part in _PARTS)
+    """Return whether content is COCO: an object with three lists; that of categories may be missing."""
+    return (
+        isinstance(content, dict)
+        and all(isinstance(content.get(part, []), list) for part in _PARTS)
+        and ({"images", "annotations"} <= content.keys())
+    )
 
 
 def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
-    """Read every image and region. Raises UserError naming image and annotation."""
+    """Read every image and region. Raises UserError naming image and annotation.
+
+    Without categories a region has no class where all have the same category id; else that id is its class.
+    """
     for part in _PARTS:
-        for number, entry in enumerate(content[part]):
+        for number, entry in enumerate(content.get(part, [])):
             if not isinstance(entry, dict):
                 raise UserError(f"{where}: {part}[{number}] is {quote(entry)}; an object is needed")
-    names = _names(content["categories"], where)
+    names = _names(content.get("categories", []), where)
+    ids = {str(entry["category_id"]) for entry in content["annotations"] if entry.get("category_id") is not None}
+    if not names and len(ids) > 1:
+        names = {number: number for number in ids}
     regions: dict[str, list[Region]] = {}
     file_names = {str(entry.get("id")): file_name(entry.get("file_name"), where) for entry in content["images"]}
     if len(file_names) < len(content["images"]):
@@ -35,9 +45,7 @@ def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
         category = str(entry.get("category_id"))
         if names and category not in names:
             raise UserError(f"{place} has the category {quote(category)}, which is not listed")
-        # VIA lists no category where no attribute was defined: all regions are of one class then.
-        attributes = {_CLASS: names[category]} if names else {}
-        region = make_region(number, _shape(entry, place), attributes, place)
+        region = make_region(number, _shape(entry, place), {_CLASS: names[category]} if names else {}, place)
         regions.setdefault(image_id, []).append(region)
     for entry in content["images"]:
         size = entry.get("width"), entry.get("height")
@@ -62,10 +70,12 @@ def _names(categories: list[dict], where: str) -> dict[str, str]:
 def _shape(entry: dict, where: str) -> dict:
     flat = entry.get("segmentation")
     if isinstance(flat, dict):
-        raise UserError(f"{where} is a mask (RLE), which VIA does not write; accepted: an polygon")
+        raise UserError(f"{where} is a mask (RLE), which VIA does not write; accepted: a polygon. --coco reads masks")
     if isinstance(flat, list) and flat and isinstance(flat[0], list):
         if len(flat) > 1:
-            raise UserError(f"{where} has {len(flat)} polygons, which VIA does not write; accepted: one")
+            raise UserError(
+                f"{where} has {len(flat)} polygons, which VIA does not write; accepted: one. --coco reads several"
+            )
         flat = flat[0]
     if isinstance(flat, list) and flat:
         return {"name": "polyline", "all_points_x": flat[::2], "all_points_y": flat[1::2]}
@@ -74,4 +84,4 @@ def _shape(entry: dict, where: str) -> dict:
         return {"name": "rect", **dict(zip(("x", "y", "width", "height"), box, strict=True))}
     if isinstance(point, list) and len(point) >= 2:
         return {"name": "point", "cx": point[0], "cy": point[1]}
-    raise UserError(f"{where} has neither an polygon nor a box")
+    raise UserError(f"{where} has neither a polygon nor a box")

@@ -166,17 +166,26 @@ def _background_sources(background: Sequence[Path], prefix: str) -> list[Source]
 
 
 def _located(sources: list[Source], prefixes: list[str]) -> tuple[list[Located], list[Question]]:
-    """Return the images of each split, without those of files that differ from others, and the question about these."""
-    located = [locate(source for source in sources if source.prefix == prefix) for prefix in prefixes]
-    conflicts = [conflict for part in located for conflict in part.conflicts]
-    if not conflicts:
-        return located, []
-    left_out = {conflict.files[1] for conflict in conflicts} - {None}
-    kept = [source for source in sources if source.file not in left_out]
-    text = "; ".join("{} and {} differ about {}".format(*one.files, join_names(one.images)) for one in conflicts)
-    files = [str(source.file) for source in kept if source.file]
-    question = Question(f"{text}: keep one of them", ("--via", *files) if prefixes == [""] else ())
-    return [locate(source for source in kept if source.prefix == prefix) for prefix in prefixes], [question]
+    """Return the images of each split, without those of files that differ from larger ones, and the question which."""
+    images_of: dict[tuple[Path | None, Path | None], list[str]] = defaultdict(list)
+    while True:
+        located = [locate(source for source in sources if source.prefix == prefix) for prefix in prefixes]
+        conflicts = [conflict for part in located for conflict in part.conflicts]
+        if not conflicts:
+            break
+        for conflict in conflicts:
+            images_of[tuple(source.file for source in conflict.sources)].append(conflict.image)
+        losers = {id(min(conflict.sources[::-1], key=_region_count)) for conflict in conflicts}
+        sources = [source for source in sources if id(source) not in losers]
+    files = [str(source.file) for source in sources if source.file]
+    text = "; ".join(f"{one} and {other} differ about {join_names(names)}" for (one, other), names in images_of.items())
+    return located, [
+        Question(f"{text}: keep one of them", ("--via", *files) if prefixes == [""] else ())
+    ] if text else []
+
+
+def _region_count(source: Source) -> int:
+    return sum(len(image.regions) for image in source.images)
 
 
 def _unlisted_images(located: list[Located]) -> list[str]:

@@ -30,10 +30,10 @@ class LocatedImage(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """Two annotation files that have different regions of some images."""
+    """Two sources that have different regions of an image."""
 
-    files: tuple[Path | None, Path | None]  # the first is kept
-    images: list[str]  # name, and how many regions each file has
+    image: str  # its name, and how many regions each has
+    sources: tuple[Source, Source]
 
 
 class Located(NamedTuple):
@@ -60,24 +60,24 @@ def locate(sources: Iterable[Source]) -> Located:
     """
     images: dict[Path, LocatedImage] = {}
     missing: dict[str, tuple[AnnotatedImage, str]] = {}
-    conflicts: dict[tuple[Path | None, Path | None], list[str]] = {}
+    conflicts: list[Conflict] = []
     remarks: list[tuple[str, str]] = []
     for source in sources:
         for real, (first, *more) in _entries(source, missing).items():
             if more:
                 first = first._replace(image=_union([first.image, *(entry.image for entry in more)]))
                 remarks.append((MERGED, first.image.file_name))
-            known = images.setdefault(real, first)
-            if not known.image.regions:
+            known = images.get(real)
+            if not known or not known.image.regions:
                 images[real] = first
             elif first.image.regions and _shapes_of(first.image) != _shapes_of(known.image):
                 one, other = len(known.image.regions), len(first.image.regions)
                 counts = f"{pluralize(one, 'region')}{f' and {other}' if one != other else ' each, not the same'}"
-                pair = known.source.file, source.file
-                conflicts.setdefault(pair, []).append(f"{printable(first.image.file_name)} ({counts})")
+                name = f"{printable(first.image.file_name)} ({counts})"
+                conflicts.append(Conflict(name, (known.source, source)))
     bad = [(name, reason) for name, (_, reason) in missing.items()]
     not_there = [image for image, _ in missing.values()]
-    return Located(list(images.values()), not_there, bad, remarks, [Conflict(*found) for found in conflicts.items()])
+    return Located(list(images.values()), not_there, bad, remarks, conflicts)
 
 
 def _entries(source: Source, missing: dict[str, tuple[AnnotatedImage, str]]) -> dict[Path, list[LocatedImage]]:

@@ -6,11 +6,12 @@ Point = tuple[float, float]
 
 
 class Region(NamedTuple):
-    """One annotated object as its annotator drew it, in pixels of the image."""
+    """One annotated object, or a part of one, as its annotator drew it, in pixels of the image."""
 
     points_xy: list[Point]  # the polygon; a single point where only a point was set
     attributes: dict[str, object]  # what the annotator filled in, such as {"name": "balloon"}
     key: str = ""  # how the file tells it from the other regions of its image
+    group: str = ""  # regions of one class with the same one are one object; empty: an object of its own
 
 
 class AnnotatedImage(NamedTuple):

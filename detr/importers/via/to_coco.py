@@ -3,6 +3,7 @@
 Ids start at 1: COCO's evaluation takes annotation id 0 for "no match".
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -41,15 +42,18 @@ def convert(image: AnnotatedImage, path: Path, width: int, height: int, classes:
     Raises UserError that goes on where a message has named the image: it was resized after it was annotated.
     """
     _check_size(image, width, height)
-    annotations, remarks = [], list(image.remarks)
-    for region in image.regions:
+    objects: dict[tuple[str | int, str], list[list[Point]]] = defaultdict(list)  # group and class -> polygons
+    remarks = list(image.remarks)
+    for number, region in enumerate(image.regions):
         where = f"{image.file_name}, region {region.key}"
         names, said = classes.of(region)
         if names or UNLABELLED in said or not said:  # else it is of a class that is background on purpose
             polygons, about_shape = _polygons(region, width, height)
             said = [*about_shape, *said] if polygons else about_shape
-            annotations += [_annotation(classes.ids[name], polygons) for name in names if polygons]
+            for name in names if polygons else ():
+                objects[region.group or number, name].extend(polygons)
         remarks += [(category, where) for category in said]
+    annotations = [_annotation(classes.ids[name], polygons) for (_, name), polygons in objects.items()]
     return ConvertedImage(path.name, path, width, height, annotations, remarks)
 
 

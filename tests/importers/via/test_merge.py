@@ -64,6 +64,9 @@ def test_files_that_differ_are_named_with_both_counts_and_the_command_that_takes
     assert f"{folder}/1.json and {folder}/2.json differ about a.png (1 region and 2" in error
     assert "b.png (2 regions and 1" in error and not Path("data").exists()
     assert error.endswith(f"prep.py --weights none --via {folder}/1.json {folder}/3.json\n")
+    write(folder / "2.json", as_v2([drawn("a.png", 3, 20, 40), drawn("b.png", 31)]))  # the larger one is the later
+    assert run("prep", "--via", folder, "--weights", "none") == 2
+    assert capsys.readouterr().err.endswith(f"--via {folder}/2.json {folder}/3.json\n")
     assert run("prep", "--weights", "none", "--via", folder / "1.json", folder / "3.json") == 0
     assert "train: 2 images" in capsys.readouterr().out
 
