@@ -283,7 +283,7 @@ def labels_are_ids(categories: list[dict], num_classes: int, path: Path) -> bool
         return True
     if len(ids) != num_classes:
         raise UserError(
-            f"{path}: the detector has {num_classes} classes, the annotations have {len(ids)}, with ids up to {max(ids)}"
+            f"{path}: the file has {num_classes} classes, the annotations have {len(ids)}, with ids up to {max(ids)}"
             ": they are not those it was trained on"
         )
     return False
