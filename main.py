@@ -115,7 +115,7 @@ def build_session(args: argparse.Namespace, start: ResumeState, world: distribut
         limit_threads(CPU_LOAD or CpuLoad(), start.checkpoint.get("threads") if start.resumes else None)
     torch.manual_seed(args.seed)
     resolution = {"scale": max(args.scales), "max_size": args.max_size}
-    data = load_data(args, resolution)
+    data = load_data(args, resolution, start.unnamed_classes)
     model = build_model(
         start,
         data,
@@ -148,14 +148,14 @@ def build_session(args: argparse.Namespace, start: ResumeState, world: distribut
     )
 
 
-def load_data(args: argparse.Namespace, resolution: dict[str, int]) -> Data:
-    """Load both splits, with the augmentation that the command line asks for."""
+def load_data(args: argparse.Namespace, resolution: dict[str, int], unnamed: int | None) -> Data:
+    """Load both splits, augmented as the command line asks; `unnamed` classes has a file that does not name them."""
     choose = augment_params if args.augment else resize_params
     train_params = partial(choose, scales=args.scales, max_size=args.max_size)
     if args.color_jitter:
         train_params = partial(jitter_params, choose=train_params, strength=args.color_jitter)
     params = (train_params, partial(evaluation_params, **resolution))
-    data = load_folder(args.coco_path, args.dataset_file, *params, args.seed, args.num_classes, args.eval)
+    data = load_folder(args.coco_path, args.dataset_file, *params, args.seed, args.num_classes, args.eval, unnamed)
     if args.cache == "ram":
         data.train.keep_in_memory(**resolution)
         data.val.keep_in_memory(**resolution)

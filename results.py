@@ -99,9 +99,10 @@ def main() -> None:
     if args.images:
         detect_in_images(args, figures, load)
         return
-    runs = read_runs(args.log)
+    runs = read_runs(args.log, needs_log=not args.checkpoint)
     with utils.figure_fonts():
-        show_curves(runs, figures)
+        if any(run.log for run in runs):
+            show_curves(runs, figures)
         measured = {run.name: measure_run(args, run, folder, load) for run, folder in zip(runs, args.log, strict=True)}
         if any(measured.values()):
             show_metrics(measured, figures)

@@ -1,5 +1,6 @@
 """main.py as a user runs it: start, continue, refuse, evaluate."""
 
+import argparse
 import json
 import shutil
 import sys
@@ -838,11 +839,32 @@ def test_cores_that_others_keep_busy_are_left_to_them(
 def test_a_file_that_does_not_name_its_classes_is_not_scored_as_nothing(
     coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
 ) -> None:
-    """A detector of the reference code whose labels are category ids, evaluated as if they were positions."""
-    assert run("main", *SCRATCH, "--epochs", 1, "--num_classes", 91) == 0
-    theirs = {"model": weights("outputs/checkpoint_best.pth")["model"]}
-    torch.save(theirs, "theirs.pth")
+    """A detector of the reference code: its labels are category ids, 1 for the disc, and not positions."""
+    assert run("main", *SCRATCH, "--epochs", 1) == 0
     capsys.readouterr()
-    assert run("main", "--eval", "--resume", "theirs.pth", "--device", "cpu", "--num_workers", 0) == 2
+    evaluate = ("main", "--eval", "--device", "cpu", "--num_workers", 0)
+    assert run(*evaluate) == 0
+    numbers = [line for line in capsys.readouterr().out.splitlines() if line.startswith("A")]
+    model = weights("outputs/checkpoint_best.pth")["model"]
+    for classes in (2, 91):
+        theirs = dict(model)
+        for key in ("class_embed.weight", "class_embed.bias"):
+            rows = torch.full((classes + 1, *model[key].shape[1:]), -1e4 if key.endswith("bias") else 0.0)
+            rows[1], rows[-1] = model[key]
+            theirs[key] = rows
+        namespace = argparse.Namespace(nheads=4, dilation=False)
+        torch.save({"model": theirs, "args": namespace, "optimizer": {}, "epoch": 0}, "theirs.pth")
+        for flags in ((), ("--num_classes", classes)):
+            assert run(*evaluate, "--resume", "theirs.pth", "--scales", 64, "--max_size", 96, *flags) == 0
+            output = capsys.readouterr().out
+            assert "category ids: 1 disc" in output
+            assert [line for line in output.splitlines() if line.startswith("A")] == numbers
+    annotations = coco_folder / "annotations/custom_val.json"
+    coco = json.loads(annotations.read_text())
+    (category,) = coco["categories"]
+    changed = {"categories": [category | {"id": 99}, category | {"id": 98, "name": "b"}], "annotations": []}
+    annotations.write_text(json.dumps(coco | changed))
+    annotations.with_name("custom_train.json").unlink()
+    assert run(*evaluate, "--resume", "theirs.pth") == 2
     error = capsys.readouterr().err
-    assert "theirs.pth" in error and "91" in error and "--dataset_file coco" in error
+    assert "91 classes" in error and "ids up to 99" in error and "custom_val.json" in error

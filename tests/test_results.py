@@ -155,6 +155,27 @@ def test_a_checkpoint_finds_what_the_run_recorded(trained: Path, run: RunScript,
         assert [pytest.approx(box, abs=1e-3) for box in recorded] == detected
 
 
+def test_a_checkpoint_needs_no_run_to_be_measured(
+    trained: Path, run: RunScript, no_diagrams: None, capsys: pytest.CaptureFixture
+) -> None:
+    """On a test set of another folder, with one annotation file, and pictures where nothing was."""
+    assert run("results") == 0
+    expected = json.loads((trained / "figures/metrics.json").read_text())["runs"][0]["metrics"]["coco"]
+    shutil.move(trained / "checkpoint_best.pth", "mine.pth")
+    shutil.rmtree(trained)
+    shutil.move("data/custom", "test_set")
+    Path("test_set/annotations/custom_train.json").unlink()
+    command = ("results", "--checkpoint", "mine.pth", "--device", "cpu", "--coco_path", "test_set")
+    capsys.readouterr()
+    assert run(*command) == 0
+    assert "epochs" not in capsys.readouterr().out
+    measured = json.loads((trained / "figures/metrics.json").read_text())["runs"][0]["metrics"]["coco"]
+    assert measured["AP50"] == pytest.approx(expected["AP50"], abs=0.05)
+    assert (trained / "figures/report.html").exists()
+    assert run(*command, "--log", "outputs", "other") == 2
+    assert "other/log.txt: no such file" in capsys.readouterr().err
+
+
 def test_any_photograph(trained: Path, run: RunScript, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     Image.new("L", (50, 30)).save(tmp_path / "gray.png")
     assert run("results", "--images", "gray.png", "discs/val", "--threshold", 0, "--device", "cpu") == 0
@@ -347,8 +368,9 @@ def test_the_references_own_checkpoint(
         lambda size_hw, rng, **size: sizes.append(size) or evaluation_params(size_hw, rng, **size),
     )
     any_image = (*command, "--images", "discs/val", "--coco_path", coco_folder)
-    assert run(*any_image) == 0 and run(*any_image, "--scale", 48, "--max_size", 80) == 0
-    assert sizes == [{"scale": 64, "max_size": 96}] * 3 + [{"scale": 48, "max_size": 80}] * 3
+    for flags, size in (((), (64, 96)), (("--scale", 48, "--max_size", 80), (48, 80))):
+        sizes.clear()
+        assert run(*any_image, *flags) == 0 and {(s["scale"], s["max_size"]) for s in sizes} == {size}
     assert run(*any_image, "--scale", 128) == 2 and "96" in capsys.readouterr().err
     assert run("results", "--log", "reference", "--scale", 48) == 2
 
@@ -363,7 +385,7 @@ def test_what_the_labels_of_a_nameless_checkpoint_mean(ids: list[int], classes: 
     torch.save({"model": Detr(DetrConfig(num_classes=classes, **config)).state_dict()}, path)
     categories = [{"id": i, "name": str(i)} for i in ids]
     assert load_detector(path, categories).raw_ids is raw
-    with pytest.raises(UserError, match=rf"has {classes} classes; the annotations have 3, with ids up to 99"):
+    with pytest.raises(UserError, match=rf"has {classes} classes, the annotations have 3, with ids up to 99"):
         load_detector(path, [{"id": i, "name": str(i)} for i in (97, 98, 99)])
 
 

@@ -19,6 +19,7 @@ from detr.data.coco_json import LAYOUTS, check_images, find_val, read_coco
 from detr.data.images import read_rgb
 from detr.data.sampler import Key
 from detr.data.transforms import AugmentParams, apply_to_boxes, apply_to_image
+from detr.models.weights import labels_are_ids
 from utils import UserError
 
 COCO_LABELS = 91  # the public weights use COCO's raw category ids, 1..90 with holes, as labels
@@ -151,6 +152,7 @@ def load_folder(
     seed: int,
     num_classes: int | None = None,
     evaluate: bool = False,
+    unnamed_classes: int | None = None,
 ) -> Data:
     """Return both splits of a COCO folder, checked against their images and each other.
 
@@ -160,6 +162,7 @@ def load_folder(
         seed: of the training images' random numbers.
         num_classes: what the user expects; more than the annotations have is allowed, less is an error.
         evaluate: nothing is trained; where there is only one annotation file, it is evaluated on.
+        unnamed_classes: of the file to evaluate, where it does not name them; its labels may be category ids then.
 
     Raises UserError naming the file and what does not fit.
     """
@@ -168,12 +171,18 @@ def load_folder(
         val_file, val_images = find_val(folder, layout)
         train_file, train_images = val_file, val_images
     train_coco, val_coco = read_coco(train_file), read_coco(val_file)
-    label_map = LabelMap(train_coco["categories"], raw_ids=layout == "coco")
+    raw_ids = layout == "coco"
+    if evaluate and unnamed_classes is not None:
+        raw_ids = raw_ids or labels_are_ids(val_coco["categories"], unnamed_classes, val_file)
+        num_classes = unnamed_classes
+    label_map = LabelMap(train_coco["categories"], raw_ids)
+    if raw_ids and layout != "coco":
+        print(f"the file to evaluate names no classes; its labels are taken for category ids: {label_map}")
     if LabelMap(val_coco["categories"]).categories != label_map.categories:
         raise UserError(
             f"{val_file}: its categories differ from those of {train_file}; they need the same ids and names"
         )
-    if layout == "coco":
+    if raw_ids:
         _check_raw_ids(train_file, label_map, num_classes or COCO_LABELS)
     elif num_classes is not None and num_classes < label_map.num_classes:
         raise UserError(

@@ -265,25 +265,26 @@ def load_detector(path: Path, categories: list[dict] | None = None) -> SavedDete
                 f"{path}: does not say what its classes are called, as main.py's checkpoints do; --coco_path with the "
                 "annotations it was trained on tells"
             )
-        raw_ids = _labels_are_ids(categories, config["num_classes"], path)
+        raw_ids = labels_are_ids(categories, config["num_classes"], path)
     detr = Detr(DetrConfig(**config))
     load_weights(detr, best_weights(checkpoint), path)
     categories, white = checkpoint.get("categories", categories), checkpoint.get("white", {})
     return SavedDetector(detr.eval(), categories, raw_ids, resolution, white)
 
 
-def _labels_are_ids(categories: list[dict], num_classes: int, path: Path) -> bool:
-    """Whether labels are category ids, as the reference's code has them wherever all ids are below `num_classes`.
+def labels_are_ids(categories: list[dict], num_classes: int, path: Path) -> bool:
+    """Return whether the labels of a detector that does not name its classes are category ids.
 
-    Ids that are not can only be meant by their order: 1 for the single class of a file whose labels start at 0.
+    The reference's code has it so wherever all ids are below `num_classes`. Ids that are not can only be meant by their
+    order: 1 for the single class of a file whose labels start at 0. Raises UserError where neither fits.
     """
     ids = [category["id"] for category in categories]
     if max(ids) < num_classes:
         return True
     if len(ids) != num_classes:
         raise UserError(
-            f"{path}: has {num_classes} classes; the annotations have {len(ids)}, with ids up to {max(ids)}: they are "
-            "not those it was trained on"
+            f"{path}: the file has {num_classes} classes, the annotations have {len(ids)}, with ids up to {max(ids)}"
+            ": they are not those it was trained on"
         )
     return False
 

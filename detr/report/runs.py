@@ -35,16 +35,18 @@ def _value(logged: object, position: int) -> float | None:
     return float(logged) if isinstance(logged, int | float) and math.isfinite(logged) else None
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, needs_log: bool = True) -> Run:
     """Read a run's folder; a last line that was cut off while it was written is left out.
 
-    Raises UserError when there is no log.txt, or a line before the last cannot be read.
+    Raises UserError when a log.txt that is needed is not there, or a line before the last cannot be read.
     """
     path = folder / LOG
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{path}: no such file; main.py writes it into its --output_dir") from error
+        if needs_log:
+            raise UserError(f"{path}: no such file; main.py writes it into its --output_dir") from error
+        lines = []
     log = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -56,9 +58,12 @@ def read_run(folder: Path) -> Run:
     return Run(folder.name or str(folder), log, read_json(folder / CONFIG) or {})
 
 
-def read_runs(folders: list[Path]) -> list[Run]:
-    """Read several runs; those whose folders have the same name are called by their whole path."""
-    runs = [read_run(folder) for folder in folders]
+def read_runs(folders: list[Path], needs_log: bool = True) -> list[Run]:
+    """Read several runs; those whose folders have the same name are called by their whole path.
+
+    The first may lack its log where `needs_log` is False. Raises UserError as `read_run` does.
+    """
+    runs = [read_run(folder, needs_log or number > 0) for number, folder in enumerate(folders)]
     names = [run.name for run in runs]
     return [
         run._replace(name=str(folder)) if names.count(run.name) > 1 else run

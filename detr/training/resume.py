@@ -51,6 +51,13 @@ class ResumeState(NamedTuple):
         args = (self.checkpoint or {}).get("args", {})
         return args if isinstance(args, dict) else vars(args)  # the reference saves a Namespace
 
+    @property
+    def unnamed_classes(self) -> int | None:
+        """Return the number of classes where the file has a class head and does not say what they are called."""
+        if self.checkpoint is None or "categories" in self.checkpoint or not has_class_head(self.checkpoint):
+            return None
+        return len(self.checkpoint["model"]["class_embed.bias"]) - 1
+
     def changed_flags(self, flags: dict) -> list[tuple[str, object, object]]:
         """Return name, value now and value then of the flags that a resumed run was given differently."""
         both = [(name, value, self.args.get(name)) for name, value in flags.items() if name not in _START_FLAGS]
@@ -262,11 +269,6 @@ def _model_from_file(
         print(f"{path}: its {own_queries} queries, and {len(embedding) - own_queries} that start near copies of them")
     class_rows = _choose_class_rows(start, data, class_map) if fine_tunes else None
     report = load_weights(model, weights, path, class_rows)
-    if evaluate and "categories" not in checkpoint and model_classes != data.num_classes:
-        raise UserError(
-            f"{path}: does not name its {model_classes} classes, and the annotations have {data.num_classes}. Where "
-            "its labels are category ids, as the reference code has them, --dataset_file coco evaluates it"
-        )
     if not fine_tunes:
         check_white(checkpoint.get("white", {}), data.val_coco, path)
     same_classes = checkpoint.get("categories", data.label_map.categories) == data.label_map.categories

@@ -63,6 +63,7 @@ def locate(sources: Iterable[Source]) -> Located:
     conflicts: list[Conflict] = []
     remarks: list[tuple[str, str]] = []
     for source in sources:
+        remarks += chain.from_iterable(image.remarks for image in source.images)
         for real, (first, *more) in _entries(source, missing).items():
             if more:
                 first = first._replace(image=_union([first.image, *(entry.image for entry in more)]))

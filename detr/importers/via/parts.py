@@ -6,18 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from detr.importers.notes import (
-    BAD,
-    MAKES_NO_OBJECT,
-    PARTIAL,
-    PARTIAL_KEPT,
-    POINT,
-    TO_LOOK_AT,
-    TURNED,
-    UNSURE,
-    VIDEOS,
-    Notes,
-)
+from detr.importers.notes import BAD, MAKES_NO_OBJECT, PARTIAL, PARTIAL_KEPT, POINT, TO_LOOK_AT, TURNED, UNSURE, Notes
 from detr.importers.splits import Split, split_images, validates_on_training
 from detr.importers.thumbnails import DecodedImage, decode_all, stacked
 from detr.importers.via.classes import Classes
@@ -53,7 +42,7 @@ class Part(NamedTuple):
         partial = [image for image in self.images if image.is_partial]
         if keep_partial:
             return self._replace(remarks=[*self.remarks, *((PARTIAL_KEPT, image.file_name) for image in partial)])
-        reasons = [remark for image in partial for remark in image.remarks if remark[0] in MAKES_NO_OBJECT | {VIDEOS}]
+        reasons = [remark for image in partial for remark in image.remarks if remark[0] in MAKES_NO_OBJECT]
         left_out = [(PARTIAL, image.file_name) for image in partial]
         images = [image for image in self.images if not image.is_partial]
         return self._replace(images=images, remarks=[*self.remarks, *left_out, *reasons])

@@ -43,7 +43,7 @@ def convert(image: AnnotatedImage, path: Path, width: int, height: int, classes:
     """
     _check_size(image, width, height)
     objects: dict[tuple[str | int, str], list[list[Point]]] = defaultdict(list)  # group and class -> polygons
-    remarks = list(image.remarks)
+    remarks: list[tuple[str, str]] = []
     for number, region in enumerate(image.regions):
         where = f"{image.file_name}, region {region.key}"
         names, said = classes.of(region)
