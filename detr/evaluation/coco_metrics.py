@@ -25,7 +25,7 @@ class Curves(NamedTuple):
     recall: np.ndarray  # (T, K)
 
 
-def curves(matches: Matches, area: str = "all", most: int = MAX_DETECTIONS) -> Curves:
+def curves(matches: Matches, area: str = "all", most: float = MAX_DETECTIONS) -> Curves:
     """Curves of every class and IoU, of the objects of an area range and the best `most` detections of each image."""
     classes = len(matches.names)
     precision = np.full((len(IOU_THRESHOLDS), classes, len(RECALLS)), np.nan)

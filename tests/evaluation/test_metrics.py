@@ -254,6 +254,7 @@ def test_only_cocos_numbers_stop_at_100_detections_of_a_class() -> None:
     assert metrics["overall"]["best"]["f1"] == 1 and metrics["overall"]["best"]["threshold"] <= 0.701
     assert {name: error["count"] for name, error in metrics["mistakes"].items() if error["count"]} == {}
     assert metrics["confusion"] == [[300, 0], [0, 0]]
+    assert np.all(metrics["classes"][0]["precision_at_recall"][0]) and metrics["classes"][0]["AP50"] < 0.35
     expected = pycocotools_on(coco, results).stats
     assert [metrics["coco"][name] for name in COCO_NAMES] == pytest.approx(
         [None if value == -1 else value for value in expected]
