@@ -182,27 +182,25 @@ def load_folder(
         raise UserError(
             f"{val_file}: its categories differ from those of {train_file}; they need the same ids and names"
         )
-    if raw_ids:
-        _check_raw_ids(train_file, label_map, num_classes or COCO_LABELS)
-    elif num_classes is not None and num_classes < label_map.num_classes:
-        raise UserError(
-            f"--num_classes {num_classes}: the annotations have {label_map.num_classes} classes: {label_map}"
-        )
+    _check_num_classes(train_file, label_map, num_classes)
     for path, coco, images in ((train_file, train_coco, train_images), (val_file, val_coco, val_images)):
         if not coco["images"]:
             raise UserError(f"{path}: lists no images")
         check_images(coco, images)
-    return Data(
-        train=CocoDetection(train_coco, train_images, label_map, train_params, seed),
-        val=CocoDetection(val_coco, val_images, label_map, val_params, seed),
-        val_coco=val_coco,
-        label_map=label_map,
-        num_classes=num_classes or label_map.num_classes,
-    )
+    train = CocoDetection(train_coco, train_images, label_map, train_params, seed)
+    val = CocoDetection(val_coco, val_images, label_map, val_params, seed)
+    return Data(train, val, val_coco, label_map, num_classes or label_map.num_classes)
 
 
-def _check_raw_ids(path: Path, label_map: LabelMap, num_classes: int) -> None:
-    """Raise UserError for category ids that are no labels: label `num_classes` is "no object"."""
+def _check_num_classes(path: Path, label_map: LabelMap, num_classes: int | None) -> None:
+    """Raise UserError for too few classes, or category ids that are no labels: label `num_classes` is "no object"."""
+    if not label_map.raw_ids:
+        if num_classes is not None and num_classes < label_map.num_classes:
+            raise UserError(
+                f"--num_classes {num_classes}: the annotations have {label_map.num_classes} classes: {label_map}"
+            )
+        return
+    num_classes = num_classes or COCO_LABELS
     wrong = [category for category in label_map.categories if not 0 <= category["id"] < num_classes]
     if wrong:
         named = ", ".join(f"{category['id']} {category['name']}" for category in wrong)

@@ -14,7 +14,6 @@ import numpy as np
 from detr.data.coco_json import iou_xywh
 from utils import UserError
 
-MAX_DETECTIONS = 100  # of a class in an image; COCO's numbers count no more, all others do
 BACKGROUND_IOU = 0.1  # below it a detection is on background (TIDE's threshold)
 TP_IOU = 0.5  # from here on a detection is a true positive
 UNMATCHED = -1  # in place of the number of a ground-truth object

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detr.evaluation.coco_matching import IGNORED, IOU_THRESHOLDS, MAX_DETECTIONS, TP, Matches
+from detr.evaluation.coco_matching import IGNORED, IOU_THRESHOLDS, TP, Matches
 
+MAX_DETECTIONS = 100  # of a class in an image: no more of them count in COCO's AP and AR
 RECALLS = np.linspace(0, 1, 101)
 COCO_NUMBERS = (
     *("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"),

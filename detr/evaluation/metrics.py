@@ -1,7 +1,7 @@
 """Every number about a run, from its detections and the annotations alone. Numpy only.
 
 AP, AR and their intervals are COCO's: of a class in an image they count at most the best `MAX_DETECTIONS`. All other
-numbers and curves count all detections.
+numbers count all detections.
 
 `measure` gives plain values: what is not defined (a class without objects, the AP of nothing) is None, never NaN.
 """
@@ -10,8 +10,8 @@ import math
 
 from detr.evaluation import bootstrap
 from detr.evaluation.calibration import THRESHOLDS, at_thresholds, best_threshold, calibration, scored
-from detr.evaluation.coco_matching import IOU_THRESHOLDS, MAX_DETECTIONS, Matches, match_all
-from detr.evaluation.coco_metrics import RECALLS, Curves, class_numbers, coco_numbers, curves
+from detr.evaluation.coco_matching import IOU_THRESHOLDS, Matches, match_all
+from detr.evaluation.coco_metrics import MAX_DETECTIONS, RECALLS, Curves, class_numbers, coco_numbers, curves
 from detr.evaluation.error_analysis import confusion, find_errors, summarize_errors
 
 FALLBACK_THRESHOLD = 0.5  # where no best one is known, or there is no true positive
