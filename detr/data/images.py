@@ -161,7 +161,7 @@ def find_images(patterns: Sequence[str], flag: str = "--images") -> list[Path]:
         files = sorted(file for file in (path.iterdir() if path.is_dir() else _globbed(path)) if file.name[0] != ".")
         if not files and not path.is_dir():
             raise UserError(f"{flag} {pattern}: no such file or folder, and as a glob nothing fits it")
-        paths += [file for file in files if has_image_suffix(file)]
+        paths += [file for file in files if has_image_suffix(file) and file.is_file()]
     if not paths:
         accepted = "what Pillow reads, such as .jpg, .png, .tif or .webp"
         raise UserError(f"{flag} {', '.join(patterns)}: no images; accepted: {accepted}")

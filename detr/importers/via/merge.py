@@ -67,7 +67,7 @@ def locate(sources: Iterable[Source]) -> Located:
         for real, (first, *more) in _entries(source, missing).items():
             if more:
                 first = first._replace(image=_union([first.image, *(entry.image for entry in more)]))
-                remarks.append((MERGED, first.image.file_name))
+                remarks += [(MERGED, first.image.file_name)] if first.image.regions else []
             known = images.get(real)
             if not known or not known.image.regions:
                 images[real] = first

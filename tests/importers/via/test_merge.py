@@ -192,6 +192,8 @@ def test_images_that_nothing_lists_are_counted_and_taken_as_background_where_tol
     write_images(folder, [drawn(f"c{n}.jpg") for n in range(3)])
     write_images(folder / "other", [drawn("d.png")])
     (folder / "._a.png").write_text("what macOS leaves")
+    (folder / "folder.png").mkdir()
+    (folder / "link.png").symlink_to(folder / "a.png")
     assert run("prep", "--via", folder, "--weights", "none") == 0
     report = json.loads(Path("data/custom/report.json").read_text())
     (note,) = (note for split in report["splits"].values() for note in split["notes"])

@@ -15,6 +15,7 @@ from utils import UserError
 
 CAT = (rect(3, 3, 9, 9), {"what": "cat"})
 DOG = (rect(20, 3, 9, 9), {"what": "dog"})
+CUT = (rect(55, 3, 9, 9), {"what": "cat"})  # at the border
 POINT = ({"name": "point", "cx": 5, "cy": 6}, {"what": "cat"})
 UNUSABLE = {
     notes.POINT: POINT,
@@ -32,16 +33,17 @@ def zoo(folder: Path, *more: tuple[dict, dict]) -> Path:
 
 @pytest.mark.parametrize("reason", UNUSABLE)
 def test_an_image_with_a_region_that_makes_no_object_is_left_out_or_kept_as_told(reason: str, tmp_path: Path) -> None:
-    folder, flags = zoo(tmp_path, UNUSABLE[reason]), ClassFlags(skip_unlabelled=True)
+    folder, flags = zoo(tmp_path, UNUSABLE[reason], CUT), ClassFlags(skip_unlabelled=True)
     splits = import_via(folder, class_flags=flags)
     assert set(boxes(splits)) == {"0.png", "1.png", "2.png"}
     assert remarks(splits) == {reason: 1, notes.PARTIAL: 1}
     splits = import_via(folder, class_flags=flags, keep_partial=True)
-    assert len(boxes(splits)["3.png"]) == 2 and remarks(splits) == {reason: 1, notes.PARTIAL_KEPT: 1}
+    assert len(boxes(splits)["3.png"]) == 3
+    assert remarks(splits) == {reason: 1, notes.PARTIAL_KEPT: 1, notes.CLIPPED: 1}
 
 
 def test_what_is_cut_at_the_border_makes_an_object(tmp_path: Path) -> None:
-    splits = import_via(zoo(tmp_path, (rect(55, 3, 9, 9), {"what": "cat"})))
+    splits = import_via(zoo(tmp_path, CUT))
     assert len(boxes(splits)["3.png"]) == 3 and remarks(splits) == {notes.CLIPPED: 1}
 
 
@@ -95,6 +97,7 @@ def test_where_all_are_partial_it_is_asked_and_with_points_alone_what_to_draw_is
         assert run("prep", "--via", "zoo", "--weights", "none", *flags) == 2
         error = capsys.readouterr().err
         assert "points, which have no box, skipped: 3 (0.png" in error and "a rectangle, polygon" in error
+        assert "--keep_partial" not in error and error.count("\n") == 1
 
 
 # ----------------------------------------------------------------------------------- validation on the training images

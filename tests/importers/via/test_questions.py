@@ -66,6 +66,9 @@ def test_one_doubt_is_one_sentence_and_what_no_flag_mends_has_no_command(
     ("values", "flags"),
     [
         ([{}, {}, {}, {"note": "dark"}], ["--one_class", "set"]),  # a stray attribute
+        ([{}, {}, {}, {"note": "dark"}, {}, {"mood": "x y"}], ["--one_class", "set"]),
+        ([{"color": "red", "label": "cat"}, {"color": "blue", "label": "dog"}], ["--attribute", "label"]),
+        ([{"note": "dark", "sort": "cat"}, {"sort": "dog"}, {"sort": "cat"}], ["--attribute", "sort"]),
         ([{"name": ""}, {"name": ""}], ["--one_class", "set"]),
         ([{"name": "cat"}, {"name": "cat"}, {}], ["--skip_unlabelled"]),
         (
