@@ -4,7 +4,8 @@ python prep.py                                  the balloon images, downloaded
 python prep.py --via PATH ...                   your own: VIA files beside their images, or a folder with some;
                                                 or a folder with train/ and val/, images and a VIA file in each
 python prep.py --coco DIR                       data that is COCO already, as most tools export it
-python prep.py --yolo DIR, --voc DIR, --labelme DIR     images with a label file each, in these formats
+python prep.py --yolo DIR                       YOLO labels, a text file per image; so --voc DIR (Pascal VOC) and
+                                                --labelme DIR (LabelMe)
 python prep.py --sample                         drawn party balloons: no network needed
 """
 
@@ -38,7 +39,8 @@ SPLITS = {"train": "train2017", "val": "val2017"}  # folder of the VIA data -> i
 LABEL_FILES = {  # flag -> help
     "yolo": "folder with a YOLO label file (*.txt) per image and data.yaml or classes.txt, as Ultralytics, Roboflow or "
     "CVAT lay it out, or its data.yaml; an image without a label file has no objects",
-    "voc": "folder with a Pascal VOC file (*.xml) per image: a VOCdevkit, one with train/ and valid/, or a flat one",
+    "voc": "folder with a Pascal VOC file (*.xml) per image: a VOCdevkit, one with train/ and valid/, or a flat one; "
+    "coordinates are read as written, but for those of the original data sets, which count pixels from 1",
     "labelme": "folder with a LabelMe file (*.json) per image, flat or with train/ and val/",
 }
 # Flags that say what annotations of these formats say themselves, or what they cannot have.
@@ -145,7 +147,7 @@ def add_image_flags(group: argparse._ArgumentGroup) -> None:
 def add_class_flags(group: argparse._ArgumentGroup) -> None:
     """The flags that say what class a region has."""
     group.add_argument(
-        "--attribute", metavar="NAME", help="region attribute that holds the class (default: the one that there is)"
+        "--attribute", metavar="NAME", help="region attribute of VIA that holds the class (default: the one there is)"
     )
     group.add_argument(
         "--checked",

@@ -1,5 +1,6 @@
 """Annotations of other tools with a label file per image, and which tool a folder is of. No torch."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +70,8 @@ def format_hint(given: str, path: Path) -> str:
     formats = {_format_of(file) for file in _samples(path)} - {""}
     if not formats or given in formats:
         return ""
-    return f". It looks like {' and '.join(sorted(formats))}: try --{' or --'.join(sorted(formats))} {path}"
+    folder = path.parent if path.is_file() else path
+    return f". It looks like {' and '.join(sorted(formats))}: try --{' or --'.join(sorted(formats))} {folder}"
 
 
 def _samples(path: Path) -> list[Path]:
@@ -85,7 +87,7 @@ def _format_of(file: Path) -> str:
     """Return the flag for an annotation file, empty for another file."""
     try:
         if file.suffix.lower() == ".xml":
-            return "voc" if b"<annotation>" in file.read_bytes()[:4096] else ""
+            return "voc" if re.search(rb"<annotation[\s>]", file.read_bytes()[:4096]) else ""
         if file.suffix.lower() == ".txt":
             return "yolo" if looks_like_labels(file) else ""
         content = parse(file)

@@ -87,10 +87,15 @@ def pair_key(path: PurePath) -> tuple[str, ...]:
     return (*(part for part in folders if part not in _ROLES), unicodedata.normalize("NFC", path.stem))
 
 
+def split_named(name: str) -> str:
+    """Return train, val or test where a name is that of a split; else an empty text."""
+    match = _SPLIT.fullmatch(name)
+    return _SPLIT_OF[match[1].lower()] if match else ""
+
+
 def split_of(path: PurePath) -> str:
     """Return train, val or test where a folder on the way says so; else an empty text."""
-    found = (_SPLIT.fullmatch(part) for part in path.parts[:-1])
-    return next((_SPLIT_OF[match[1].lower()] for match in found if match), "")
+    return next(filter(None, map(split_named, path.parts[:-1])), "")
 
 
 def to_sources(

@@ -61,7 +61,7 @@ def _image_name(listed: object, label: Path, folder: LabelFolder) -> str:
     """Return the image that a file names, or the one of the file's own name where there is no such image."""
     listed = file_name(listed, str(folder.root / label))
     relative = posixpath.normpath(posixpath.join(label.parent.as_posix(), listed.replace("\\", "/")))
-    if not relative.startswith(("../", "/")) and Path(relative) in folder.image_files:
+    if not relative.startswith(("../", "/")) and Path(relative) in folder.images_of(Path(relative)):
         return relative
     return folder.image_of(label, listed) or posixpath.basename(relative)
 

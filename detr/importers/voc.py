@@ -8,7 +8,8 @@ which they are: in those of the original data sets <source> has <annotation>PASC
 from pathlib import Path
 from xml.etree import ElementTree
 
-from detr.importers.label_folder import CLASS, LabelFolder, Labels, split_of, to_sources
+from detr.importers.label_folder import CLASS, LabelFolder, Labels, split_named, split_of, to_sources
+from detr.importers.via.parts import SPLITS
 from detr.importers.via.record import AnnotatedImage, Region
 from detr.importers.via.regions import file_name
 from detr.importers.via.shapes import LIMIT, corners
@@ -55,10 +56,11 @@ def _listed_splits(folder: LabelFolder) -> dict[Path, str]:
     """Return annotation file -> train or val, as the lists in ImageSets/Main say; empty where there are none."""
     splits: dict[Path, str] = {}
     for path in folder.files:
-        if path.parts[-3:-1] == ("ImageSets", "Main") and path.name in ("train.txt", "val.txt"):
+        split = split_named(path.stem)
+        if path.parts[-3:-1] == ("ImageSets", "Main") and split in SPLITS:
             for line in (folder.root / path).read_text(encoding="utf-8-sig", errors="replace").splitlines():
                 if line.strip():
-                    splits[path.parents[2] / "Annotations" / f"{line.strip()}.xml"] = path.stem
+                    splits[path.parents[2] / "Annotations" / f"{line.strip()}.xml"] = split
     return splits
 
 

@@ -15,6 +15,7 @@ from detr.importers.via.record import AnnotatedImage, Point, Region
 from detr.importers.via.shapes import corners
 from utils import UserError, is_line, join_names, pluralize, quote
 
+NOT_HERE = "paths in data.yaml that are not in the folder, splits told by the names of folders instead"
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _SLACK = 0.5  # pixels: written with few digits, a box at the image's edge goes beyond it by as much
 _FARTHEST = 2.0  # a share beyond it is a number of pixels
@@ -34,7 +35,8 @@ def read_yolo(path: Path, images: Path | None = None, left_out: Path | None = No
     for label in folder.with_suffix(".txt"):
         if labels.setdefault(pair_key(label), label) != label and folder.images_of(label):
             raise UserError(f"{folder.root}: {labels[pair_key(label)]} and {label} both belong to one image; keep one")
-    listed = _listed_splits(config, config_path, folder) or _splits_by_folder(folder)
+    listed, not_here = _listed_splits(config, config_path, folder)
+    listed = listed or _splits_by_folder(folder)
     found: dict[str, list[AnnotatedImage]] = {}
     for split, image_names in listed.items():
         found[split] = [_read_image(name, folder, labels, names, "kpt_shape" in config) for name in image_names]
@@ -42,7 +44,7 @@ def read_yolo(path: Path, images: Path | None = None, left_out: Path | None = No
         if not folder.images_of(label) and looks_like_labels(folder.root / label):
             found.setdefault(split_of(label), []).append(AnnotatedImage(f"{label.with_suffix('').as_posix()}.*", []))
     sources, remarks = to_sources(found, folder.images)
-    return Labels(sources, list(names.values()), remarks)
+    return Labels(sources, list(names.values()), [*remarks, *not_here])
 
 
 # ---------------------------------------------------------------------------------------------------------- class names
@@ -113,24 +115,24 @@ def _splits_by_folder(folder: LabelFolder) -> dict[str, list[str]]:
     return splits
 
 
-def _listed_splits(config: dict, config_path: Path | None, folder: LabelFolder) -> dict[str, list[str]]:
-    """Return the images that data.yaml names for each split; nothing where what it says is not to be found here.
+def _listed_splits(
+    config: dict, config_path: Path | None, folder: LabelFolder
+) -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
+    """Return the images that data.yaml names for each split; none, and a remark, where what it says is not to be found.
 
     Its paths are those of the machine that wrote it more often than not.
     """
     splits: dict[str, list[str]] = {}
     for split in SPLITS:
         entries = config.get(split, [])
-        for entry in [entries] if isinstance(entries, str) else entries:
-            place = _find_place(
-                str(entry), (config_path.parent / str(config.get("path", "")), config_path.parent), folder
-            )
+        for entry in map(str, [entries] if isinstance(entries, str) else entries):
+            place = _find_place(entry, (config_path.parent / str(config.get("path", "")), config_path.parent), folder)
             if place is None:
-                return {}
+                return {}, [(NOT_HERE, f"{split}: {entry}")]
             splits.setdefault(split, []).extend(_images_in(place, folder))
     if splits.get("val") == splits.get("train"):
         splits.pop("val", None)
-    return splits
+    return splits, []
 
 
 def _find_place(entry: str, bases: tuple[Path, ...], folder: LabelFolder) -> Path | None:

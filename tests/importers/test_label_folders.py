@@ -216,6 +216,13 @@ def test_the_message_about_a_wrong_flag_names_the_right_one(
         assert error.count("\n") == 1
 
 
+def test_a_single_file_of_another_format_is_told_too(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text(
+        '<?xml version="1.0"?>\n<annotation verified="yes"><filename>a.jpg</filename></annotation>'
+    )
+    assert format_hint("via", tmp_path / "a.xml") == f". It looks like voc: try --voc {tmp_path}"
+
+
 def test_nothing_is_guessed_about_other_folders(tmp_path: Path) -> None:
     (tmp_path / "README.txt").write_text("one two three four five\n")
     (tmp_path / "list.txt").write_text("images/a.jpg\n")

@@ -32,7 +32,7 @@ def write_devkit(folder: Path, names: str, lists: dict[str, str], head: str = DE
 
 def test_the_lists_of_a_devkit_say_the_splits(tmp_path: Path) -> None:
     folder = write_devkit(
-        tmp_path, "abcd", {"train": "ac", "val": "b", "trainval": "abc", "test": "d", "cat_train": "d"}
+        tmp_path, "abcd", {"Train": "ac", "val": "b", "trainval": "abc", "test": "d", "cat_train": "d"}
     )
     splits = import_labels("voc", folder)
     assert [[path.stem for path in split.origins] for split in splits.values()] == [["a", "c"], ["b"]]

@@ -7,6 +7,7 @@ import pytest
 
 from detr.importers import notes
 from detr.importers.formats import import_labels
+from detr.importers.yolo import NOT_HERE
 from tests.importers.label_files import Labelled, box, objects_of, remarks_of, write_flat, write_image, yolo_text
 from utils import UserError
 
@@ -114,6 +115,7 @@ def test_data_yaml_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     keys = f"path: {tmp_path}\ntrain: outside\nval: ../outside\nnames: [dog, cat]"
     splits = import_labels("yolo", write(tmp_path / "set", {"a": LINE, "b": LINE}, keys))
     assert {path.name for split in splits.values() for path in split.origins} == {"a.png", "b.png"}
+    assert remarks_of(splits)[NOT_HERE] == ["train: outside"]
 
 
 # --------------------------------------------------------------------------------------------------------------- labels
