@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from detr.data.images import White, read_size_hw
-from utils import UserError, is_number
+from utils import UserError, is_number, join_names
 
 # dataset_file -> (training file, validation file, training images, validation images), below --coco_path
 LAYOUTS = {
@@ -77,7 +77,10 @@ def match_categories(own: list[dict], listed: list[dict], source: Path) -> dict[
             f"{source}: has the class {unknown[0]!r}, which the annotations do not; they have {', '.join(ids)}. "
             "--coco_path names the folder of the annotations it was made for"
         )
-    return {category["id"]: ids[category["name"]] for category in own}
+    known = {category["name"]: category["id"] for category in own}
+    if new := [name for name in ids if name not in known]:
+        print(f"{source}: was not trained on {join_names(new)}, of which every object counts as missed")
+    return {known[name]: ids[name] for name in known}
 
 
 def white_in(coco: dict) -> White:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from utils import UserError
+from utils import UserError, join_names, quote
 
 MAX_PIXELS = 178_956_970  # beyond that Pillow refuses a file as a decompression bomb
 _NO_IMAGES = {
@@ -25,6 +25,7 @@ _NO_IMAGES = {
     ".fit",
     ".fits",
 }  # that Pillow has a name for
+_UNREAD = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}  # images that Pillow does not read
 _EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 # As PIL.ImageOps.exif_transpose turns them, which would first decode all of a PNG to look for EXIF data behind it.
@@ -109,7 +110,10 @@ def as_rgb(image: str | Path | Image.Image | np.ndarray, white: White | None = N
         if image.dtype != np.uint8 and not (image.dtype == np.uint16 and image.ndim == 2):
             raise UserError(f"an array of {image.dtype} is no image; accepted: uint8, and uint16 of shape (H, W)")
         return _to_rgb(Image.fromarray(image), white)
-    return _decoded(image, 1.0, white)
+    if not isinstance(image, Image.Image):  # None, where OpenCV has not found the file
+        raise UserError(f"{quote(image)} is no image; accepted: a path, a Pillow image or an array")
+    with _refused(Path(getattr(image, "filename", "") or "the image"), "the image is damaged"):
+        return _decoded(image, 1.0, white)
 
 
 def _header(image: Image.Image) -> Header:
@@ -162,6 +166,8 @@ def find_images(patterns: Sequence[str], flag: str = "--images") -> list[Path]:
         if not files and not path.is_dir():
             raise UserError(f"{flag} {pattern}: no such file or folder, and as a glob nothing fits it")
         paths += [file for file in files if has_image_suffix(file) and file.is_file()]
+        if unread := [str(file) for file in files if file.suffix.lower() in _UNREAD - _image_suffixes()]:
+            print(f"left out, as Pillow does not read them: {join_names(unread, 5)}")
     if not paths:
         accepted = "what Pillow reads, such as .jpg, .png, .tif or .webp"
         raise UserError(f"{flag} {', '.join(patterns)}: no images; accepted: {accepted}")

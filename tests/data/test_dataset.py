@@ -12,7 +12,7 @@ import torchvision
 from PIL import Image, ImageOps
 
 from detr.box_ops import cxcywh_to_xyxy
-from detr.data.coco_json import check_images, read_coco
+from detr.data.coco_json import check_images, match_categories, read_coco
 from detr.data.dataset import CocoDetection, LabelMap, load_folder
 from detr.data.images import read_rgb, read_size_hw
 from detr.data.loader import collate, make_loader
@@ -162,6 +162,17 @@ def test_labels_are_positions_of_sorted_ids_and_come_back() -> None:
     assert [label_map.to_category_id(label) for label in (0, 1, 2)] == [3, 7, None]
     raw = LabelMap([{"id": 90, "name": "toothbrush"}], raw_ids=True)
     assert raw.num_classes == 91 and raw.to_labels([90]) == [90] and raw.to_category_id(89) is None
+
+
+def test_categories_are_matched_by_name_whatever_their_ids(capsys: pytest.CaptureFixture) -> None:
+    own = [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}]
+    permuted = [{"id": 1, "name": "bee"}, {"id": 2, "name": "ant"}]
+    assert match_categories(own, permuted, Path("run.pth")) == {1: 2, 2: 1} and not capsys.readouterr().out
+    more = [{"id": 1, "name": "ant"}, {"id": 2, "name": "auk"}, {"id": 7, "name": "bee"}]
+    assert match_categories(own, more, Path("run.pth")) == {1: 1, 2: 7}
+    assert "run.pth: was not trained on auk" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"run.pth: has the class 'bee', .* they have ant, auk"):
+        match_categories(own, more[:2], Path("run.pth"))
 
 
 def load(folder: Path, **changes: object) -> CocoDetection:

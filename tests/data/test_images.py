@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detr.data.images import as_rgb, read_depth, read_rgb, white_of
+from detr.data.images import as_rgb, find_images, read_depth, read_rgb, white_of
 from utils import UserError
 
 RNG = np.random.default_rng(0)
@@ -50,10 +50,29 @@ def test_arrays_of_16_bits_are_scaled_like_files(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("array", [np.zeros(3, np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3))])
+@pytest.mark.parametrize(
+    "array", [np.zeros(3, np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3)), None, b"x"]
+)
 def test_what_is_no_image_is_named(array: np.ndarray) -> None:
     with pytest.raises(UserError, match="accepted"):
         as_rgb(array)
+
+
+def test_an_opened_image_that_is_damaged_is_named(tmp_path: Path) -> None:
+    content = write("plain.png", tmp_path / "a.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(content[: len(content) // 2])
+    with Image.open(tmp_path / "half.png") as image, pytest.raises(UserError, match=r"half.png: the image is damaged"):
+        as_rgb(image)
+
+
+def test_of_a_folder_all_kinds_of_images_are_taken_and_the_unreadable_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    names = [f"a.{suffix}" for suffix in ("jpg", "JPEG", "png", "webp", "tif", "TIFF", "jp2", "bmp", "gif", "ppm")]
+    for name in (*names, "._a.jpg", "a.txt", "a.mp4", "a.json", "b.HEIC"):
+        (tmp_path / name).touch()
+    assert {path.name for path in find_images([str(tmp_path)])} == set(names)
+    assert "b.HEIC" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
