@@ -197,11 +197,6 @@ def train(args: argparse.Namespace, session: Session, trainer: Trainer) -> None:
         f"{trainable:,} parameters to train on {len(data.train)} images, {len(data.val)} to evaluate on; "
         f"{session.device}, {session.precision}; epochs {trainer.epochs_done + 1} to {args.epochs}"
     )
-    if all(annotation.get("iscrowd", 0) for annotation in data.val_coco["annotations"]):
-        print(
-            "the validation images have no object: AP is not defined, and the weights of the lowest validation loss "
-            "are kept as the best"
-        )
     write_log = folder.open_log(trainer.epochs_done, args.tensorboard)
     time_left = TimeLeft(args.epochs, trainer.epochs_done + bool(trainer.steps_done))
     with utils.StopRequest() as stop, explain_worker_errors(), folder.saved_when_stopped(trainer):

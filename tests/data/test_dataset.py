@@ -171,6 +171,22 @@ def load(folder: Path, **changes: object) -> CocoDetection:
     )
 
 
+def test_a_set_without_objects_is_said(coco_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """There is nothing to learn from, or AP is not defined; crowd regions are no objects."""
+    for split in ("val", "train"):
+        path = coco_folder / f"annotations/custom_{split}.json"
+        coco = json.loads(path.read_text())
+        annotations = [annotation | {"iscrowd": 1} for annotation in coco["annotations"][:1]]
+        path.write_text(json.dumps(coco | {"annotations": annotations}))
+        capsys.readouterr()
+        if split == "train":
+            with pytest.raises(UserError, match=r"custom_train.json: no image has an object"):
+                load(coco_folder)
+        assert len(load(coco_folder, evaluate=True).val) == 3
+        output = capsys.readouterr().out
+        assert "custom_val.json" in output and "AP is not defined" in output and "lowest" not in output
+
+
 def test_a_sample_is_a_function_of_seed_epoch_and_image(coco_folder: Path) -> None:
     first, second = load(coco_folder).train, load(coco_folder).train
     second[(0, 3)]  # history must not matter
