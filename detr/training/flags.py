@@ -118,7 +118,7 @@ def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--backbone",
         help="torchvision ResNet: resnet18, resnet34, resnet50, resnet101, ..., or for small machines "
-        "mobilenet_v3_small, mobilenet_v3_large (resnet50)",
+        "mobilenet_v2, mobilenet_v3_small, mobilenet_v3_large (resnet50)",
     )
     add("--dilation", action="store_true", default=None, help="stride 16 instead of 32 in the last stage (DC5)")
     add(
