@@ -156,6 +156,7 @@ def load_data(args: argparse.Namespace, resolution: dict[str, int]) -> Data:
         train_params = partial(jitter_params, choose=train_params, strength=args.color_jitter)
     val_params = partial(evaluation_params, **resolution)
     data = load_folder(args.coco_path, args.dataset_file, train_params, val_params, args.seed, args.num_classes)
+    data.train.copy_paste = args.copy_paste
     if args.cache == "ram":
         for dataset in (data.train, data.val):
             dataset.keep_in_memory(**resolution)
