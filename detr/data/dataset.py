@@ -220,18 +220,22 @@ def load_folder(
         if not coco["images"]:
             raise UserError(f"{path}: lists no images")
         check_images(coco, images)
-    if not evaluate and not _has_objects(train_coco):
-        raise UserError(f"{train_file}: no image has an object; there is nothing to learn from")
-    if not _has_objects(val_coco):
-        best = "" if evaluate else ", and the weights of the lowest validation loss are kept as the best"
-        print(f"{val_file}: the validation images have no object: AP is not defined{best}")
+    _check_objects(train_file, train_coco, val_file, val_coco, evaluate)
     train = CocoDetection(train_coco, train_images, label_map, train_params, seed)
     val = CocoDetection(val_coco, val_images, label_map, val_params, seed)
     return Data(train, val, val_coco, label_map, num_classes or label_map.num_classes)
 
 
-def _has_objects(coco: dict) -> bool:
-    return not all(annotation.get("iscrowd", 0) for annotation in coco["annotations"])
+def _check_objects(train_file: Path, train_coco: dict, val_file: Path, val_coco: dict, evaluate: bool) -> None:
+    """Raise UserError where there is nothing to learn from; say where AP is not defined."""
+    has_objects, can_be_measured = (
+        not all(annotation.get("iscrowd", 0) for annotation in coco["annotations"]) for coco in (train_coco, val_coco)
+    )
+    if not evaluate and not has_objects:
+        raise UserError(f"{train_file}: no image has an object; there is nothing to learn from")
+    if not can_be_measured:
+        best = "" if evaluate else ", and the weights of the lowest validation loss are kept as the best"
+        print(f"{val_file}: the validation images have no object: AP is not defined{best}")
 
 
 def _check_num_classes(path: Path, label_map: LabelMap, num_classes: int | None) -> None:
