@@ -156,6 +156,7 @@ def load_data(args: argparse.Namespace, resolution: dict[str, int], unnamed: int
         train_params = partial(jitter_params, choose=train_params, strength=args.color_jitter)
     params = (train_params, partial(evaluation_params, **resolution))
     data = load_folder(args.coco_path, args.dataset_file, *params, args.seed, args.num_classes, args.eval, unnamed)
+    data.train.copy_paste = args.copy_paste
     if args.cache == "ram":
         data.train.keep_in_memory(**resolution)
         data.val.keep_in_memory(**resolution)

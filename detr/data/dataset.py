@@ -10,15 +10,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from detr.box_ops import normalize_cxcywh, xywh_to_xyxy
 from detr.data.cache import ImageCache
 from detr.data.coco_json import LAYOUTS, check_images, find_val, read_coco
+from detr.data.copy_paste import LARGEST_SHARE, SMALLEST_SIDE, PackedPolygons, cut_out, paste_objects
 from detr.data.images import read_rgb
 from detr.data.sampler import Key
-from detr.data.transforms import AugmentParams, apply_to_boxes, apply_to_image
+from detr.data.transforms import AugmentParams, apply_to_boxes, resample, to_tensor
 from detr.models.weights import labels_are_ids
 from utils import UserError
 
@@ -97,6 +99,7 @@ class CocoDetection(Dataset):
         self.seed = seed
         self.image_ids = np.array([image["id"] for image in coco["images"]], dtype=np.int64)
         self.cache: ImageCache | None = None
+        self.copy_paste = 0.0  # share of the images into which objects of others are pasted
         self._sizes_hw = np.array([(image["height"], image["width"]) for image in coco["images"]], dtype=np.int64)
         self._file_names = np.array([image["file_name"] for image in coco["images"]], dtype=np.str_)
         index_of_id = {int(image_id): index for index, image_id in enumerate(self.image_ids)}
@@ -106,6 +109,9 @@ class CocoDetection(Dataset):
         self._starts = np.searchsorted(owner[order], np.arange(len(self.image_ids) + 1))
         self._labels = np.array(label_map.to_labels([a["category_id"] for a in kept]), dtype=np.int64)[order]
         self._boxes_xywh = np.array([a["bbox"] for a in kept], dtype=np.float32).reshape(-1, 4)[order]
+        self._polygons = PackedPolygons([kept[number].get("segmentation") for number in order])
+        is_large = (self._boxes_xywh[:, 2:] >= SMALLEST_SIDE).all(axis=1)
+        self._cuttable = np.flatnonzero(is_large & (self._polygons.counts() > 0))
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -134,14 +140,41 @@ class CocoDetection(Dataset):
         return int(height), int(width)
 
     def __getitem__(self, key: Key) -> Sample:
-        _, index = key
+        epoch, index = key
         params, size_hw = self.augment_params(key), self.size_hw(index)
-        image = self.cache.read(index, self.path(index)) if self.cache else read_rgb(self.path(index), params.scale)
+        image = resample(self._read(index, params.scale), params, size_hw)
         labels, boxes_xyxy = self.target(index)
         boxes_xyxy, keep = apply_to_boxes(boxes_xyxy, params)
-        boxes_cxcywh = normalize_cxcywh(boxes_xyxy[keep], params.size_hw)
-        pixels = apply_to_image(image, params, size_hw)
-        return Sample(pixels, labels[keep], boxes_cxcywh, int(self.image_ids[index]), size_hw)
+        labels, boxes_xyxy = labels[keep], boxes_xyxy[keep]
+        rng = np.random.default_rng([self.seed, epoch, index, 1])  # not that of the parameters: those stay as they are
+        if rng.random() < self.copy_paste and len(self._cuttable):
+            image, boxes, pasted = paste_objects(image, boxes_xyxy.numpy(), self._cut_random_object, rng)
+            labels, boxes_xyxy = torch.cat((labels, torch.tensor(pasted, dtype=torch.int64))), torch.from_numpy(boxes)
+        boxes_cxcywh = normalize_cxcywh(boxes_xyxy, params.size_hw)
+        pixels = to_tensor(image, params.color_factors)
+        return Sample(pixels, labels, boxes_cxcywh, int(self.image_ids[index]), size_hw)
+
+    def _read(self, index: int, scale: float) -> Image.Image:
+        return self.cache.read(index, self.path(index)) if self.cache else read_rgb(self.path(index), scale)
+
+    def _cut_random_object(self, rng: np.random.Generator, largest: int) -> tuple[Image.Image, int] | None:
+        """Cut out an object of any image at 0.5 to 1.5 times its size there; None where that is too small to see.
+
+        `largest` is the most pixels of its longer side.
+        """
+        number = int(rng.choice(self._cuttable))
+        index = int(np.searchsorted(self._starts, number, side="right")) - 1
+        left, top, width, height = self._boxes_xywh[number]
+        factor = largest / LARGEST_SHARE / min(self.size_hw(index)) * np.exp(rng.uniform(np.log(0.5), np.log(1.5)))
+        factor = min(factor, largest / max(width, height))
+        size = (round(float(width) * factor), round(float(height) * factor))
+        if min(size) < SMALLEST_SIDE:
+            return None
+        image = self._read(index, factor)
+        shrunk = np.array(image.size) / self.size_hw(index)[::-1]  # a JPEG is decoded smaller
+        polygons = [polygon * shrunk for polygon in self._polygons[number]]
+        box_xyxy = np.array((left, top, left + width, top + height)) * np.tile(shrunk, 2)
+        return cut_out(image, polygons, box_xyxy, size, bool(rng.random() < 0.5)), int(self._labels[number])
 
 
 def load_folder(
@@ -187,18 +220,22 @@ def load_folder(
         if not coco["images"]:
             raise UserError(f"{path}: lists no images")
         check_images(coco, images)
-    if not evaluate and not _has_objects(train_coco):
-        raise UserError(f"{train_file}: no image has an object; there is nothing to learn from")
-    if not _has_objects(val_coco):
-        best = "" if evaluate else ", and the weights of the lowest validation loss are kept as the best"
-        print(f"{val_file}: the validation images have no object: AP is not defined{best}")
+    _check_objects(train_file, train_coco, val_file, val_coco, evaluate)
     train = CocoDetection(train_coco, train_images, label_map, train_params, seed)
     val = CocoDetection(val_coco, val_images, label_map, val_params, seed)
     return Data(train, val, val_coco, label_map, num_classes or label_map.num_classes)
 
 
-def _has_objects(coco: dict) -> bool:
-    return not all(annotation.get("iscrowd", 0) for annotation in coco["annotations"])
+def _check_objects(train_file: Path, train_coco: dict, val_file: Path, val_coco: dict, evaluate: bool) -> None:
+    """Raise UserError where there is nothing to learn from; say where AP is not defined."""
+    has_objects, can_be_measured = (
+        not all(annotation.get("iscrowd", 0) for annotation in coco["annotations"]) for coco in (train_coco, val_coco)
+    )
+    if not evaluate and not has_objects:
+        raise UserError(f"{train_file}: no image has an object; there is nothing to learn from")
+    if not can_be_measured:
+        best = "" if evaluate else ", and the weights of the lowest validation loss are kept as the best"
+        print(f"{val_file}: the validation images have no object: AP is not defined{best}")
 
 
 def _check_num_classes(path: Path, label_map: LabelMap, num_classes: int | None) -> None:

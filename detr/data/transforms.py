@@ -113,20 +113,28 @@ def _random_crop(size_hw: tuple[int, int], rng: np.random.Generator, scale: int)
 
 
 def apply_to_image(image: Image.Image, params: AugmentParams, original_size_hw: tuple[int, int]) -> Tensor:
-    """Crop, resize and flip an RGB image for the network: (3, H, W) float32, ImageNet-normalized.
+    """Crop, resize, flip and color an RGB image for the network: (3, H, W) float32, ImageNet-normalized."""
+    return to_tensor(resample(image, params, original_size_hw), params.color_factors)
 
-    The image may have been decoded smaller than `original_size_hw`, in whose pixels the crop is.
+
+def resample(image: Image.Image, params: AugmentParams, original_size_hw: tuple[int, int]) -> Image.Image:
+    """Crop, resize and flip an RGB image.
+
+    It may have been decoded smaller than `original_size_hw`, in whose pixels the crop is.
     """
     height, width = params.size_hw
     to_x, to_y = image.width / original_size_hw[1], image.height / original_size_hw[0]
     left, top, right, bottom = params.crop_xyxy
     crop = (left * to_x, top * to_y, min(right * to_x, image.width), min(bottom * to_y, image.height))
     resized = image.resize((width, height), Image.Resampling.BILINEAR, box=crop)
-    if params.hflip:
-        resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    for enhance, factor in zip(COLOR_OPS, params.color_factors, strict=False):
-        resized = enhance(resized).enhance(factor)
-    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous().float()
+    return resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if params.hflip else resized
+
+
+def to_tensor(image: Image.Image, color_factors: tuple[float, ...] = ()) -> Tensor:
+    """Color an RGB image, and return it as the network takes it: (3, H, W) float32, ImageNet-normalized."""
+    for enhance, factor in zip(COLOR_OPS, color_factors, strict=False):
+        image = enhance(image).enhance(factor)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()
     mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
     return pixels.div_(255).sub_(mean).div_(std)
 

@@ -124,7 +124,7 @@ def _listed_splits(
     """
     splits: dict[str, list[str]] = {}
     for split in SPLITS:
-        entries = config.get(split, [])
+        entries = config.get(split) or []  # `val:` with nothing behind it is an empty text
         for entry in map(str, [entries] if isinstance(entries, str) else entries):
             place = _find_place(entry, (config_path.parent / str(config.get("path", "")), config_path.parent), folder)
             if place is None:
@@ -148,7 +148,7 @@ def _find_place(entry: str, bases: tuple[Path, ...], folder: LabelFolder) -> Pat
 
 def _images_in(place: Path, folder: LabelFolder) -> list[str]:
     if place.is_file():  # a list of images
-        return [" ".join(words) for _, words in _rows(place)]
+        return [line.strip() for line in _read_text(place).splitlines() if line.strip()]
     root = folder.image_root.resolve()
     return [path.as_posix() for path in folder.image_files if (root / path).is_relative_to(place)]
 

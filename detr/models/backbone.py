@@ -1,4 +1,4 @@
-"""The convolutional backbone: a torchvision ResNet or MobileNetV3 without its classifier.
+"""The convolutional backbone: a torchvision ResNet, MobileNetV2 or MobileNetV3 without its classifier.
 
 With frozen BatchNorm, a convolution and the norm after it are one affine map; the norm is folded into the
 convolution's weights at every call, which saves a pass over each feature map while gradients still reach the weights.
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.mobilenetv3 import InvertedResidual
+from torchvision.models import mobilenetv2
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import Conv2dNormActivation
 
@@ -27,7 +27,7 @@ from utils import UserError
 RESNETS = tuple(
     torchvision.models.list_models(module=torchvision.models, include=["resnet*", "resnext*", "wide_resnet*"])
 )
-MOBILENETS = ("mobilenet_v3_small", "mobilenet_v3_large")
+MOBILENETS = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
 STRIDES = (32, 16)
 
 
@@ -70,7 +70,7 @@ class TrainableBatchNorm2d(nn.BatchNorm2d):
 
 BATCH_NORMS = {"frozen": FrozenBatchNorm2d, "train": TrainableBatchNorm2d}
 # What torchvision's MobileNetV3 was trained with (Howard et al. 2019, section 6.1, for the momentum).
-MOBILENET_NORMS = {
+MOBILENET_V3_NORMS = {
     "frozen": partial(FrozenBatchNorm2d, eps=1e-3),
     "train": partial(TrainableBatchNorm2d, eps=1e-3, momentum=0.01),
 }
@@ -183,20 +183,28 @@ def _conv_norm_activation(x: Tensor, layer: Conv2dNormActivation) -> Tensor:
     return x
 
 
-def _inverted_residual(x: Tensor, block: InvertedResidual) -> Tensor:
-    """One block of MobileNetV3 (Howard et al. 2019, figure 4): expand, depthwise, squeeze and excite, project."""
+def _inverted_residual(x: Tensor, block: nn.Module) -> Tensor:
+    """Run an inverted residual block: expand, depthwise, project (Sandler et al. 2018, figure 4, whose projection is
+    linear); squeeze and excite in MobileNetV3 (Howard et al. 2019, figure 4).
+    """
     out = x
-    for part in block.block:
-        out = _conv_norm_activation(out, part) if isinstance(part, Conv2dNormActivation) else part(out)
+    if isinstance(block, mobilenetv2.InvertedResidual):
+        *layers, projection, norm = block.conv
+        for layer in layers:
+            out = _conv_norm_activation(out, layer)
+        out = conv_norm(out, projection, norm)
+    else:
+        for part in block.block:
+            out = _conv_norm_activation(out, part) if isinstance(part, Conv2dNormActivation) else part(out)
     return out.add_(x) if block.use_res_connect else out
 
 
 class MobileNetBody(nn.Module):
-    """The features of a torchvision MobileNetV3 down to `stride`, under torchvision's own parameter names.
+    """The features of a torchvision MobileNet down to `stride`, under torchvision's own parameter names.
 
-    At stride 32 that is all of them, with the 1x1 convolution at the end (576 or 960 channels): torchvision's detectors
-    take its output for their last level too, and the ImageNet weights have it. Without it the body would end in a
-    narrow linear layer (96 or 160 channels) which only this convolution was trained to read.
+    At stride 32 that is all of them, with the 1x1 convolution at the end (1280, 576 or 960 channels): torchvision's
+    detectors take its output for their last level too, and the ImageNet weights have it. Without it the body would end
+    in a narrow linear layer which only this convolution was trained to read.
     """
 
     classifier = "classifier."  # what the names begin with that a classifier's file has besides
@@ -207,20 +215,21 @@ class MobileNetBody(nn.Module):
             raise UserError(
                 f"--dilation (DC5) is for ResNets, not for {name}; --stride 16 gives a map of the same size"
             )
-        norm_layer = MOBILENET_NORMS[batch_norm]
+        norm_layer = (BATCH_NORMS if name == "mobilenet_v2" else MOBILENET_V3_NORMS)[batch_norm]
         features = torchvision.models.get_model(name, weights=None, norm_layer=norm_layer).features
         self.features = features[: _count_up_to(features, stride)]
         self.channels = self.features[-1].out_channels
 
     def up_to_stride_4(self) -> list[nn.Module]:
-        """Return what is a ResNet's stem and first stage: the first 2 entries of the small network, 4 of the large."""
+        """Return what is a ResNet's stem and first stage: the first 4 entries, 2 of MobileNetV3-small."""
         return list(self.features[: _count_up_to(self.features, 4)])
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, C, H/S, W/S), sizes rounded up."""
         x = images
         for entry in self.features:
-            x = _inverted_residual(x, entry) if isinstance(entry, InvertedResidual) else _conv_norm_activation(x, entry)
+            run = _conv_norm_activation if isinstance(entry, Conv2dNormActivation) else _inverted_residual
+            x = run(x, entry)
         return x
 
 
@@ -240,7 +249,7 @@ class Backbone(nn.Module):
     """The body, plus the rule of what is trained.
 
     With frozen BatchNorm everything down to stride 4 stays as pre-trained: stem and first stage of a ResNet (DETR,
-    section 4), and as much of MobileNetV3. With trained BatchNorm all is trained.
+    section 4), and as much of a MobileNet. With trained BatchNorm all is trained.
     """
 
     def __init__(self, name: str, dilation: bool = False, stride: int = 32, batch_norm: str = "frozen") -> None:

@@ -168,7 +168,7 @@ def _backbone_from_shapes(path: Path, model: dict[str, Tensor]) -> tuple[str, in
         if shapes == _body_shapes(name, stride):
             return name, stride
     raise UserError(
-        f"{path}: its backbone has the shapes of no torchvision ResNet or MobileNetV3; accepted: {', '.join(BACKBONES)}"
+        f"{path}: its backbone has the shapes of no torchvision ResNet or MobileNet; accepted: {', '.join(BACKBONES)}"
     )
 
 

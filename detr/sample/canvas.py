@@ -86,6 +86,21 @@ class Canvas:
             else:
                 self.image.paste(Image.fromarray(to_uint8(colors)), box, mask)
 
+    def paste(self, image: Image.Image, centre_xy: tuple[float, float], owner: int = NOBODY) -> None:
+        """Paste an RGBA image, in canvas pixels, over what is there, its centre at `centre_xy`, in pixels."""
+        left = round(centre_xy[0] * self.scale - image.width / 2)
+        top = round(centre_xy[1] * self.scale - image.height / 2)
+        alpha = image.getchannel("A")
+        self.image.paste(image.convert("RGB"), (left, top), alpha)
+        self._owner.paste(owner, (left, top), alpha.point(lambda value: 255 * (value > 127)))
+
+    def fill(self, image: Image.Image, outlines: Sequence[Sequence[np.ndarray]]) -> None:
+        """Take an RGB image of the canvas's size as background; outlines number i, in its pixels, are owner i + 1's."""
+        self.image.paste(image)
+        for owner, polygons in enumerate(outlines, start=1):
+            for polygon in polygons:
+                self._owner_pen.polygon(polygon.ravel().tolist(), fill=owner)
+
     def line(self, points: np.ndarray, color: Color, width: float) -> None:
         """A thin line over everything, of `width` pixels; it hides nothing from an annotator."""
         thick = max(1, round(width * self.scale))

@@ -6,16 +6,18 @@ import numpy as np
 from PIL import Image
 
 from detr.sample import clutter
-from detr.sample.backgrounds import Setting, paint_background
+from detr.sample.backgrounds import Setting, paint_background, sun_light
 from detr.sample.camera import photograph, through_jpeg
 from detr.sample.canvas import Canvas, Piece, Pose, silhouette_area
 from detr.sample.draw import is_seen
-from detr.sample.geometry import ellipse
+from detr.sample.geometry import ellipse, polygon_area
 from detr.sample.occluders import contact_shadow, paint_occluders, stand
+from detr.sample.photo_objects import PhotoObjects
 from detr.sample.things import SHAPES
 
 _SCALE = 2
 _MIN_VISIBLE_SHARE = 0.3  # of the whole thing
+_MOST_IN_PHOTO = 60  # objects of a photograph
 _STREAM = 2  # random numbers of its own: no scene of `draw` shares its background
 _STANDING = ("box", "cone", "cup", "car", "house")  # the others lie, hang or fly any way up
 
@@ -28,20 +30,33 @@ class ShapeScene(NamedTuple):
     labels: np.ndarray  # (T,) int64, positions in `things.SHAPE_CLASSES`
 
 
-def draw_shape_scene(seed: int, index: int, sides: tuple[int, int] = (192, 288)) -> ShapeScene:
+def draw_shape_scene(
+    seed: int, index: int, sides: tuple[int, int] = (192, 288), photos: PhotoObjects | None = None
+) -> ShapeScene:
     """Scene `index` of a seed: the same on every call, whatever was drawn before.
 
     Args:
         seed, index: which scene.
         sides: the smallest and the largest height and width in pixels.
+        photos: where to take half of the objects and of the backgrounds from.
     """
     rng = np.random.default_rng((_STREAM, seed, index))
     canvas = Canvas(tuple(rng.integers(sides[0], sides[1] + 1, 2).tolist()), _SCALE)
-    setting = paint_background(canvas, rng)
-    for _ in range(int(rng.integers(0, 4))):
-        _paint_unlabelled(canvas, rng, setting)
-    areas, labels = _paint_things(canvas, rng, setting)
-    if rng.random() < 0.3:
+    areas: list[float] = []  # of whole objects, square pixels; number i is owner i + 1
+    labels: list[int] = []
+    crop = photos.crop(rng, (canvas.height * _SCALE, canvas.width * _SCALE)) if photos and rng.random() < 0.6 else None
+    if crop:
+        objects = crop.objects[:_MOST_IN_PHOTO]
+        canvas.fill(crop.image, [one.polygons for one in objects])
+        areas += [sum(map(polygon_area, one.polygons)) / _SCALE**2 for one in objects]
+        labels += [one.label for one in objects]
+        setting = Setting("photo", sun_light(rng, rng.uniform(0.5, 0.8, 3), rng.uniform(0.35, 0.5, 3)), None)
+    else:
+        setting = paint_background(canvas, rng)
+        for _ in range(int(rng.integers(0, 4))):
+            _paint_unlabelled(canvas, rng, setting)
+    _paint_things(canvas, rng, setting, areas, labels, photos)
+    if not crop and rng.random() < 0.3:
         paint_occluders(canvas, rng, setting)
     boxes, kept = [], []
     for owner, (area, label) in enumerate(zip(areas, labels, strict=True), start=1):
@@ -61,24 +76,39 @@ def box_xyxy(mask: np.ndarray, scale: int) -> tuple[float, float, float, float]:
     return across[0] / scale, down[0] / scale, (across[-1] + 1) / scale, (down[-1] + 1) / scale
 
 
-def _paint_things(canvas: Canvas, rng: np.random.Generator, setting: Setting) -> tuple[list[int], list[int]]:
-    """Paint 1 to 7 things, thing number i as owner i + 1; returns whole areas (square pixels) and labels."""
-    typical = min(canvas.height, canvas.width) * np.exp(rng.uniform(np.log(0.09), np.log(0.24)))
+def _paint_things(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    setting: Setting,
+    areas: list[float],
+    labels: list[int],
+    photos: PhotoObjects | None,
+) -> None:
+    """Add 1 to 7 things that are drawn, or cut out of photographs; appends their whole areas and labels."""
+    smallest, largest = (0.06, 0.3) if photos else (0.09, 0.24)
+    typical = min(canvas.height, canvas.width) * np.exp(rng.uniform(np.log(smallest), np.log(largest)))
     poses: list[Pose] = []
-    areas, labels = [], []
     for _ in range(int(rng.integers(1, 8))):
+        size = typical * rng.uniform(0.7, 1.35)
+        if photos and rng.random() < 0.5:
+            pose = _free_pose(canvas, rng, setting, size, False, poses)
+            if pose:
+                poses.append(pose)
+                cutout, label = photos.cutout(rng, 2 * size * _SCALE)
+                canvas.paste(cutout, (pose.x, pose.y), len(labels) + 1)
+                areas.append((np.asarray(cutout.getchannel("A")) > 127).sum() / _SCALE**2)
+                labels.append(label)
+            continue
         label = int(rng.integers(len(SHAPES)))
         name, draw = SHAPES[label]
         pieces = draw(rng)
-        pose = _free_pose(canvas, rng, setting, typical * rng.uniform(0.7, 1.35), name in _STANDING, poses)
-        if pose is None:
-            continue
-        poses.append(pose)
-        _paint_shadow(canvas, setting, pieces, pose)
-        canvas.paint(pieces, pose, setting.light, owner=len(poses))
-        areas.append(silhouette_area(pieces, pose))
-        labels.append(label)
-    return areas, labels
+        pose = _free_pose(canvas, rng, setting, size, name in _STANDING, poses)
+        if pose:
+            poses.append(pose)
+            _paint_shadow(canvas, setting, pieces, pose)
+            canvas.paint(pieces, pose, setting.light, owner=len(labels) + 1)
+            areas.append(silhouette_area(pieces, pose))
+            labels.append(label)
 
 
 def _free_pose(

@@ -58,6 +58,13 @@ def _not_negative(kind: Callable[[str], float], text: str) -> float:
     return value
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1")
+    return value
+
+
 def _class_pair(text: str) -> tuple[str, str]:
     old, _, new = (part.strip() for part in text.partition("="))
     if not (old and new):
@@ -68,7 +75,7 @@ def _class_pair(text: str) -> tuple[str, str]:
 _natural = partial(_not_negative, int)
 _natural.__name__ = positive_int.__name__ = "whole number"  # as argparse calls them in its messages
 _nonneg = partial(_not_negative, float)
-_nonneg.__name__ = "number"
+_nonneg.__name__ = _share.__name__ = "number"
 
 
 def _add_training_flags(group: argparse._ArgumentGroup) -> None:
@@ -118,7 +125,7 @@ def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--backbone",
         help="torchvision ResNet: resnet18, resnet34, resnet50, resnet101, ..., or for small machines "
-        "mobilenet_v3_small, mobilenet_v3_large (resnet50)",
+        "mobilenet_v2, mobilenet_v3_small, mobilenet_v3_large (resnet50)",
     )
     add("--dilation", action="store_true", default=None, help="stride 16 instead of 32 in the last stage (DC5)")
     add(
@@ -186,6 +193,13 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
         default=0.0,
         metavar="S",
         help="change brightness, contrast and saturation of training images by up to this share, such as 0.2 (0)",
+    )
+    add(
+        "--copy_paste",
+        type=_share,
+        default=0.0,
+        metavar="P",
+        help="share of the training images into which objects of others are pasted, cut out along their polygons (0)",
     )
     add(
         "--cache", choices=("none", "ram"), default="none", help="ram: decode each image once, keep it in memory (none)"

@@ -99,4 +99,8 @@ def objects_of(splits: dict[str, Split]) -> dict[str, list[tuple[str, list[float
 
 
 def remarks_of(splits: dict[str, Split]) -> dict[str, list[str]]:
-    return {category: note.examples for split in splits.values() for category, note in split.notes.items()}
+    remarks: dict[str, list[str]] = {}
+    for split in splits.values():
+        for category, note in split.notes.items():
+            remarks.setdefault(category, []).extend(note.examples)
+    return remarks

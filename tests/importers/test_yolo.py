@@ -103,8 +103,9 @@ def test_splits_are_what_data_yaml_says(keys: str, train: set, val: set, tmp_pat
     assert all(objects == [("cat", BOX)] for objects in objects_of(splits).values())
 
 
-def test_one_folder_for_both_splits_is_divided(tmp_path: Path) -> None:
-    folder = write(tmp_path, {"a": LINE, "b": LINE}, "train: images\nval: images\nnames: [dog, cat]")
+@pytest.mark.parametrize("val", ["images", ""])
+def test_one_folder_for_both_splits_or_for_one_is_divided(val: str, tmp_path: Path) -> None:
+    folder = write(tmp_path, {"a": LINE, "b": LINE}, f"train: images\nval: {val}\nnames: [dog, cat]")
     splits = import_labels("yolo", folder)
     assert [len(split.origins) for split in splits.values()] == [1, 1]
     assert notes.ONE_SPLIT in remarks_of(splits)

@@ -19,6 +19,7 @@ CUTS = {
     ("resnext50_32x4d", 32): (8, 2048),
     ("mobilenet_v3_small", 32): (13, 576), ("mobilenet_v3_small", 16): (9, 48),
     ("mobilenet_v3_large", 32): (17, 960), ("mobilenet_v3_large", 16): (13, 112),
+    ("mobilenet_v2", 32): (19, 1280), ("mobilenet_v2", 16): (14, 96),
 }  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def test_backbone_equals_torchvision_with_its_own_weights(name: str, stride: int
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "train"])
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "mobilenet_v3_small"])
 def test_gradients_equal_torchvisions(name: str, batch_norm: str) -> None:
     expected, state = torchvision_network(name, 16)
     backbone = Backbone(name, stride=16, batch_norm=batch_norm).double().eval()
@@ -133,6 +134,7 @@ def test_depthwise_convolutions_of_16_bits_are_computed_in_float32(batch_norm: s
     ("name", "kept"),
     [
         ("resnet18", ("conv1.", "layer1.")),
+        ("mobilenet_v2", ("features.0.", "features.1.", "features.2.", "features.3.")),
         ("mobilenet_v3_small", ("features.0.", "features.1.")),
         ("mobilenet_v3_large", ("features.0.", "features.1.", "features.2.", "features.3.")),
     ],
@@ -148,7 +150,7 @@ def test_what_is_frozen(name: str, kept: tuple[str, ...]) -> None:
     assert not any(p.requires_grad for p in detr.backbone.parameters())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "mobilenet_v3_small"])
 def test_live_and_frozen_norms_share_their_keys(name: str) -> None:
     live, frozen = Backbone(name, batch_norm="train"), Backbone(name)
     for module in live.modules():

@@ -212,7 +212,7 @@ def test_weights_that_are_no_detr_are_refused(tmp_path: Path) -> None:
         ({"fc.weight": torch.zeros(1)}, "input_proj.weight is missing"),
         (
             {**Detr(SMALL).state_dict(), "backbone.0.body.conv1.weight": torch.zeros(8, 3, 7, 7)},
-            "no torchvision ResNet or MobileNetV3; accepted: .*resnet50, .*mobilenet_v3_small",
+            "no torchvision ResNet or MobileNet; accepted: .*resnet50, .*mobilenet_v3_small",
         ),
     ):
         torch.save({"model": model}, path)

@@ -278,8 +278,8 @@ def test_steps_that_are_not_finite_leave_a_report(
 ) -> None:
     from detr.data import dataset as data
 
-    apply = data.apply_to_image
-    monkeypatch.setattr(data, "apply_to_image", lambda image, view, size: apply(image, view, size) * float("nan"))
+    apply = data.to_tensor
+    monkeypatch.setattr(data, "to_tensor", lambda image, factors: apply(image, factors) * float("nan"))
     assert run("main", *SCRATCH, "--epochs", 1, "--skip_nonfinite", 1) == 2
     captured = capsys.readouterr()
     for step in (1, 2):
@@ -445,14 +445,14 @@ def test_an_epoch_of_skipped_steps_leaves_a_log_that_is_json(
 ) -> None:
     from detr.data import dataset as data
 
-    apply = data.apply_to_image
+    apply = data.to_tensor
 
-    def spoilt(image: object, view: object, size: tuple[int, int]) -> torch.Tensor:
-        pixels = apply(image, view, size)
+    def spoilt(image: object, color_factors: tuple[float, ...]) -> torch.Tensor:
+        pixels = apply(image, color_factors)
         return pixels * float("nan") if training else pixels
 
     training = True
-    monkeypatch.setattr(data, "apply_to_image", spoilt)
+    monkeypatch.setattr(data, "to_tensor", spoilt)
     evaluate = main.evaluate_one_epoch
 
     def whole(*arguments: object) -> tuple[dict, list[dict]]:
