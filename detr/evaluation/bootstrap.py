@@ -6,7 +6,7 @@ Shapes: B resamples, I images, K classes, T IoU thresholds, N detections of a cl
 import numpy as np
 
 from detr.evaluation.coco_matching import IGNORED, IOU_THRESHOLDS, TP, Matches
-from detr.evaluation.coco_metrics import RECALLS, TINY
+from detr.evaluation.coco_metrics import MAX_DETECTIONS, RECALLS, TINY
 
 RESAMPLES = 1000
 SEED = 0
@@ -51,7 +51,8 @@ def resampled_ap(matches: Matches, times_drawn: np.ndarray) -> np.ndarray:
         if not matches.count_gt(label):
             continue
         where = matches.slice_of(label)
-        outcome, image = matches.outcome["all"][:, where], matches.detections.image[where]
+        counts = matches.detections.rank[where] < MAX_DETECTIONS
+        outcome, image = matches.outcome["all"][:, where][:, counts], matches.detections.image[where][counts]
         # What comes after the last true positive changes nothing.
         end = int(np.append(0, np.flatnonzero((outcome == TP).any(axis=0)) + 1).max())
         is_class = matches.counted["all"] & (matches.gt.label == label)

@@ -14,7 +14,6 @@ import numpy as np
 from detr.data.coco_json import iou_xywh
 from utils import UserError
 
-MAX_DETECTIONS = 100  # of a class in an image; COCO counts no more
 BACKGROUND_IOU = 0.1  # below it a detection is on background (TIDE's threshold)
 TP_IOU = 0.5  # from here on a detection is a true positive
 UNMATCHED = -1  # in place of the number of a ground-truth object
@@ -69,7 +68,7 @@ def pack_gt(coco: dict) -> GroundTruth:
 
 
 def pack_detections(coco: dict, results: list[dict]) -> Detections:
-    """Pack checked entries of COCO's results format; those beyond `MAX_DETECTIONS` are left out."""
+    """Pack checked entries of COCO's results format."""
     image = _numbers(coco["images"], results, "image_id")
     label = _numbers(coco["categories"], results, "category_id")
     boxes_xywh = np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4)
@@ -77,7 +76,6 @@ def pack_detections(coco: dict, results: list[dict]) -> Detections:
     rank = rank_within(image * len(coco["categories"]) + label, score)
     # Among equal scores COCO counts the image with the smaller id first.
     order = np.lexsort((rank, image, -score, label))
-    order = order[rank[order] < MAX_DETECTIONS]
     return Detections(image[order], label[order], boxes_xywh[order], score[order], rank[order], order)
 
 

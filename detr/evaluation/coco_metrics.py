@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detr.evaluation.coco_matching import IGNORED, IOU_THRESHOLDS, MAX_DETECTIONS, TP, Matches
+from detr.evaluation.coco_matching import IGNORED, IOU_THRESHOLDS, TP, Matches
 
+MAX_DETECTIONS = 100  # of a class in an image: no more of them count in COCO's AP and AR
 RECALLS = np.linspace(0, 1, 101)
 COCO_NUMBERS = (
     *("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"),
@@ -25,7 +26,7 @@ class Curves(NamedTuple):
     recall: np.ndarray  # (T, K)
 
 
-def curves(matches: Matches, area: str = "all", most: int = MAX_DETECTIONS) -> Curves:
+def curves(matches: Matches, area: str = "all", most: float = MAX_DETECTIONS) -> Curves:
     """Curves of every class and IoU, of the objects of an area range and the best `most` detections of each image."""
     classes = len(matches.names)
     precision = np.full((len(IOU_THRESHOLDS), classes, len(RECALLS)), np.nan)

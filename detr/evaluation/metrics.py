@@ -1,12 +1,17 @@
 """Every number about a run, from its detections and the annotations alone. Numpy only.
 
+AP, AR and their intervals are COCO's: of a class in an image they count at most the best `MAX_DETECTIONS`. All other
+numbers count all detections.
+
 `measure` gives plain values: what is not defined (a class without objects, the AP of nothing) is None, never NaN.
 """
 
+import math
+
 from detr.evaluation import bootstrap
 from detr.evaluation.calibration import THRESHOLDS, at_thresholds, best_threshold, calibration, scored
-from detr.evaluation.coco_matching import IOU_THRESHOLDS, MAX_DETECTIONS, Matches, match_all
-from detr.evaluation.coco_metrics import RECALLS, Curves, class_numbers, coco_numbers, curves
+from detr.evaluation.coco_matching import IOU_THRESHOLDS, Matches, match_all
+from detr.evaluation.coco_metrics import MAX_DETECTIONS, RECALLS, Curves, class_numbers, coco_numbers, curves
 from detr.evaluation.error_analysis import confusion, find_errors, summarize_errors
 
 FALLBACK_THRESHOLD = 0.5  # where no best one is known, or there is no true positive
@@ -51,7 +56,7 @@ def measure(coco: dict, results: list[dict], threshold: float | None = None) -> 
 
 def _measure_classes(coco: dict, matches: Matches, whole: Curves) -> list[dict]:
     """Per class, in the order of their ids, which is that of the confusion matrix."""
-    classes = []
+    classes, precision = [], curves(matches, most=math.inf).precision
     for label, category in enumerate(sorted(coco["categories"], key=lambda category: category["id"])):
         detections = scored(matches, label)
         classes.append(
@@ -62,7 +67,7 @@ def _measure_classes(coco: dict, matches: Matches, whole: Curves) -> list[dict]:
                 **class_numbers(whole, label),
                 "best": best_threshold(detections),
                 **at_thresholds(detections),
-                "precision_at_recall": whole.precision[:, label].tolist() if detections.objects else None,
+                "precision_at_recall": precision[:, label].tolist() if detections.objects else None,
             }
         )
     return classes

@@ -54,9 +54,9 @@ def make_results(boxes: list[tuple]) -> list[dict]:
     return [{"image_id": i, "category_id": c, "bbox": box, "score": score} for i, c, score, *box in boxes]
 
 
-def random_set(seed: int, images: int = 12, tied: bool = False) -> tuple[dict, list[dict]]:
-    """Unsorted ids with holes, crowds, areas below the box's, a class and images without objects, more than 100 of a
-    class in an image; where `tied`, boxes and scores on a grid, so that many are equal.
+def random_set(seed: int, images: int = 12, tied: bool = False, packed: int = 120) -> tuple[dict, list[dict]]:
+    """Unsorted ids with holes, crowds, areas below the box's, a class and images without objects, an image of `packed`
+    objects of a class; where `tied`, boxes and scores on a grid, so that many are equal.
     """
     rng = np.random.default_rng(seed)
     image_ids, category_ids = rng.permutation(np.arange(3, 3 + 2 * images, 2)).tolist(), [11, 4, 7, 5]
@@ -73,9 +73,12 @@ def random_set(seed: int, images: int = 12, tied: bool = False) -> tuple[dict, l
                 label = entry["category_id"] if rng.random() < 0.8 else int(rng.choice(category_ids))
                 score = float(rng.random().__round__(1 if tied else 9))
                 results.append({"image_id": image_id, "category_id": label, "bbox": noisy.tolist(), "score": score})
-    for number in range(130):  # beyond what COCO counts
-        box = [number * 3.0, number * 2.0, 25.0, 30.0]
-        results.append({"image_id": image_ids[1], "category_id": 4, "bbox": box, "score": (number % 70) / 100})
+    for number in range(130):  # beyond what AP and AR count
+        entry = {"image_id": image_ids[1], "category_id": 4, "bbox": [number % 13 * 30, number // 13 * 35, 25, 30]}
+        results.append({**entry, "score": float(rng.random().__round__(1 if tied else 9))})
+        if number < packed:
+            near = [value + float(rng.integers(0, 9)) for value in entry["bbox"]]
+            annotations.append({**entry, "bbox": near, "area": 750, "id": len(annotations) + 1, "iscrowd": 0})
     coco = {
         "images": [{"id": i, "file_name": f"{i}.jpg", "width": 400, "height": 400} for i in image_ids],
         "categories": [{"id": i, "name": f"class {i}"} for i in category_ids],
@@ -93,6 +96,7 @@ def pycocotools_on(coco: dict, results: list[dict]) -> object:
         truth.dataset = json.loads(json.dumps(coco))
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(results))), "bbox")
+        evaluation.params.maxDets = [1, 10, 100, 10**6]
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -121,7 +125,8 @@ def test_equals_pycocotools(seed: int, tied: bool) -> None:
             assert (precision == -1).all()
             assert of_class["AP"] is of_class["AP50"] is of_class["AR"] is of_class["precision_at_recall"] is None
             continue
-        np.testing.assert_allclose(of_class["precision_at_recall"], precision, atol=1e-9, rtol=0)
+        without_limit = theirs.eval["precision"][:, :, number, 0, 3]
+        np.testing.assert_allclose(of_class["precision_at_recall"], without_limit, atol=1e-9, rtol=0)
         found = [of_class[name] for name in ("AP", "AP50", "AR")]
         assert found == pytest.approx([precision.mean(), precision[0].mean(), recall.mean()], abs=1e-9, rel=0)
 
@@ -149,7 +154,7 @@ def test_overlaps_in_parts_are_those_at_once(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_ground_truth_fed_back_is_perfect_everywhere() -> None:
-    coco, _ = random_set(1)
+    coco, _ = random_set(1, packed=50)
     coco["annotations"] += [{**a, "id": 1000 + a["id"]} for a in coco["annotations"][:3]]  # the same boxes once more
     twin = dict(coco["annotations"][0])
     coco["annotations"].append({**twin, "id": 2000, "category_id": 7 if twin["category_id"] != 7 else 4})
@@ -191,6 +196,25 @@ def test_nothing_found_nothing_annotated_nothing_at_all() -> None:
     assert unannotated["confusion"][2] == [1, 1, 0]
 
 
+# ------------------------------------------------------------------------------------------------ more than 100 objects
+
+
+def test_more_than_100_objects_of_a_class_in_an_image_are_all_counted() -> None:
+    """AP and AR keep COCO's limit: of 200 objects in each image the best 100 detections count."""
+    boxes = [(image, 1, 20 * (n % 20), 20 * (n // 20), 18, 18) for image in (1, 2, 3) for n in range(200)]
+    coco = make_coco(boxes, images=3, classes=1)
+    results = make_results([(image, label, 0.9, *box) for image, label, *box in boxes])
+    metrics = measure(coco, results)
+    assert metrics["overall"]["best"] == {"threshold": 0.45, "precision": 1.0, "recall": 1.0, "f1": 1.0}
+    assert metrics["confusion"] == [[600, 0], [0, 0]]
+    assert not any(kind["count"] for kind in metrics["mistakes"].values())
+    assert set(np.ravel(metrics["classes"][0]["precision_at_recall"])) == {1.0}
+    assert sum(b["count"] for b in metrics["calibration"]["bins"]) == 600
+    assert metrics["coco"]["AR 100"] == metrics["classes"][0]["AR"] == 0.5
+    assert metrics["coco"]["AP"] == metrics["classes"][0]["AP"] == pytest.approx(51 / 101)
+    assert metrics["interval"]["AP"] == pytest.approx([51 / 101, 51 / 101])
+
+
 # --------------------------------------------------------------------------------------------------- thresholds, scores
 
 
@@ -224,15 +248,9 @@ def share(a: list, b: list) -> float:
     return common(a, b) / (a[2] * a[3]) if common(a, b) else 0
 
 
-def without_surplus(coco: dict, results: list[dict]) -> list[dict]:
-    """Without those that COCO does not count, which the slow loops know nothing of."""
-    return [r for r in results if r["bbox"][2:] != [25.0, 30.0]]
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_f1_is_what_a_slow_count_gives_and_the_best_is_the_best(seed: int) -> None:
     coco, results = random_set(seed)
-    results = without_surplus(coco, results)
     objects = sum(not a["iscrowd"] for a in coco["annotations"])
 
     def slow_f1(threshold: float) -> float:
@@ -350,7 +368,6 @@ def test_crowds_count_neither_as_objects_nor_as_mistakes() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_confusion_and_mistakes_are_what_slow_counts_give(seed: int) -> None:
     coco, results = random_set(seed)
-    results = without_surplus(coco, results)
     ids = sorted(c["id"] for c in coco["categories"])
     metrics = measure(coco, results, threshold=0.3)
     matches = slow_matches(coco, results, 0.3)
@@ -438,7 +455,7 @@ def test_each_image_once_is_ap_itself_and_the_interval_is_the_same_each_time() -
 
 def test_the_interval_is_as_wide_as_ap_moves_between_sets_of_images() -> None:
     sets = [random_set(seed, images=40) for seed in range(30)]
-    measured = [measure(coco, without_surplus(coco, results)) for coco, results in sets]
+    measured = [measure(coco, results) for coco, results in sets]
     moved = np.std([metrics["coco"]["AP50"] for metrics in measured])
     locked_dir = np.mean([(high - low) / 2 / 1.96 for low, high in (m["interval"]["AP50"] for m in measured)])
     assert moved / 2 < locked_dir < moved * 2
