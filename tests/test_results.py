@@ -231,6 +231,39 @@ def test_the_detector_in_three_lines(trained: Path) -> None:
     assert detector("discs/val/disc00.png", threshold=1.01) == []
 
 
+def test_300_queries_from_a_file_of_100_for_120_objects_in_an_image(
+    coco_folder: Path, run: RunScript, no_diagrams: None
+) -> None:
+    """Through training, checkpoint, --eval, results.py and the detector: no object is beyond reach, none left out."""
+    config = {"hidden_dim": 32, "nheads": 4, "enc_layers": 1, "dec_layers": 2, "dim_feedforward": 32}
+    torch.save({"model": Detr(DetrConfig(91, backbone="resnet18", **config)).state_dict()}, "public.pth")
+    assert run("prep", "--coco", coco_folder, "--weights", "public.pth", "--coco_path", "data/many") == 0
+    for split in ("train", "val"):
+        path = Path(f"data/many/annotations/custom_{split}.json")
+        coco = json.loads(path.read_text())
+        boxes = [[8.0 * (n % 12), 7.0 * (n // 12), 6.0, 6.0] for n in range(120)]
+        one = {"image_id": coco["images"][0]["id"], "category_id": 1, "area": 36.0, "iscrowd": 0, "segmentation": []}
+        coco["annotations"] = [{**one, "id": n, "bbox": box} for n, box in enumerate(boxes, start=1)]
+        path.write_text(json.dumps(coco))
+    command = ("--coco_path", "data/many", "--num_workers", 0, "--device", "cpu")
+    size = ("--scales", 64, "--max_size", 96, "--nheads", 4, "--num_queries", 300)
+    assert run("main", *command, *size, "--weights", "public_no-class-head.pth", "--epochs", 1) == 0
+    detector = Detector("outputs/checkpoint_best.pth", "cpu")
+    assert detector.model.config.num_queries == 300
+    logged = json.loads(Path("outputs/predictions.json").read_text())
+    assert len(logged) == 3 * 300
+    assert run("main", *command, "--eval") == 0
+    assert json.loads(Path("outputs/predictions.json").read_text()) == logged
+    for flags in ((), ("--checkpoint", "outputs/checkpoint_best.pth", "--device", "cpu")):
+        assert run("results", *flags) == 0
+        metrics = json.loads(Path("outputs/figures/metrics.json").read_text())["runs"][0]["metrics"]
+        assert (metrics["detections"], metrics["objects"]) == (900, 120)
+        assert sum(b["count"] for b in metrics["calibration"]["bins"]) == 900
+        assert sum(metrics["confusion"][0]) == 120
+    assert run("results", "--images", "data/many/val2017", "--threshold", 0) == 0
+    assert len(json.loads(Path("outputs/figures/images/predictions.json").read_text())) == 900
+
+
 def test_several_runs_are_laid_over_each_other(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     shutil.copytree(trained, "second")
     perfect = [{**annotation, "score": 1.0} for annotation in read_truth()["annotations"]]
