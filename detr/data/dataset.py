@@ -86,14 +86,23 @@ class CocoDetection(Dataset):
         label_map: category ids -> labels.
         choose_params: (original size_hw, random numbers) -> AugmentParams.
         seed: first part of every image's random numbers.
+        decode_small: a JPEG may be decoded at a fraction of its size, which is faster and moves detections a little.
 
     Crowd regions are skipped; boxes are clipped to the image and dropped where nothing is left.
     """
 
-    def __init__(self, coco: dict, folder: Path, label_map: LabelMap, choose_params: ChooseParams, seed: int) -> None:
+    def __init__(
+        self,
+        coco: dict,
+        folder: Path,
+        label_map: LabelMap,
+        choose_params: ChooseParams,
+        seed: int,
+        decode_small: bool = False,
+    ) -> None:
         self.folder = folder
         self.choose_params = choose_params
-        self.seed = seed
+        self.seed, self.decode_small = seed, decode_small
         self.image_ids = np.array([image["id"] for image in coco["images"]], dtype=np.int64)
         self.cache: ImageCache | None = None
         self._sizes_hw = np.array([(image["height"], image["width"]) for image in coco["images"]], dtype=np.int64)
@@ -135,7 +144,10 @@ class CocoDetection(Dataset):
     def __getitem__(self, key: Key) -> Sample:
         _, index = key
         params, size_hw = self.augment_params(key), self.size_hw(index)
-        image = self.cache.read(index, self.path(index)) if self.cache else read_rgb(self.path(index), params.scale)
+        if self.cache:
+            image = self.cache.read(index, self.path(index))
+        else:
+            image = read_rgb(self.path(index), params.scale if self.decode_small else 1.0)
         labels, boxes_xyxy = self.target(index)
         boxes_xyxy, keep = apply_to_boxes(boxes_xyxy, params)
         boxes_cxcywh = normalize_cxcywh(boxes_xyxy[keep], params.size_hw)
@@ -179,7 +191,7 @@ def load_folder(
             raise UserError(f"{path}: lists no images")
         check_images(coco, images)
     return Data(
-        train=CocoDetection(train_coco, train_images, label_map, train_params, seed),
+        train=CocoDetection(train_coco, train_images, label_map, train_params, seed, decode_small=True),
         val=CocoDetection(val_coco, val_images, label_map, val_params, seed),
         val_coco=val_coco,
         label_map=label_map,

@@ -1,8 +1,9 @@
 """Which images make up a batch, and which batches a step of the optimizer."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -11,6 +12,7 @@ from detr.data.transforms import AugmentParams
 from utils import UserError
 
 Key = tuple[int, int]  # (epoch, index of the image)
+Indices = TypeVar("Indices", list[int], np.ndarray)
 
 
 class SizedImages(Protocol):
@@ -19,9 +21,6 @@ class SizedImages(Protocol):
     folder: Path
 
     def __len__(self) -> int: ...
-
-    def size_hw(self, index: int) -> tuple[int, int]:
-        """Return height and width of an image in pixels."""
 
     def augment_params(self, key: Key) -> AugmentParams:
         """Return crop, size and flip of an image in an epoch."""
@@ -37,11 +36,11 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
     Args:
         images: whose sizes are to be batched.
         batch_size: images per batch.
-        seed: of the shuffling; None sorts by aspect ratio instead and keeps every image (evaluation). When shuffling,
-            the images of an incomplete last step are left out, as in the reference, unless it is the only one.
+        seed: of the shuffling. The images of an incomplete last step are left out, as in the reference, unless it is
+            the only one.
         grouped: False puts whatever comes next into a batch.
         accumulate: batches per step and rank.
-        rank, world_size: which share of each step (of all batches in evaluation) is handed out here.
+        rank, world_size: which share of each step is handed out here.
 
     Raises UserError with fewer images than ranks.
     """
@@ -52,13 +51,13 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
         self,
         images: SizedImages,
         batch_size: int,
-        seed: int | None = None,
+        seed: int,
         grouped: bool = True,
         accumulate: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if len(images) < world_size and seed is not None:
+        if len(images) < world_size:
             raise UserError(f"{images.folder}: {len(images)} images are too few to share among {world_size} processes")
         self.images = images
         self.batch_size = batch_size
@@ -74,30 +73,16 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
         self.epoch, self.first_step = epoch, first_step
 
     @property
-    def batches_on_every_rank(self) -> int:
-        """Batches of an evaluation that each rank has at least."""
-        return -(-len(self.images) // self.batch_size) // self.world_size
-
-    @property
     def steps_per_epoch(self) -> int:
         """Steps of the optimizer in a whole epoch of training."""
         return max(1, len(self.images) // self.images_per_step)
 
     def __len__(self) -> int:
         """Return batches handed out here in a whole epoch."""
-        if self.seed is None:
-            return len(range(self.rank, -(-len(self.images) // self.batch_size), self.world_size))
         steps = _chunks(np.arange(len(self.images)), self.images_per_step)[: self.steps_per_epoch]
         return sum(-(-len(self._shard(step)) // self.batch_size) for step in steps)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        if self.seed is None:
-            order = np.arange(len(self.images))
-            if self.grouped:
-                order = np.array(sorted(order, key=lambda index: np.divide(*self.images.size_hw(index))))
-            batches = _chunks(order, self.batch_size)[self.rank :: self.world_size]
-            yield from ([(0, int(index)) for index in batch] for batch in batches)
-            return
         for step in self._steps():
             batches = _chunks(self._shard(step), self.batch_size)
             yield from ([(self.epoch, int(index)) for index in batch] for batch in batches)
@@ -132,6 +117,43 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
         return steps
 
 
-def _chunks(order: np.ndarray, size: int) -> list[np.ndarray]:
+class SameSizeBatchSampler(Sampler[list[Key]]):
+    """Batches of (0, index) keys for evaluation: every image once over all ranks, and nothing is padded.
+
+    Args:
+        images: whose sizes are to be batched.
+        batch_size: the most images in a batch.
+        rank, world_size: which share of the batches is handed out here.
+    """
+
+    accumulate = 1
+
+    def __init__(self, images: SizedImages, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        sizes_hw = [images.augment_params((0, index)).size_hw for index in range(len(images))]
+        batches = same_size_batches(sizes_hw, batch_size)
+        self.batches_on_every_rank = len(batches) // world_size  # at least
+        self._batches = batches[rank::world_size]
+
+    def __len__(self) -> int:
+        """Return batches handed out here."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        yield from ([(0, index) for index in batch] for batch in self._batches)
+
+
+def same_size_batches(sizes_hw: Iterable[tuple[int, int]], batch_size: int) -> list[list[int]]:
+    """Return the positions of all images in batches of equal size, at most `batch_size` each.
+
+    Beside a larger image a smaller one would be padded, and DETR detects something else in it then: where convolutions
+    look beyond the border of an image that is alone they see zeros, in padding what BatchNorm's shifts make of zeros.
+    """
+    by_size = defaultdict(list)
+    for index, size_hw in enumerate(sizes_hw):
+        by_size[size_hw].append(index)
+    return [batch for indices in by_size.values() for batch in _chunks(indices, batch_size)]
+
+
+def _chunks(order: Indices, size: int) -> list[Indices]:
     """Return consecutive pieces of this size, the last one may be shorter."""
     return [order[start : start + size] for start in range(0, len(order), size)]

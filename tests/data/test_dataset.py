@@ -16,7 +16,7 @@ from detr.data.coco_json import check_images, read_coco
 from detr.data.dataset import CocoDetection, LabelMap, load_folder
 from detr.data.images import read_rgb, read_size_hw
 from detr.data.loader import collate, make_loader
-from detr.data.sampler import AspectRatioBatchSampler
+from detr.data.sampler import AspectRatioBatchSampler, SameSizeBatchSampler
 from detr.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -202,7 +202,7 @@ def test_workers_change_nothing(workers: int, coco_folder: Path) -> None:
 
 def test_starting_a_loader_leaves_the_models_random_numbers_alone(coco_folder: Path) -> None:
     images = load(coco_folder).val
-    loader = make_loader(images, AspectRatioBatchSampler(images, 2), 0, pin_memory=False)
+    loader = make_loader(images, SameSizeBatchSampler(images, 2), 0, pin_memory=False)
     before = torch.get_rng_state()
     list(loader)
     assert torch.equal(before, torch.get_rng_state())
@@ -210,7 +210,7 @@ def test_starting_a_loader_leaves_the_models_random_numbers_alone(coco_folder: P
 
 def test_batches_hold_every_image_once(coco_folder: Path) -> None:
     data = load(coco_folder)
-    assert sorted(key for batch in AspectRatioBatchSampler(data.val, 2) for key in batch) == [(0, 0), (0, 1), (0, 2)]
+    assert sorted(key for batch in SameSizeBatchSampler(data.val, 2) for key in batch) == [(0, 0), (0, 1), (0, 2)]
     for grouped in (False, True):
         shuffled = AspectRatioBatchSampler(data.train, 4, seed=1, grouped=grouped)
         drawn = []
@@ -241,15 +241,31 @@ def test_grouping_saves_padding() -> None:
         "categories": [{"id": 1, "name": "a"}],
         "annotations": [],
     }
-    choose = partial(augment_params, scales=[48, 64], max_size=96), partial(evaluation_params, scale=64, max_size=96)
-    images, val = (CocoDetection(coco, Path(), LabelMap(coco["categories"]), params, 0) for params in choose)
+    choose = partial(augment_params, scales=[48, 64], max_size=96)
+    images = CocoDetection(coco, Path(), LabelMap(coco["categories"]), choose, 0)
     alone, grouped = (
         padded_share(images, AspectRatioBatchSampler(images, 4, seed=0, grouped=g)) for g in (False, True)
     )
     assert grouped < 0.5 * alone
-    assert padded_share(val, AspectRatioBatchSampler(val, 4)) < 0.5 * padded_share(
-        val, AspectRatioBatchSampler(val, 4, grouped=False)
-    )
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_evaluation_pads_nothing_and_shares_out_every_image_once(ranks: int) -> None:
+    """Sizes that differ in the file and not in the network count as equal."""
+    sizes = [(64, 96), (128, 192), (96, 64), (65, 64), (64, 96), (64, 96), (64, 96), (64, 64), (96, 64)]
+    coco = {
+        "images": [{"id": n, "file_name": f"{n}", "height": h, "width": w} for n, (h, w) in enumerate(sizes)],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [],
+    }
+    choose = partial(evaluation_params, scale=64, max_size=96)
+    images = CocoDetection(coco, Path(), LabelMap(coco["categories"]), choose, 0)
+    shares = [SameSizeBatchSampler(images, 3, rank, ranks) for rank in range(ranks)]
+    assert all(padded_share(images, share) == 0 for share in shares)
+    assert sorted(key for share in shares for batch in share for key in batch) == [(0, n) for n in range(len(sizes))]
+    assert sorted(len(batch) for share in shares for batch in share) == [1, 1, 2, 2, 3]
+    assert min(map(len, shares)) == shares[0].batches_on_every_rank == 5 // ranks
+    assert [len(list(share)) for share in shares] == [*map(len, shares)]
 
 
 def test_decoding_a_jpeg_small_shows_the_same(tmp_path: Path) -> None:
@@ -270,12 +286,12 @@ def test_the_cache_decodes_once_and_shows_the_same(
     workers: int, coco_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = load(coco_folder).val
-    plain = [batch.images for batch in make_loader(images, AspectRatioBatchSampler(images, 2), 0, pin_memory=False)]
+    plain = [batch.images for batch in make_loader(images, SameSizeBatchSampler(images, 2), 0, pin_memory=False)]
     images.keep_in_memory(scale=64, max_size=96)
-    loader = make_loader(images, AspectRatioBatchSampler(images, 2), workers, pin_memory=False)
+    loader = make_loader(images, SameSizeBatchSampler(images, 2), workers, pin_memory=False)
     for _ in range(2):
         for a, batch in zip(plain, loader, strict=True):
-            assert (a - batch.images).abs().mean() < 0.1
+            assert torch.equal(a, batch.images)
         monkeypatch.setattr("detr.data.cache.read_rgb", lambda *_: pytest.fail("decoded twice"))
 
 
