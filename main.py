@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from detr.data.dataset import Data, load_folder
 from detr.data.loader import explain_worker_errors, make_loader, read_batches
-from detr.data.sampler import AspectRatioBatchSampler
+from detr.data.sampler import AspectRatioBatchSampler, SameSizeBatchSampler
 from detr.data.transforms import augment_params, evaluation_params, jitter_params, resize_params
 from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.models.cpu_kernels import tune_malloc
@@ -40,7 +40,7 @@ from detr.models.matcher import HungarianMatcher
 from detr.training import distributed
 from detr.training.device import Precision, limit_threads, pick_device, pick_precision
 from detr.training.evaluate import evaluate
-from detr.training.meters import MetricLogger, TimeLeft, summary_line
+from detr.training.meters import TimeLeft, summary_line
 from detr.training.resume import (
     ResumeState,
     architecture_of,
@@ -134,7 +134,7 @@ def build_session(args: argparse.Namespace, start: ResumeState, world: distribut
     torch.manual_seed(args.seed + world.rank)  # the weights are the same on every rank; dropout is not to be
     shard = {"rank": world.rank, "world_size": world.size}
     train_sampler = AspectRatioBatchSampler(data.train, args.batch_size, args.seed, accumulate=args.accumulate, **shard)
-    val_sampler = AspectRatioBatchSampler(data.val, args.batch_size, **shard)
+    val_sampler = SameSizeBatchSampler(data.val, args.batch_size, **shard)
     return Session(
         world,
         device,
@@ -275,8 +275,8 @@ def evaluate_with_progress(
     shared = loader.batch_sampler.batches_on_every_rank  # any_rank is a collective: all ranks must still have a batch
     with utils.Progress(len(loader), "evaluate", shown=session.world.is_main) as bar:
 
-        def on_batch(number: int, metrics: MetricLogger) -> None:
-            bar.update(text=lambda: f"loss {metrics.mean('loss'):.3f}")
+        def on_batch(number: int) -> None:
+            bar.update()
             if stop and number < shared:
                 stop.check(distributed.any_rank(stop.requested))
 

@@ -280,8 +280,7 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
     folder, names, results = figures / "images", picture_names(paths), {}
     with utils.Progress(len(paths), "detect") as bar:
         sizes_hw, problems = try_each(paths, read_size_hw)
-        for numbers in detector.batches([*sizes_hw.values()], args.batch_size):
-            batch = [[*sizes_hw][number] for number in numbers]
+        for batch in batches_by_aspect_ratio(sizes_hw, args.batch_size):
             images, damaged = try_each(batch, partial(read_rgb, white=detector.white))
             problems += damaged
             for (path, image), detections in zip(
@@ -323,6 +322,12 @@ def try_each(paths: list[Path], read: Callable[[Path], T]) -> tuple[dict[Path, T
         except UserError as error:
             problems.append(str(error))
     return values, problems
+
+
+def batches_by_aspect_ratio(sizes_hw: dict[Path, tuple[int, int]], batch_size: int) -> list[list[Path]]:
+    """Return batches of images of similar aspect ratio, in which those that the detector sees at one size meet."""
+    ordered = sorted(sizes_hw, key=lambda path: sizes_hw[path][0] / sizes_hw[path][1])
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
 def picture_names(paths: list[Path]) -> dict[Path, str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from detr.data.dataset import LabelMap
 from detr.data.images import as_rgb
 from detr.data.loader import pad_images
-from detr.data.sampler import equal_size_batches
+from detr.data.sampler import same_size_batches
 from detr.data.transforms import apply_to_image, check_sizes, evaluation_params
 from detr.models.attention_maps import attention_maps
 from detr.models.postprocess import postprocess
@@ -74,49 +74,47 @@ class Detector:
         it: gray, RGB or RGBA. Raises UserError when an image cannot be read.
         """
         if isinstance(image, list | tuple):
-            return [self.detect([one], threshold)[0] for one in image]  # alone, as padding moves detections a little
+            return [self.detect([one], threshold)[0] for one in image]  # one image in memory at a time
         return self.detect([image], threshold)[0]
 
     @torch.inference_mode()
     def detect(self, images: Sequence[AnyImage], threshold: float = 0.5) -> list[list[Detection]]:
-        """Return the same for several images at once; they are padded to the largest, which moves detections a little:
-        `batches` says which need none.
-        """
-        if not images:
-            return []
-        pixels, padding_mask, sizes_hw = self._prepare(images)
-        with self.precision.autocast():
-            outputs = self.model(pixels, padding_mask)
-        fields = [field.tolist() for field in postprocess(outputs, sizes_hw)]
-        return [self._filter(*of_image, threshold) for of_image in zip(*fields, strict=True)]
-
-    def batches(self, sizes_hw: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
-        """Return the positions of images of these heights and widths in batches that `detect` need not pad."""
-        resized = [evaluation_params(size_hw, None, **self.resolution).size_hw for size_hw in sizes_hw]
-        return equal_size_batches(resized, batch_size)
+        """Return the same for several images at once: those of equal size go through the network together."""
+        pixels, sizes_hw = self._prepare(images)
+        detections: list[list[Detection]] = [[] for _ in pixels]
+        for batch in same_size_batches([image.shape[1:] for image in pixels], len(pixels)):
+            with self.precision.autocast():
+                outputs = self.model(*self._batch([pixels[index] for index in batch]))
+            fields = [field.tolist() for field in postprocess(outputs, [sizes_hw[index] for index in batch])]
+            for index, *of_image in zip(batch, *fields, strict=True):
+                detections[index] = self._filter(*of_image, threshold)
+        return detections
 
     @torch.inference_mode()
     def attention(self, image: AnyImage) -> AttentionMaps:
         """Return what all queries predict and attend to in an image. Raises UserError when it cannot be read."""
-        pixels, padding_mask, sizes_hw = self._prepare([image])
-        outputs, cross, encoder = attention_maps(self.model, pixels, padding_mask)
+        pixels, sizes_hw = self._prepare([image])
+        outputs, cross, encoder = attention_maps(self.model, *self._batch(pixels))
         detections = postprocess(outputs, sizes_hw)
         tensors = detections.scores[0], detections.boxes_xyxy[0], outputs.boxes_cxcywh[-1, 0], cross
         return AttentionMaps(
             *(tensor.cpu().numpy() for tensor in tensors), None if encoder is None else encoder.cpu().numpy()
         )
 
-    def _prepare(self, images: Sequence[AnyImage]) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
-        """Return the padded batch (B, 3, H, W), its mask (B, H, W) and the sizes of the images in pixels."""
+    def _prepare(self, images: Sequence[AnyImage]) -> tuple[list[Tensor], list[tuple[int, int]]]:
+        """Return what the network sees of each image, (3, H, W), and the sizes of the images in pixels."""
         rgb = [as_rgb(image, self.white) for image in images]
         sizes_hw = [(image.height, image.width) for image in rgb]
-        pixels, padding_mask = pad_images(
-            [
-                apply_to_image(image, evaluation_params(size_hw, None, **self.resolution), size_hw)
-                for image, size_hw in zip(rgb, sizes_hw, strict=True)
-            ]
-        )
-        return pixels.to(self.device), padding_mask.to(self.device), sizes_hw
+        pixels = [
+            apply_to_image(image, evaluation_params(size_hw, None, **self.resolution), size_hw)
+            for image, size_hw in zip(rgb, sizes_hw, strict=True)
+        ]
+        return pixels, sizes_hw
+
+    def _batch(self, pixels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return images of equal size as a batch (B, 3, H, W) with its padding mask, on the device."""
+        images, padding_mask = pad_images(pixels)
+        return images.to(self.device), padding_mask.to(self.device)
 
     def _filter(
         self, scores: list[float], labels: list[int], boxes_xyxy: list[list[float]], threshold: float

@@ -25,7 +25,6 @@ class ImageCache:
     """
 
     def __init__(self, sizes_hw: list[tuple[int, int]], scale: int, max_size: int) -> None:
-        self._file_heights = np.array([height for height, _ in sizes_hw])  # packed: workers share it without copying
         # Never larger than the file: scaling up saves nothing.
         kept = [min(fitted_size_hw(size_hw, scale, max_size), size_hw) for size_hw in sizes_hw]
         self._sizes_hw = np.array(kept, dtype=np.int64).reshape(-1, 2)
@@ -42,7 +41,6 @@ class ImageCache:
         height, width = (int(side) for side in self._sizes_hw[index])
         pixels = self._pixels[self._starts[index] : self._starts[index + 1]].view(height, width, 3).numpy()
         if not self._filled[index]:
-            image = read_rgb(path, height / int(self._file_heights[index]))
-            pixels[:] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+            pixels[:] = np.asarray(read_rgb(path).resize((width, height), Image.Resampling.BILINEAR))
             self._filled[index] = True
         return Image.fromarray(pixels)

@@ -89,14 +89,23 @@ class CocoDetection(Dataset):
         label_map: category ids -> labels.
         choose_params: (original size_hw, random numbers) -> AugmentParams.
         seed: first part of every image's random numbers.
+        decode_small: a JPEG may be decoded at a fraction of its size, which is faster and moves detections a little.
 
     Crowd regions are skipped; boxes are clipped to the image and dropped where nothing is left.
     """
 
-    def __init__(self, coco: dict, folder: Path, label_map: LabelMap, choose_params: ChooseParams, seed: int) -> None:
+    def __init__(
+        self,
+        coco: dict,
+        folder: Path,
+        label_map: LabelMap,
+        choose_params: ChooseParams,
+        seed: int,
+        decode_small: bool = False,
+    ) -> None:
         self.folder = folder
         self.choose_params = choose_params
-        self.seed = seed
+        self.seed, self.decode_small = seed, decode_small
         self.image_ids = np.array([image["id"] for image in coco["images"]], dtype=np.int64)
         self.cache: ImageCache | None = None
         self.copy_paste = 0.0  # share of the images into which objects of others are pasted
@@ -155,7 +164,9 @@ class CocoDetection(Dataset):
         return Sample(pixels, labels, boxes_cxcywh, int(self.image_ids[index]), size_hw)
 
     def _read(self, index: int, scale: float) -> Image.Image:
-        return self.cache.read(index, self.path(index)) if self.cache else read_rgb(self.path(index), scale)
+        if self.cache:
+            return self.cache.read(index, self.path(index))
+        return read_rgb(self.path(index), scale if self.decode_small else 1.0)
 
     def _cut_random_object(self, rng: np.random.Generator, largest: int) -> tuple[Image.Image, int] | None:
         """Cut out an object of any image at 0.5 to 1.5 times its size there; None where that is too small to see.
@@ -221,7 +232,7 @@ def load_folder(
             raise UserError(f"{path}: lists no images")
         check_images(coco, images)
     _check_objects(train_file, train_coco, val_file, val_coco, evaluate)
-    train = CocoDetection(train_coco, train_images, label_map, train_params, seed)
+    train = CocoDetection(train_coco, train_images, label_map, train_params, seed, decode_small=True)
     val = CocoDetection(val_coco, val_images, label_map, val_params, seed)
     return Data(train, val, val_coco, label_map, num_classes or label_map.num_classes)
 

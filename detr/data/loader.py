@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
 from detr.data.dataset import CocoDetection, Sample
-from detr.data.sampler import AspectRatioBatchSampler
+from detr.data.sampler import AspectRatioBatchSampler, SameSizeBatchSampler
 from detr.models.cpu_kernels import restore_malloc
 from detr.structures import Batch, Targets
 from utils import StopRequest, UserError
@@ -65,7 +65,7 @@ _SHM_HELP = "take --num_workers 0, or more of it (Docker: --shm-size 2g)"
 
 
 def make_loader(
-    images: CocoDetection, sampler: AspectRatioBatchSampler, num_workers: int, pin_memory: bool
+    images: CocoDetection, sampler: AspectRatioBatchSampler | SameSizeBatchSampler, num_workers: int, pin_memory: bool
 ) -> DataLoader:
     """Return a loader of padded batches; the sampler says of which epoch.
 

@@ -1,8 +1,7 @@
 """Which images make up a batch, and which batches a step of the optimizer."""
 
 from collections import defaultdict
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -13,7 +12,7 @@ from detr.data.transforms import AugmentParams
 from utils import UserError
 
 Key = tuple[int, int]  # (epoch, index of the image)
-Items = TypeVar("Items", list, np.ndarray)
+Indices = TypeVar("Indices", list[int], np.ndarray)
 
 
 class SizedImages(Protocol):
@@ -22,9 +21,6 @@ class SizedImages(Protocol):
     folder: Path
 
     def __len__(self) -> int: ...
-
-    def size_hw(self, index: int) -> tuple[int, int]:
-        """Return height and width of an image in pixels."""
 
     def augment_params(self, key: Key) -> AugmentParams:
         """Return crop, size and flip of an image in an epoch."""
@@ -40,12 +36,11 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
     Args:
         images: whose sizes are to be batched.
         batch_size: images per batch.
-        seed: of the shuffling; None is for evaluation: every image once, and only images of one size in a batch, as
-            padding moves detections. When shuffling, the images of an incomplete last step are left out, as in the
-            reference, unless it is the only one.
-        grouped: False puts whatever comes next into a batch of training.
+        seed: of the shuffling. The images of an incomplete last step are left out, as in the reference, unless it is
+            the only one.
+        grouped: False puts whatever comes next into a batch.
         accumulate: batches per step and rank.
-        rank, world_size: which share of each step (of all batches in evaluation) is handed out here.
+        rank, world_size: which share of each step is handed out here.
 
     Raises UserError with fewer images than ranks.
     """
@@ -56,13 +51,13 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
         self,
         images: SizedImages,
         batch_size: int,
-        seed: int | None = None,
+        seed: int,
         grouped: bool = True,
         accumulate: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if len(images) < world_size and seed is not None:
+        if len(images) < world_size:
             raise UserError(f"{images.folder}: {len(images)} images are too few to share among {world_size} processes")
         self.images = images
         self.batch_size = batch_size
@@ -78,36 +73,19 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
         self.epoch, self.first_step = epoch, first_step
 
     @property
-    def batches_on_every_rank(self) -> int:
-        """Batches of an evaluation that each rank has at least."""
-        return len(self._unpadded_batches) // self.world_size
-
-    @property
     def steps_per_epoch(self) -> int:
         """Steps of the optimizer in a whole epoch of training."""
         return max(1, len(self.images) // self.images_per_step)
 
     def __len__(self) -> int:
         """Return batches handed out here in a whole epoch."""
-        if self.seed is None:
-            return len(self._unpadded_batches[self.rank :: self.world_size])
         steps = _chunks(np.arange(len(self.images)), self.images_per_step)[: self.steps_per_epoch]
         return sum(-(-len(self._shard(step)) // self.batch_size) for step in steps)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        if self.seed is None:
-            for batch in self._unpadded_batches[self.rank :: self.world_size]:
-                yield [(0, index) for index in batch]
-            return
         for step in self._steps():
             batches = _chunks(self._shard(step), self.batch_size)
             yield from ([(self.epoch, int(index)) for index in batch] for batch in batches)
-
-    @cached_property
-    def _unpadded_batches(self) -> list[list[int]]:
-        """Batches of an evaluation, over all ranks."""
-        sizes_hw = [self.images.augment_params((0, index)).size_hw for index in range(len(self.images))]
-        return equal_size_batches(sizes_hw, self.batch_size)
 
     def _shard(self, step: np.ndarray) -> np.ndarray:
         """Return what this rank has of a step."""
@@ -139,15 +117,43 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
         return steps
 
 
-def equal_size_batches(sizes_hw: list[tuple[int, int]], batch_size: int) -> list[list[int]]:
-    """Return the positions of images in batches of one size each, those of similar aspect ratio one after the other."""
-    of_size = defaultdict(list)
+class SameSizeBatchSampler(Sampler[list[Key]]):
+    """Batches of (0, index) keys for evaluation: every image once over all ranks, and nothing is padded.
+
+    Args:
+        images: whose sizes are to be batched.
+        batch_size: the most images in a batch.
+        rank, world_size: which share of the batches is handed out here.
+    """
+
+    accumulate = 1
+
+    def __init__(self, images: SizedImages, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        sizes_hw = [images.augment_params((0, index)).size_hw for index in range(len(images))]
+        batches = same_size_batches(sizes_hw, batch_size)
+        self.batches_on_every_rank = len(batches) // world_size  # at least
+        self._batches = batches[rank::world_size]
+
+    def __len__(self) -> int:
+        """Return batches handed out here."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        yield from ([(0, index) for index in batch] for batch in self._batches)
+
+
+def same_size_batches(sizes_hw: Iterable[tuple[int, int]], batch_size: int) -> list[list[int]]:
+    """Return the positions of all images in batches of equal size, at most `batch_size` each.
+
+    Beside a larger image a smaller one would be padded, and DETR detects something else in it then: where convolutions
+    look beyond the border of an image that is alone they see zeros, in padding what BatchNorm's shifts make of zeros.
+    """
+    by_size = defaultdict(list)
     for index, size_hw in enumerate(sizes_hw):
-        of_size[size_hw].append(index)
-    ordered = sorted(of_size, key=lambda size_hw: (size_hw[0] / size_hw[1], size_hw))
-    return [batch for size_hw in ordered for batch in _chunks(of_size[size_hw], batch_size)]
+        by_size[size_hw].append(index)
+    return [batch for indices in by_size.values() for batch in _chunks(indices, batch_size)]
 
 
-def _chunks(order: Items, size: int) -> list[Items]:
+def _chunks(order: Indices, size: int) -> list[Indices]:
     """Return consecutive pieces of this size, the last one may be shorter."""
     return [order[start : start + size] for start in range(0, len(order), size)]

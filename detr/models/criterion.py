@@ -73,11 +73,11 @@ class SetCriterion(nn.Module):
         class_weights[num_classes] = eos_coef
         self.register_buffer("class_weights", class_weights, persistent=False)
 
-    def normalizers(self, targets: Targets, num_queries: int) -> Normalizers:
-        """Return those of the B images of `targets`, each answered by Q queries."""
-        images, matched = len(targets.counts), sum(min(count, num_queries) for count in targets.counts)
+    def normalizers(self, counts: list[int], num_queries: int) -> Normalizers:
+        """Return those of images with so many objects each, answered by Q queries each."""
+        images, matched = len(counts), sum(min(count, num_queries) for count in counts)
         class_weight = matched + self.eos_coef * (images * num_queries - matched)
-        return Normalizers(images, sum(targets.counts), matched, class_weight)
+        return Normalizers(images, sum(counts), matched, class_weight)
 
     def forward(self, outputs: DetrOutput, targets: Targets, batch_normalizers: Normalizers | None = None) -> Losses:
         """Return the losses of the outputs (L, B, Q, ...) against the targets of the B images.
@@ -86,7 +86,7 @@ class SetCriterion(nn.Module):
         """
         if not self.aux_loss:
             outputs = DetrOutput(outputs.logits[-1:], outputs.boxes_cxcywh[-1:])
-        normalizers = batch_normalizers or self.normalizers(targets, outputs.logits.shape[2])
+        normalizers = batch_normalizers or self.normalizers(targets.counts, outputs.logits.shape[2])
         match = self.matcher(outputs, targets)
         target_classes = self._target_classes(outputs, targets, match)
         per_layer = {

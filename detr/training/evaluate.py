@@ -3,6 +3,9 @@
 Shapes: B images, Q queries.
 """
 
+import functools
+import operator
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import torch
@@ -11,7 +14,7 @@ from detr.box_ops import xyxy_to_xywh
 from detr.data.dataset import LabelMap
 from detr.evaluation.coco_matching import match_all
 from detr.evaluation.coco_metrics import coco_numbers, curves
-from detr.models.criterion import SetCriterion
+from detr.models.criterion import Losses, SetCriterion
 from detr.models.detr import Detr
 from detr.models.postprocess import Detections, postprocess
 from detr.structures import Batch
@@ -53,15 +56,17 @@ def evaluate(
     label_map: LabelMap,
     device: torch.device,
     precision: Precision,
-    on_batch: Callable[[int, MetricLogger], None] = lambda number, metrics: None,
+    on_batch: Callable[[int], None] = lambda number: None,
 ) -> tuple[dict[str, float], list[float], list[dict]]:
     """Return losses, the 12 COCO numbers and the detections (COCO results format) of the model on a validation set.
 
-    `batches` holds every image of `coco` once, over all ranks; each of them gets the whole result.
-    `on_batch` is called with the number of each batch, from 0, and the means so far.
+    `batches` holds every image of `coco` once, over all ranks; each of them gets the whole result. The losses are those
+    of all images in one batch, whatever the batches are. `on_batch` is called with the number of each, from 0.
     """
     model.eval()
-    metrics = MetricLogger()
+    counts = Counter(annotation["image_id"] for annotation in coco["annotations"] if not annotation.get("iscrowd", 0))
+    normalizers = criterion.normalizers([counts[image["id"]] for image in coco["images"]], model.config.num_queries)
+    losses: Losses | None = None
     results: list[dict] = []
     with torch.inference_mode():  # not below it: torch 2.5's collectives refuse tensors that are made in inference mode
         for number, batch in enumerate(batches):
@@ -69,10 +74,13 @@ def evaluate(
                 moved = batch.to(device)
                 with precision.autocast():
                     outputs = model(moved.images, moved.padding_mask)
-                metrics.update(criterion(outputs, moved.targets))
+                part = criterion(outputs, moved.targets, normalizers)
+                losses = part if losses is None else losses + part
                 detections = postprocess(outputs, batch.targets.original_sizes_hw)
                 results += to_coco_results(detections, batch.targets.image_ids, label_map)
-            on_batch(number, metrics)
-    metrics = metrics.all_ranks()
+            on_batch(number)
+    own = [Losses(losses.total.cpu(), {name: term.cpu() for name, term in losses.terms.items()})] if losses else []
+    metrics = MetricLogger()
+    metrics.update(functools.reduce(operator.add, distributed.all_gather(own)))
     results = sorted(distributed.all_gather(results), key=lambda result: result["image_id"])
     return metrics.log_terms(criterion), twelve_coco_numbers(coco, results), results

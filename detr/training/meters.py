@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from detr.models.criterion import Losses, SetCriterion
-from detr.training import distributed
 from utils import duration
 
 
@@ -42,15 +41,6 @@ class MetricLogger:
             name: mean * weight for name, mean in means.items() if (weight := criterion.weight_of(name)) is not None
         }
         return log | {f"{name}_unscaled": mean for name, mean in means.items()}
-
-    def all_ranks(self) -> "MetricLogger":
-        """Return the same over the batches of all ranks, of which some may have had none."""
-        states = [state for state in distributed.all_gather([self.state()]) if state["names"]]
-        merged = MetricLogger()
-        for state in states:
-            sums = state["sums"] if merged._sums is None else merged._sums + state["sums"]
-            merged.load_state({**state, "sums": sums, "steps": merged._steps + state["steps"]}, torch.device("cpu"))
-        return merged
 
     def state(self) -> dict:
         """Return what a checkpoint in the middle of an epoch holds of them."""

@@ -130,7 +130,7 @@ class Trainer:
         """Forward and backward through every batch of a step on this rank; return its losses over all ranks."""
         self.optimizer.zero_grad(set_to_none=True)
         groups, num_queries = self.model.query_groups, self.model.config.num_queries
-        normalizers = [self.criterion.normalizers(batch.targets.repeated(groups), num_queries) for batch in step]
+        normalizers = [self.criterion.normalizers(batch.targets.counts * groups, num_queries) for batch in step]
         local = torch.tensor(sum(normalizers[1:], normalizers[0]), dtype=torch.float64)
         batch_normalizers = Normalizers(*distributed.all_reduce_sum(local).tolist())
         total: Losses | None = None

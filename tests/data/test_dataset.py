@@ -16,7 +16,7 @@ from detr.data.coco_json import check_images, match_categories, read_coco
 from detr.data.dataset import CocoDetection, LabelMap, load_folder
 from detr.data.images import read_rgb, read_size_hw
 from detr.data.loader import collate, make_loader
-from detr.data.sampler import AspectRatioBatchSampler, equal_size_batches
+from detr.data.sampler import AspectRatioBatchSampler, SameSizeBatchSampler
 from detr.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -229,7 +229,7 @@ def test_workers_change_nothing(workers: int, coco_folder: Path) -> None:
 
 def test_starting_a_loader_leaves_the_models_random_numbers_alone(coco_folder: Path) -> None:
     images = load(coco_folder).val
-    loader = make_loader(images, AspectRatioBatchSampler(images, 2), 0, pin_memory=False)
+    loader = make_loader(images, SameSizeBatchSampler(images, 2), 0, pin_memory=False)
     before = torch.get_rng_state()
     list(loader)
     assert torch.equal(before, torch.get_rng_state())
@@ -237,7 +237,7 @@ def test_starting_a_loader_leaves_the_models_random_numbers_alone(coco_folder: P
 
 def test_batches_hold_every_image_once(coco_folder: Path) -> None:
     data = load(coco_folder)
-    assert sorted(key for batch in AspectRatioBatchSampler(data.val, 2) for key in batch) == [(0, 0), (0, 1), (0, 2)]
+    assert sorted(key for batch in SameSizeBatchSampler(data.val, 2) for key in batch) == [(0, 0), (0, 1), (0, 2)]
     for grouped in (False, True):
         shuffled = AspectRatioBatchSampler(data.train, 4, seed=1, grouped=grouped)
         drawn = []
@@ -268,25 +268,31 @@ def test_grouping_saves_padding() -> None:
         "categories": [{"id": 1, "name": "a"}],
         "annotations": [],
     }
-    choose = partial(augment_params, scales=[48, 64], max_size=96), partial(evaluation_params, scale=64, max_size=96)
-    images, val = (CocoDetection(coco, Path(), LabelMap(coco["categories"]), params, 0) for params in choose)
+    choose = partial(augment_params, scales=[48, 64], max_size=96)
+    images = CocoDetection(coco, Path(), LabelMap(coco["categories"]), choose, 0)
     alone, grouped = (
         padded_share(images, AspectRatioBatchSampler(images, 4, seed=0, grouped=g)) for g in (False, True)
     )
     assert grouped < 0.5 * alone
-    assert padded_share(val, AspectRatioBatchSampler(val, 4)) == 0
 
 
-def test_batches_of_an_evaluation_hold_images_of_one_size() -> None:
-    assert equal_size_batches([], 4) == []
-    rng = np.random.default_rng(0)
-    sizes = [tuple(size) for size in rng.integers(1, 4, (50, 2)).tolist()]
-    for batch_size in (1, 4, 7):
-        batches = equal_size_batches(sizes, batch_size)
-        assert sorted(index for batch in batches for index in batch) == list(range(50))
-        assert all(len({sizes[index] for index in batch}) == 1 and len(batch) <= batch_size for batch in batches)
-        # No more batches than that takes.
-        assert len(batches) == sum(-(-sizes.count(size) // batch_size) for size in set(sizes))
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_evaluation_pads_nothing_and_shares_out_every_image_once(ranks: int) -> None:
+    """Sizes that differ in the file and not in the network count as equal."""
+    sizes = [(64, 96), (128, 192), (96, 64), (65, 64), (64, 96), (64, 96), (64, 96), (64, 64), (96, 64)]
+    coco = {
+        "images": [{"id": n, "file_name": f"{n}", "height": h, "width": w} for n, (h, w) in enumerate(sizes)],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [],
+    }
+    choose = partial(evaluation_params, scale=64, max_size=96)
+    images = CocoDetection(coco, Path(), LabelMap(coco["categories"]), choose, 0)
+    shares = [SameSizeBatchSampler(images, 3, rank, ranks) for rank in range(ranks)]
+    assert all(padded_share(images, share) == 0 for share in shares)
+    assert sorted(key for share in shares for batch in share for key in batch) == [(0, n) for n in range(len(sizes))]
+    assert sorted(len(batch) for share in shares for batch in share) == [1, 1, 2, 2, 3]
+    assert min(map(len, shares)) == shares[0].batches_on_every_rank == 5 // ranks
+    assert [len(list(share)) for share in shares] == [*map(len, shares)]
 
 
 def test_decoding_a_jpeg_small_shows_the_same(tmp_path: Path) -> None:
@@ -307,12 +313,12 @@ def test_the_cache_decodes_once_and_shows_the_same(
     workers: int, coco_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = load(coco_folder).val
-    plain = [batch.images for batch in make_loader(images, AspectRatioBatchSampler(images, 2), 0, pin_memory=False)]
+    plain = [batch.images for batch in make_loader(images, SameSizeBatchSampler(images, 2), 0, pin_memory=False)]
     images.keep_in_memory(scale=64, max_size=96)
-    loader = make_loader(images, AspectRatioBatchSampler(images, 2), workers, pin_memory=False)
+    loader = make_loader(images, SameSizeBatchSampler(images, 2), workers, pin_memory=False)
     for _ in range(2):
         for a, batch in zip(plain, loader, strict=True):
-            assert (a - batch.images).abs().mean() < 0.1
+            assert torch.equal(a, batch.images)
         monkeypatch.setattr("detr.data.cache.read_rgb", lambda *_: pytest.fail("decoded twice"))
 
 

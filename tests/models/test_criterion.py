@@ -122,7 +122,7 @@ def test_what_is_not_finite_reaches_the_loss_and_not_scipy(field: str, value: fl
 def test_the_parts_of_a_batch_add_up_to_the_whole() -> None:
     output, targets = make_output(2, 3, 6, 3), make_targets([4, 0, 7], 3)  # one image has more objects than queries
     criterion = SetCriterion(3, HungarianMatcher())
-    normalizers = criterion.normalizers(targets, 6)
+    normalizers = criterion.normalizers(targets.counts, 6)
     assert normalizers == (3, 11, 10, pytest.approx(10 + 0.1 * 8))
     parts = []
     for n in range(3):

@@ -18,7 +18,7 @@ import torchvision
 from PIL import Image
 
 from detr.data.dataset import CocoDetection, LabelMap
-from detr.data.sampler import AspectRatioBatchSampler
+from detr.data.sampler import AspectRatioBatchSampler, SameSizeBatchSampler
 from detr.models.detr import Detr, DetrConfig
 from tests.conftest import ROOT, TINY, RunScript
 from tests.test_main import read_log, weights
@@ -177,10 +177,7 @@ def test_the_processes_share_out_the_same_updates(count: int, batch_size: int, a
             share.set_epoch(alone.epoch, first_step=1)
             assert list(share) == batches[share.rank][accumulate:]
     evaluated = [
-        key
-        for rank in range(processes)
-        for b in AspectRatioBatchSampler(images, 2, None, True, 1, rank, processes)
-        for key in b
+        key for rank in range(processes) for b in SameSizeBatchSampler(images, 2, rank, processes) for key in b
     ]
     assert sorted(evaluated) == [(0, index) for index in range(count)]
 

@@ -12,6 +12,7 @@ import torch
 from detr.data.dataset import LabelMap
 from detr.importers.via.importer import import_via
 from detr.models.postprocess import Detections
+from detr.structures import Batch, Targets
 from detr.training.evaluate import evaluate, to_coco_results, twelve_coco_numbers
 from tests.conftest import SHARED, needs_shared
 from tests.models.test_parity import make_batch
@@ -92,6 +93,43 @@ def test_results_carry_category_ids_and_leave_spare_labels_out() -> None:
         {"image_id": 7, "category_id": 9, "bbox": [1, 2, 3, 4], "score": 0.5},
         {"image_id": 7, "category_id": 4, "bbox": [0, 0, 1, 1], "score": 0.25},
     ]
+
+
+def part_of(batch: Batch, rows: slice) -> Batch:
+    targets = Targets(*(field[rows] for field in batch.targets))
+    return Batch(batch.images[rows], batch.padding_mask[rows], targets)
+
+
+def test_losses_and_detections_are_the_same_whatever_the_batches() -> None:
+    """Of images of one size; the losses are those of all images in one batch."""
+    training, size_hw = make_training(), (96, 160)
+    targets = Targets(torch.tensor([[0, 1], [2, 0], [0, 0], [1, 0]]), torch.rand(4, 2, 4) * 0.4 + 0.1, [2, 1, 0, 1],
+                      [1, 2, 3, 4], [size_hw] * 4)  # fmt: skip
+    whole = Batch(torch.randn(4, 3, *size_hw), torch.zeros(4, *size_hw, dtype=torch.bool), targets)
+    box = {"bbox": [10, 10, 40, 40], "category_id": 4}
+    owners = [1, 1, 2, 4, 3]
+    coco = small_coco() | {
+        "images": [{"id": n} for n in (1, 2, 3, 4)],
+        "annotations": [{**box, "id": n, "image_id": i, "iscrowd": int(i == 3)} for n, i in enumerate(owners, start=1)],
+    }
+    label_map = LabelMap(coco["categories"])
+    ways = ([slice(0, 4)], [slice(n, n + 1) for n in range(4)], [slice(3, 4), slice(0, 3)])
+    evaluated = []
+    for way in ways:
+        batches = [part_of(whole, rows) for rows in way]
+        args = training.model, training.criterion, batches, coco, label_map, training.device, FLOAT32
+        evaluated.append(evaluate(*args))
+    training.model.eval()
+    with torch.inference_mode():
+        total = training.criterion(training.model(whole.images, whole.padding_mask), targets).total
+    assert evaluated[0][0]["loss"] == pytest.approx(total.item(), rel=1e-5)
+    for losses, numbers, results in evaluated[1:]:
+        assert losses == pytest.approx(evaluated[0][0], rel=1e-4, abs=1e-5)
+        assert numbers == pytest.approx(evaluated[0][1], abs=1e-6)
+        assert [r["image_id"] for r in results] == [r["image_id"] for r in evaluated[0][2]]
+        for one, other in zip(results, evaluated[0][2], strict=True):
+            assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+            assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-2)
 
 
 @pytest.mark.parametrize("where", ["model", "criterion"])
