@@ -4,9 +4,6 @@ Every outline is (N, 2) float, x right and y down, closed without repeating its 
 of their own that reaches from about -1 to 1; `canvas.Pose` places them in a picture.
 """
 
-import math
-from functools import cache
-
 import numpy as np
 
 
@@ -20,35 +17,16 @@ def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarra
     return points((left, top), (right, top), (right, bottom), (left, bottom))
 
 
-def ellipse(radius_x: float, radius_y: float, x: float = 0.0, y: float = 0.0, count: int = 40) -> np.ndarray:
-    """Return an upright ellipse around (x, y)."""
-    return _circle(count) * (radius_x, radius_y) + (x, y)
-
-
-@cache  # scenes are drawn while a network trains, and half of what is in them is round
-def _circle(count: int) -> np.ndarray:
+def ellipse(rx: float, ry: float, x: float = 0, y: float = 0, power: float = 2, count: int = 40) -> np.ndarray:
+    """Return an upright ellipse with radii rx and ry around (x, y); from a `power` of 4 it is a rounded rectangle."""
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    return np.stack([np.cos(angle), np.sin(angle)], 1)
+    circle = np.stack([np.cos(angle), np.sin(angle)], 1)
+    return np.sign(circle) * np.abs(circle) ** (2 / power) * (rx, ry) + (x, y)
 
 
-def superellipse(radius_x: float, radius_y: float, power: float, count: int = 48) -> np.ndarray:
-    """|x/rx|^power + |y/ry|^power = 1: a diamond at 1, an ellipse at 2, a rounded rectangle from about 4."""
-    angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    cosine, sine = np.cos(angle), np.sin(angle)
-    return np.stack(
-        [
-            radius_x * np.sign(cosine) * np.abs(cosine) ** (2 / power),
-            radius_y * np.sign(sine) * np.abs(sine) ** (2 / power),
-        ],
-        1,
-    )
-
-
-def star(spikes: int, inner: float, angle: float = -np.pi / 2) -> np.ndarray:
-    """Return a star of radius 1 whose inner corners lie at radius `inner`; the first spike points along `angle`."""
-    around = angle + np.arange(2 * spikes) * np.pi / spikes
-    radius = np.where(np.arange(2 * spikes) % 2 == 0, 1.0, inner)
-    return np.stack([radius * np.cos(around), radius * np.sin(around)], 1)
+def symmetric(right_half: np.ndarray) -> np.ndarray:
+    """Return the outline whose right half is given, from the top down."""
+    return np.concatenate([right_half, right_half[::-1] * (-1, 1)])
 
 
 def smooth(corners: np.ndarray, steps: int = 6) -> np.ndarray:
@@ -74,14 +52,9 @@ def band(line: np.ndarray, width: float | np.ndarray) -> np.ndarray:
     return np.concatenate([line + half * across, (line - half * across)[::-1]])
 
 
-def moved(outline: np.ndarray, x: float, y: float) -> np.ndarray:
-    """Return the outline, or one point (2,), moved by (x, y)."""
-    return outline + np.array((x, y))
-
-
 def turned(outline: np.ndarray, angle: float, x: float = 0.0, y: float = 0.0, size: float = 1.0) -> np.ndarray:
     """Return the outline scaled, turned clockwise by `angle` radians and moved by (x, y)."""
-    cosine, sine = math.cos(angle) * size, math.sin(angle) * size
+    cosine, sine = np.cos(angle) * size, np.sin(angle) * size
     return outline @ np.array(((cosine, sine), (-sine, cosine))) + (x, y)
 
 

@@ -9,7 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
+from detr.sample.paints import Rng
+
 _SMALLEST_SIDE = 28  # pixels: a smaller cutout has no detail left
+_MOST_OBJECTS = 60  # in a crop
 _TRIALS = 12
 
 
@@ -18,14 +21,11 @@ class PhotoObject(NamedTuple):
 
     label: int
     polygons: list[np.ndarray]  # (N, 2) each, pixels of the photograph
-    box_xyxy: tuple[float, float, float, float]
 
-
-class Crop(NamedTuple):
-    """A part of a photograph, resized, with the objects in it."""
-
-    image: Image.Image
-    objects: list[PhotoObject]  # in pixels of the crop
+    def box_xyxy(self) -> np.ndarray:
+        """Return the (4,) box around the polygons."""
+        together = np.concatenate(self.polygons)
+        return np.concatenate([together.min(0), together.max(0)])
 
 
 class PhotoObjects:
@@ -35,75 +35,70 @@ class PhotoObjects:
         annotations: the COCO file.
         folder: where its images lie.
         labels: category name -> label.
-        held_out: categories that must not be seen: crops leave their objects out.
+        held_out: categories that must not be seen. Crops leave their objects out, and crowds, which have no outlines.
     """
 
     def __init__(self, annotations: Path, folder: Path, labels: dict[str, int], held_out: Collection[str]) -> None:
         coco = json.loads(annotations.read_text(encoding="utf-8"))
         names = {category["id"]: category["name"] for category in coco["categories"]}
-        index_of_id = {image["id"]: index for index, image in enumerate(coco["images"])}
-        self._paths = [folder / image["file_name"] for image in coco["images"]]
-        self._objects: list[list[PhotoObject]] = [[] for _ in self._paths]
-        self._held_out: list[list[PhotoObject]] = [[] for _ in self._paths]
-        self._cutouts: list[tuple[int, PhotoObject]] = []
+        # Of each photograph its path, its objects, and the (4,) boxes_xyxy of what no crop may show.
+        photos = {image["id"]: (folder / image["file_name"], [], []) for image in coco["images"]}
+        sizes = {image["id"]: (image["width"], image["height"]) for image in coco["images"]}
+        self._photos: list[tuple[Path, list[PhotoObject], list[np.ndarray]]] = list(photos.values())
+        self._cutouts: list[tuple[Path, PhotoObject]] = []
         for annotation in coco["annotations"]:
-            if annotation.get("iscrowd") or not isinstance(annotation["segmentation"], list):
-                continue
-            index, name = index_of_id[annotation["image_id"]], names[annotation["category_id"]]
+            (path, objects, avoided), name = photos[annotation["image_id"]], names[annotation["category_id"]]
             left, top, width, height = annotation["bbox"]
-            polygons = [np.array(polygon).reshape(-1, 2) for polygon in annotation["segmentation"]]
-            one = PhotoObject(labels.get(name, -1), polygons, (left, top, left + width, top + height))
-            (self._held_out if name in held_out else self._objects)[index].append(one)
-            size = coco["images"][index]
-            inside = left > 1 and top > 1 and left + width < size["width"] - 1 and top + height < size["height"] - 1
-            if name not in held_out and inside and min(width, height) >= _SMALLEST_SIDE:
-                self._cutouts.append((index, one))
+            if name in held_out or annotation.get("iscrowd"):
+                avoided.append(np.array((left, top, left + width, top + height)))
+                continue
+            polygons = [np.array(flat).reshape(-1, 2) for flat in annotation["segmentation"]]
+            objects.append(PhotoObject(labels[name], polygons))
+            photo_width, photo_height = sizes[annotation["image_id"]]
+            whole = min(left, top, photo_width - left - width, photo_height - top - height) > 1  # not cut by the border
+            if whole and min(width, height) >= _SMALLEST_SIDE:
+                self._cutouts.append((path, objects[-1]))
 
-    def crop(self, rng: np.random.Generator, size_hw: tuple[int, int]) -> Crop | None:
-        """Return a random part of a random photograph at `size_hw`; None where held-out objects leave none."""
+    def crop(self, rng: Rng, size_hw: tuple[int, int]) -> tuple[Image.Image, list[PhotoObject]] | None:
+        """Return a random part of a random photograph, resized to `size_hw`, and the objects in it, in its pixels.
+
+        Returns None where held-out objects leave no such part.
+        """
         height, width = size_hw
         for _ in range(_TRIALS):
-            index = int(rng.integers(len(self._paths)))
-            photo = _read(self._paths[index])
-            scale = min(photo.width / width, photo.height / height) * rng.uniform(0.55, 1)
-            left = rng.uniform(0, photo.width - scale * width)
-            top = rng.uniform(0, photo.height - scale * height)
-            box = (left, top, left + scale * width, top + scale * height)
-            if any(_overlap(one.box_xyxy, box) for one in self._held_out[index]):
+            path, objects, avoided = self._photos[int(rng.integers(len(self._photos)))]
+            image = _read(path)
+            scale = min(image.width / width, image.height / height) * rng.uniform(0.55, 1)
+            origin = rng.uniform(0, 1, 2) * (image.width - scale * width, image.height - scale * height)
+            box_xyxy = np.concatenate([origin, origin + scale * np.array((width, height))])
+            if any(_overlap(box, box_xyxy) for box in avoided):
                 continue
-            image = photo.resize((width, height), Image.Resampling.BICUBIC, box=box)
-            objects = [
-                PhotoObject(
-                    one.label,
-                    [(polygon - (left, top)) / scale for polygon in one.polygons],
-                    tuple(
-                        (value - origin) / scale for value, origin in zip(one.box_xyxy, 2 * (left, top), strict=True)
-                    ),
-                )
-                for one in self._objects[index]
-                if _overlap(one.box_xyxy, box)
-            ]
+            shown = [one for one in objects if _overlap(one.box_xyxy(), box_xyxy)][:_MOST_OBJECTS]
+            image = image.resize((width, height), Image.Resampling.BICUBIC, box=tuple(box_xyxy.tolist()))
+            flip, edge = np.array((1, 1)), box_xyxy[:2]
             if rng.random() < 0.5:
-                return _mirrored(image, objects)
-            return Crop(image, objects)
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+                flip, edge = np.array((-1, 1)), box_xyxy[[2, 1]]
+            moved = [[(polygon - edge) * flip / scale for polygon in one.polygons] for one in shown]
+            return image, [one._replace(polygons=polygons) for one, polygons in zip(shown, moved, strict=True)]
         return None
 
-    def cutout(self, rng: np.random.Generator, longest: float) -> tuple[Image.Image, int]:
+    def cutout(self, rng: Rng, longest: float) -> tuple[Image.Image, int]:
         """Return a random object as an RGBA image with its longest side near `longest` pixels, and its label.
 
         It is turned a little, flipped and lit differently each time, and its edge is soft.
         """
-        index, one = self._cutouts[int(rng.integers(len(self._cutouts)))]
-        box = (*np.floor(one.box_xyxy[:2]).astype(int).tolist(), *np.ceil(one.box_xyxy[2:]).astype(int).tolist())
-        piece = _read(self._paths[index]).crop(box)
+        path, one = self._cutouts[int(rng.integers(len(self._cutouts)))]
+        box = one.box_xyxy()
+        corner, end = np.floor(box[:2]).astype(int).tolist(), np.ceil(box[2:]).astype(int).tolist()
+        piece = _read(path).crop((*corner, *end))
         mask = Image.new("L", piece.size)
         for polygon in one.polygons:
-            ImageDraw.Draw(mask).polygon((polygon - box[:2]).ravel().tolist(), fill=255)
+            ImageDraw.Draw(mask).polygon((polygon - corner).ravel().tolist(), fill=255)
         for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
             piece = enhance(piece).enhance(rng.uniform(0.7, 1.3))
         piece.putalpha(mask)
-        factor = longest / max(piece.size)
-        stretch = np.exp(rng.normal(0, 0.1))
+        factor, stretch = longest / max(piece.size), np.exp(rng.normal(0, 0.1))
         size = [max(4, round(side * factor * by)) for side, by in zip(piece.size, (stretch, 1 / stretch), strict=True)]
         piece = piece.resize(size, Image.Resampling.BICUBIC if factor > 1 else Image.Resampling.BOX)
         if rng.random() < 0.5:
@@ -119,17 +114,6 @@ def _read(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def _overlap(first_xyxy: tuple[float, ...], second_xyxy: tuple[float, ...]) -> bool:
-    return (
-        min(first_xyxy[2], second_xyxy[2]) - max(first_xyxy[0], second_xyxy[0]) > 1
-        and min(first_xyxy[3], second_xyxy[3]) - max(first_xyxy[1], second_xyxy[1]) > 1
-    )
-
-
-def _mirrored(image: Image.Image, objects: list[PhotoObject]) -> Crop:
-    flipped = []
-    for one in objects:
-        left, top, right, bottom = one.box_xyxy
-        polygons = [polygon * (-1, 1) + (image.width, 0) for polygon in one.polygons]
-        flipped.append(PhotoObject(one.label, polygons, (image.width - right, top, image.width - left, bottom)))
-    return Crop(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), flipped)
+def _overlap(first_xyxy: np.ndarray, second_xyxy: np.ndarray) -> bool:
+    shared = np.minimum(first_xyxy[2:], second_xyxy[2:]) - np.maximum(first_xyxy[:2], second_xyxy[:2])
+    return bool((shared > 1).all())

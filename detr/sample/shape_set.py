@@ -1,59 +1,63 @@
 """Draw the set of scenes that the tiny weights were pre-trained on, as a COCO folder. No torch.
 
-python -m detr.sample.shape_set data/shapes         20,000 + 400 scenes of twelve classes, 230 MB
+python -m detr.sample.shape_set data/shapes         20,000 + 400 scenes of drawn classes, 230 MB
 """
 
 import argparse
 import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from detr.sample.camera import to_jpeg
+from detr.sample.canvas import to_jpeg
 from detr.sample.photo_objects import PhotoObjects
-from detr.sample.shape_scene import ShapeScene, draw_shape_scene
+from detr.sample.shape_scene import draw_shape_scene
 from detr.sample.things import SHAPE_CLASSES
 
 SEED = 1
 SIDES = (192, 256)  # pixels
-_JPEG_QUALITY = 90
-_SCENES_PER_TASK = 50
 
 
 def draw_split(seed: int, first: int, count: int, folder: Path, names: list[str], photos: PhotoObjects | None) -> dict:
     """Draw scenes `first` to `first + count - 1` of a seed into `folder`; returns their COCO annotations."""
     folder.mkdir(parents=True, exist_ok=True)
-    coco: dict = {
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
-    }
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+    coco: dict = {"images": [], "annotations": [], "categories": categories}
     with ProcessPoolExecutor() as pool:
-        drawn = pool.map(
-            partial(_draw_one, seed, folder, photos), range(first, first + count), chunksize=_SCENES_PER_TASK
-        )
-        for image_id, (image, scene_annotations) in enumerate(drawn, start=1):
-            coco["images"].append({"id": image_id} | image)
-            for annotation in scene_annotations:
-                number = len(coco["annotations"]) + 1
-                coco["annotations"].append({"id": number, "image_id": image_id, "iscrowd": 0} | annotation)
+        draw = partial(_draw_one, seed, folder, photos)
+        for image, annotations in pool.map(draw, range(first, first + count), chunksize=50):
+            coco["images"].append(image)
+            for annotation in annotations:
+                coco["annotations"].append({"id": len(coco["annotations"]) + 1} | annotation)
     return coco
 
 
 def _draw_one(seed: int, folder: Path, photos: PhotoObjects | None, index: int) -> tuple[dict, list[dict]]:
-    """Draw one scene and save it; returns what COCO says about it, but for ids."""
+    """Draw one scene and save it; returns its image and its annotations, which have no ids yet, as COCO has them."""
     scene = draw_shape_scene(seed, index, SIDES, photos)
-    name = f"shapes{index:06}.jpg"
-    (folder / name).write_bytes(to_jpeg(scene.image, _JPEG_QUALITY))
-    return {"file_name": name, "width": scene.image.width, "height": scene.image.height}, list(_annotations(scene))
+    name, (width, height) = f"shapes{index:06}.jpg", scene.image.size
+    (folder / name).write_bytes(to_jpeg(scene.image))
+    annotations = [
+        {"image_id": index + 1, "category_id": label + 1, "bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0}
+        for label, (left, top, right, bottom) in zip(scene.labels.tolist(), scene.boxes_xyxy.tolist(), strict=True)
+        for bbox in [(left, top, right - left, bottom - top)]
+    ]
+    return {"id": index + 1, "file_name": name, "width": width, "height": height}, annotations
 
 
-def _annotations(scene: ShapeScene) -> Iterator[dict]:
-    for (left, top, right, bottom), label in zip(scene.boxes_xyxy.tolist(), scene.labels.tolist(), strict=True):
-        bbox_xywh = [left, top, right - left, bottom - top]
-        yield {"category_id": label + 1, "bbox": bbox_xywh, "area": bbox_xywh[2] * bbox_xywh[3]}
+def load_photos(coco_folder: Path) -> tuple[PhotoObjects, list[str]]:
+    """Return the photographs of a COCO folder in the official layout, and the names of all classes in label order.
+
+    Every fourth of its classes is held out, for fine-tuning trials on classes that were never seen.
+    """
+    annotations = coco_folder / "annotations" / "instances_train2017.json"
+    categories = json.loads(annotations.read_text(encoding="utf-8"))["categories"]
+    listed = [category["name"] for category in sorted(categories, key=lambda category: category["id"])]
+    held_out = listed[3::4]
+    names = list(dict.fromkeys([*SHAPE_CLASSES, *(name for name in listed if name not in held_out)]))
+    labels = {name: label for label, name in enumerate(names)}
+    return PhotoObjects(annotations, coco_folder / "train2017", labels, held_out), names
 
 
 def main() -> None:
@@ -64,15 +68,7 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=400, help="scenes to evaluate on (%(default)s)")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="COCO folder (official layout) of photographs")
     args = parser.parse_args()
-    names, photos = list(SHAPE_CLASSES), None
-    if args.photos:
-        annotations = args.photos / "annotations" / "instances_train2017.json"
-        coco = json.loads(annotations.read_text(encoding="utf-8"))
-        listed = [category["name"] for category in sorted(coco["categories"], key=lambda category: category["id"])]
-        held_out = listed[3::4]  # for fine-tuning trials on classes that were never seen
-        names += [name for name in listed if name not in names and name not in held_out]
-        labels = {name: label for label, name in enumerate(names)}
-        photos = PhotoObjects(annotations, args.photos / "train2017", labels, held_out)
+    photos, names = load_photos(args.photos) if args.photos else (None, list(SHAPE_CLASSES))
     first = 0
     for split, count in {"val": args.val, "train": args.train}.items():
         coco = draw_split(SEED, first, count, args.folder / f"{split}2017", names, photos)

@@ -1,8 +1,8 @@
 """What a surface looks like: its normals, its patterns, and how light falls on it. No torch.
 
-A *surface* is a function from positions in a thing's own frame, two (h, w) arrays, to the x and y of the unit normal
-there, (h, w) each or plain numbers; z, towards the viewer, follows. A *pattern* is a function from the same positions
-to the share of the second color, (h, w) in 0..1.
+A *surface* is a function from an outline and positions in its frame, two arrays that broadcast to (h, w), to the x and
+y of the unit normal there, (h, w) each; z, towards the viewer, follows. A *pattern* is a function from positions to
+where the second color is, (h, w) bool.
 """
 
 from collections.abc import Callable
@@ -10,31 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-Color = tuple[float, float, float] | np.ndarray  # red, green, blue in 0..1
-Surface = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+from detr.sample.geometry import turned
+from detr.sample.paints import Color, Rng
+
+Normals = tuple[np.ndarray, np.ndarray]
+Surface = Callable[[np.ndarray, np.ndarray, np.ndarray], Normals]
 Pattern = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-PAINTS = np.array(
-    [
-        *[(0.88, 0.14, 0.17), (0.95, 0.36, 0.22), (0.97, 0.56, 0.13), (0.99, 0.80, 0.20), (0.62, 0.78, 0.22)],
-        *[(0.16, 0.62, 0.33), (0.07, 0.60, 0.60), (0.25, 0.67, 0.90), (0.13, 0.38, 0.80), (0.30, 0.24, 0.62)],
-        *[(0.55, 0.29, 0.72), (0.83, 0.20, 0.56), (0.97, 0.55, 0.68), (0.96, 0.95, 0.93), (0.20, 0.21, 0.25)],
-        *[(0.83, 0.65, 0.28), (0.74, 0.77, 0.81), (0.60, 0.83, 0.76), (0.98, 0.78, 0.66), (0.72, 0.70, 0.90)],
-    ]
-)
-
-_VIVID = 13  # as many of them, from the start, are bright colors
-
-
-def pick_color(rng: np.random.Generator, vivid: bool = False) -> np.ndarray:
-    """Return a paint from the box, never quite the same one twice; `vivid` ones only, if wanted."""
-    color = PAINTS[rng.integers(_VIVID if vivid else len(PAINTS))] * rng.uniform(0.86, 1.06) + rng.normal(0, 0.02, 3)
-    return color.clip(0.02, 0.98)
-
-
-def mixed(first: Color, second: Color, share: float) -> np.ndarray:
-    """`share` of the second color in the first."""
-    return np.asarray(first) * (1 - share) + np.asarray(second) * share
 
 
 class Light(NamedTuple):
@@ -44,21 +25,28 @@ class Light(NamedTuple):
     color: np.ndarray  # (3,) of the lamp
     around: np.ndarray  # (3,) from everywhere
 
+    def in_frame(self, angle: float) -> "Light":
+        """Return the light as it falls on a thing that is turned by `angle`, in its frame."""
+        x, y = turned(self.direction[:2], -angle)
+        return self._replace(direction=np.array((x, y, self.direction[2])))
 
-def shade(
-    albedo: np.ndarray, normal_x: np.ndarray, normal_y: np.ndarray, light: Light, gloss: float, glow: float
-) -> np.ndarray:
-    """Return colors of a lit surface: diffuse light, a darker rim, a soft and a sharp highlight.
 
-    Args:
-        albedo: (3,) or (h, w, 3) colors under white light.
-        normal_x, normal_y: (h, w) or numbers.
-        light: the picture's light.
-        gloss: strength of the highlights, 0..1.
-        glow: light that comes through from behind, as in thin rubber, 0..1.
+EVEN_LIGHT = Light(np.array((0, 0, 1.0)), np.zeros(3), np.ones(3))  # painted colors are the ones seen
 
-    Returns (h, w, 3), or (3,) for a flat surface of one color; may leave 0..1.
+
+def lamp_light(rng: Rng, color: Color, around: Color) -> Light:
+    """Return the light of a lamp or sun above, to the left or right of the viewer's shoulder."""
+    direction = np.array((rng.choice((-1, 1)) * rng.uniform(0.25, 0.6), -rng.uniform(0.45, 0.75), 0.65))
+    return Light(direction / np.linalg.norm(direction), np.asarray(color), np.asarray(around))
+
+
+def shade(albedo: np.ndarray, normals: Normals, light: Light, gloss: float, glow: float) -> np.ndarray:
+    """Return the (h, w, 3) colors of a lit surface: diffuse light, a darker rim, a soft and a sharp highlight.
+
+    `albedo` are the colors under white light, (3,) or (h, w, 3). `gloss` is the strength of the
+    highlights and `glow` the light that comes through from behind, as in thin rubber, both 0..1.
     """
+    normal_x, normal_y = normals
     normal_z = np.sqrt(np.maximum(1 - normal_x**2 - normal_y**2, 0))
     x, y, z = (float(value) for value in light.direction)
     facing = normal_x * x + normal_y * y + normal_z * z
@@ -68,79 +56,44 @@ def shade(
     color = albedo * tone.astype(np.float32)
     if gloss:
         half = light.direction + np.array((0, 0, 1))
-        half = half / np.linalg.norm(half)
-        shine = np.maximum(normal_x * float(half[0]) + normal_y * float(half[1]) + normal_z * float(half[2]), 0)
-        soft = shine**2
-        soft = soft * soft
-        soft = soft * soft
-        soft = soft * soft
+        x, y, z = (half / np.linalg.norm(half)).tolist()
+        shine = np.maximum(normal_x * x + normal_y * y + normal_z * z, 0)
+        soft = np.square(np.square(np.square(np.square(shine))))  # a tenth of the time of shine**16
         white = gloss * (0.34 * soft + 0.62 * ((shine - 0.978) * 90).clip(0, 1))
         color = color + (1 - color) * white[..., None]
     return color
 
 
-# ------------------------------------------------------------------------------------------------------------ surfaces
+def dome(outline: np.ndarray, x: np.ndarray, y: np.ndarray, power: float = 1, inner: float = 0) -> Normals:
+    """Swell an outline that is seen whole from its middle.
+
+    With a high `power` it is flat in the middle; with `inner` it is a ring whose hole has that share of its radius.
+    """
+    middle = (outline.min(0) + outline.max(0)) / 2
+    around = outline - middle
+    x, y = x - np.float32(middle[0]), y - np.float32(middle[1])
+    distance = np.sqrt(x**2 + y**2) + np.float32(1e-6)
+    angles = np.arctan2(around[:, 1], around[:, 0])
+    radius = np.interp(np.arctan2(y, x), angles, np.linalg.norm(around, axis=1), period=2 * np.pi).astype(np.float32)
+    share = np.minimum(distance / radius, 0.999)
+    steep = ((2 * share - 1 - inner) / (1 - inner)).clip(-0.97, 0.97) if inner else share**power
+    return x * (steep / distance), y * (steep / distance)
 
 
-def facet(normal_x: float, normal_y: float) -> Surface:
-    """Return a flat face that looks one way."""
-    return lambda x, y: (np.float32(normal_x), np.float32(normal_y))
-
-
-def ellipsoid(radius_x: float, radius_y: float, centre_x: float = 0.0, centre_y: float = 0.0) -> Surface:
-    """Return a ball or egg seen from the front."""
-    return lambda x, y: _inside((x - centre_x) / radius_x, (y - centre_y) / radius_y)
-
-
-def dome(outline: np.ndarray, power: float = 1.0) -> Surface:
-    """Return a swollen body over any outline that is seen whole from (0, 0): flat in the middle with a high `power`."""
-    angle = np.arctan2(outline[:, 1], outline[:, 0])
-    order = np.argsort(angle)
-    angles, radii = angle[order], np.linalg.norm(outline, axis=1)[order]
-
-    def surface(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        distance = np.sqrt(x**2 + y**2) + np.float32(1e-6)
-        radius = np.interp(np.arctan2(y, x), angles, radii, period=2 * np.pi).astype(np.float32)
-        steep = np.minimum(distance / radius, 0.999) ** power / distance
-        return x * steep, y * steep
-
-    return surface
-
-
-def tube(half_width: Callable[[np.ndarray], np.ndarray], lean: float = 0.0) -> Surface:
-    """A body turned around the y axis: `half_width(y)`; `lean` is the y of its normals, negative where it narrows."""
-
-    def surface(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return (x / np.maximum(half_width(y), 1e-3)).clip(-0.95, 0.95), np.full_like(x, lean)
-
-    return surface
-
-
-def torus(radius_y: float, inner: float) -> Surface:
-    """Return a ring of outer radius 1 (radius_y along y) whose hole has the share `inner` of it."""
-
-    def surface(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        upright = y / radius_y
-        distance = np.sqrt(x**2 + upright**2) + np.float32(1e-6)
-        across = ((distance - (1 + inner) / 2) / ((1 - inner) / 2)).clip(-0.97, 0.97) / distance
-        return x * across, upright * across
-
-    return surface
-
-
-def _inside(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keep normals shorter than 1 on the pixels that lie just outside."""
-    shrink = 1 / np.maximum(np.sqrt(x**2 + y**2), 1.001)
-    return x * shrink, y * shrink
-
-
-# ------------------------------------------------------------------------------------------------------------ patterns
+def lathe(outline: np.ndarray, x: np.ndarray, y: np.ndarray) -> Normals:
+    """Turn an outline around its upright middle line."""
+    middle = (outline[:, 0].min() + outline[:, 0].max()) / 2
+    right = outline[outline[:, 0] > middle]
+    right = right[np.argsort(right[:, 1])]
+    half = np.interp(y, right[:, 1], right[:, 0] - middle).astype(np.float32)
+    normal_x = ((x - np.float32(middle)) / np.maximum(half, np.float32(1e-3))).clip(-0.95, 0.95)
+    return normal_x, np.zeros_like(normal_x)
 
 
 def stripes(angle: float, per_unit: float, share: float = 0.5) -> Pattern:
     """Straight stripes; `per_unit` of them in a unit of length, `share` of each in the second color."""
     across_x, across_y = float(np.cos(angle) * per_unit), float(np.sin(angle) * per_unit)
-    return lambda x, y: ((x * across_x + y * across_y) % 1 < share).astype(np.float32)
+    return lambda x, y: (x * across_x + y * across_y) % 1 < share
 
 
 def dots(per_unit: float, radius: float) -> Pattern:
@@ -149,25 +102,33 @@ def dots(per_unit: float, radius: float) -> Pattern:
     def pattern(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         row = np.floor(y * per_unit)
         across = (x * per_unit + row % 2 / 2) % 1 - 0.5
-        down = y * per_unit - row - 0.5
-        return (across**2 + down**2 < radius**2).astype(np.float32)
+        return across**2 + (y * per_unit - row - 0.5) ** 2 < radius**2
 
     return pattern
 
 
-def on_ball(pattern: Pattern, tilt: float, radius_y: float = 1.0) -> Pattern:
+def bricks(per_unit: float) -> Pattern:
+    """Mortar between courses of bricks, `per_unit` courses in a unit of length."""
+
+    def pattern(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        row = np.floor(y * per_unit)
+        return (y * per_unit - row < 0.12) | ((x * per_unit / 2.2 + row % 2 / 2) % 1 < 0.05)
+
+    return pattern
+
+
+def sectors(count: int) -> Pattern:
+    """Equal sectors around (0, 0), every second one in the second color; `count` is even."""
+    return lambda x, y: np.floor(np.arctan2(y, x) * np.float32(count / (2 * np.pi))) % 2 == 1
+
+
+def on_ball(pattern: Pattern, tilt: float) -> Pattern:
     """Return a pattern wrapped around a ball: x becomes longitude, y latitude, in units of pi, about a tilted axis."""
     cosine, sine = float(np.cos(tilt)), float(np.sin(tilt))
 
     def wrapped(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        y = y / radius_y
         z = np.sqrt(np.maximum(1 - x**2 - y**2, 0))
         upright, forward = y * cosine + z * sine, z * cosine - y * sine
         return pattern(np.arctan2(x, forward) / np.float32(np.pi), np.arcsin(upright.clip(-1, 1)) / np.float32(np.pi))
 
     return wrapped
-
-
-def sectors(count: int) -> Pattern:
-    """Equal sectors around (0, 0), every second one in the second color; `count` is even."""
-    return lambda x, y: (np.floor(np.arctan2(y, x) * np.float32(count / (2 * np.pi))) % 2).astype(np.float32)
