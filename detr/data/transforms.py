@@ -52,9 +52,9 @@ def fitted_size_hw(size_hw: tuple[int, int], shorter: int, longest: int | None =
 def check_sizes(scales: Sequence[int], max_size: int) -> None:
     """Raise UserError where no image can have these shorter sides and this longest side, in pixels."""
     if min(scales) < SMALLEST_SIDE:
-        raise UserError(f"a shorter side of {min(scales)} pixels: at least {SMALLEST_SIDE} are needed")
+        raise UserError(f"--scales {min(scales)}: a shorter side of at least {SMALLEST_SIDE} pixels is needed")
     if max_size < max(scales):
-        raise UserError(f"--max_size {max_size} is below the shorter side, {max(scales)}: no image could be so large")
+        raise UserError(f"--max_size {max_size} is below --scales {max(scales)}: no image could be so large")
 
 
 def evaluation_params(

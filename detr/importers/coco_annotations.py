@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detr.data.coco_json import LARGEST
+from detr.data.coco_json import LARGEST, white_in
 from detr.data.images import SIDEWAYS, Header
 from detr.importers.notes import TURNED, UNSURE, Notes
 from detr.importers.via.frames import evidence, turned_point, usual_frame
@@ -103,6 +103,7 @@ def clean(coco: dict, usable: set[int], notes: Notes) -> dict:
         ],
         "annotations": annotations,
         "categories": [{"id": category_id[c["id"]], "name": str(c["name"])} for c in coco["categories"]],
+        **({"info": {"white": white}} if (white := white_in(coco)) else {}),
     }
 
 

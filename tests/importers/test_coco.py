@@ -278,6 +278,12 @@ def write_files(folder: Path, cocos: dict[str, dict]) -> Path:
     return folder
 
 
+def test_what_is_white_in_deep_images_is_kept(tmp_path: Path) -> None:
+    splits = read_coco_folder(write_layout(tmp_path / "in", **both(lambda c: c.update(info={"white": {"I": 4095}}))))
+    assert all(split.coco["info"] == {"white": {"I": 4095}} for split in splits.values())
+    assert all("info" not in split.coco for split in read_coco_folder(write_layout(tmp_path / "plain")).values())
+
+
 def test_ids_start_at_1_where_they_did_not(tmp_path: Path) -> None:
     def from_0(coco: dict) -> None:
         for image in coco["images"]:
