@@ -168,7 +168,7 @@ def test_detections_are_the_same_whatever_the_batch_and_the_script(
     logged = read_run(Path("outputs")).log[0]
     for flags in ((), ("--cache", "ram")):
         assert run(*command, *flags, "--eval", "--batch_size", 1) == 0
-        assert detections_in(Path("outputs/predictions.json")) == same_as(recorded)
+        assert detections_in(Path("outputs/predictions_checkpoint_best.json")) == same_as(recorded)
     checkpoint = Path("outputs/checkpoint_best.pth")
     assert run("results", "--checkpoint", checkpoint, "--device", "cpu") == 0
     figures = Path("outputs/figures")
@@ -341,7 +341,7 @@ def test_300_queries_from_a_file_of_100_for_120_objects_in_an_image(
     logged = json.loads(Path("outputs/predictions.json").read_text())
     assert len(logged) == 3 * 300
     assert run("main", *command, "--eval") == 0
-    assert json.loads(Path("outputs/predictions.json").read_text()) == logged
+    assert json.loads(Path("outputs/predictions_checkpoint_best.json").read_text()) == logged
     for flags in ((), ("--checkpoint", "outputs/checkpoint_best.pth", "--device", "cpu")):
         assert run("results", *flags) == 0
         metrics = json.loads(Path("outputs/figures/metrics.json").read_text())["runs"][0]["metrics"]
