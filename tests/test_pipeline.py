@@ -27,7 +27,8 @@ def test_shipped_weights_are_what_is_said_of_them(name: str) -> None:
     said = dict(zip(shipped.flags[::2], shipped.flags[1::2], strict=True))
     assert (said["--scales"], said["--max_size"]) == (str(shipped.scale), str(shipped.max_size))
     assert checkpoint["config"]["num_queries"] == shipped.num_queries
-    assert [category["name"] for category in checkpoint["categories"]] == list(SHAPE_CLASSES), "no balloon"
+    names = {category["name"] for category in checkpoint["categories"]}
+    assert names >= set(SHAPE_CLASSES) and "balloon" not in names
 
 
 def test_the_sample_is_learnt_from_the_tiny_weights(run: RunScript, capsys: pytest.CaptureFixture) -> None:

@@ -59,7 +59,7 @@ def _reflections(rng: Rng, light: Light, angle: float, body: np.ndarray) -> list
 
 def hung(canvas: Canvas, rng: Rng, count: int, anchor: np.ndarray | None) -> list[Pose]:
     """Return up to `count` places in the air, the far ones first: above `anchor`, (2,) pixels, or anywhere."""
-    size = canvas.short * np.exp(rng.uniform(np.log(0.09), np.log(0.28))) * (1 if count < 4 else 0.85)
+    size = canvas.short * np.exp(rng.uniform(np.log(0.1), np.log(0.29))) * (1 if count < 4 else 0.85)
     spread = size * np.sqrt(count)
     low = canvas.height if canvas.ground is None else 0.7 * canvas.ground + 0.3 * canvas.height
 

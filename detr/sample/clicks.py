@@ -12,7 +12,7 @@ from detr.sample.geometry import polygon_area
 from detr.sample.paints import Rng
 
 MIN_POINTS, MAX_POINTS = 12, 30
-_PIXELS_PER_POINT = 9  # how densely somebody clicks who is paid by the image
+_PIXELS_PER_POINT = 7  # how densely somebody clicks who is paid by the image
 _MIN_SIDE = 6  # pixels: nobody annotates what is smaller
 _CRUMB = 0.12  # of the largest part: nobody walks around a smaller one
 
@@ -31,7 +31,7 @@ def is_seen(mask: np.ndarray, scale: int, whole_area: float, least_share: float)
     if not mask.any() or mask.sum() < least_share * whole_area * scale**2:
         return False
     left, top, right, bottom = box_xyxy(mask, scale)
-    return min(right - left, bottom - top) >= _MIN_SIDE
+    return bool(min(right - left, bottom - top) >= _MIN_SIDE)
 
 
 def click(mask: np.ndarray, scale: int, rng: Rng) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ its string; a scene with a balloon of which less than 45 % or less than 6 pixels
 none is left without an outline.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -23,7 +24,6 @@ _MIN_VISIBLE_SHARE = 0.45  # of the whole balloon
 _SIDES = (224, 289)  # pixels, from and below
 _SCALE = 3
 _COUNT_CHANCES = (0.05, 0.2, 0.19, 0.18, 0.14, 0.11, 0.07, 0.06)  # of 0, 1, ... 7 balloons
-_ATTEMPTS = 50  # at most 12 were needed in 2,000 scenes
 _STREAM = 1  # random numbers of its own: no scene of `shape_scene` shares its background
 _STANDING = (things.ball, things.ball, things.ball, things.ring, things.cone, things.box)
 
@@ -52,13 +52,12 @@ def draw_set(seed: int, first: int, count: int) -> Iterator[tuple[str, bytes, di
 def draw_balloon_scene(seed: int, index: int) -> BalloonScene:
     """Scene `index` of a seed: the same on every call, whatever was drawn before."""
     count = int(np.random.default_rng((_STREAM, seed, index, 0)).choice(8, p=_COUNT_CHANCES))
-    for attempt in range(1, _ATTEMPTS):
+    for attempt in itertools.count(1):
         rng = np.random.default_rng((_STREAM, seed, index, attempt))
         canvas = compose(rng, count)
         masks = [canvas.visible(owner) for owner in range(1, len(canvas.areas) + 1)]
         if all(is_seen(mask, _SCALE, area, _MIN_VISIBLE_SHARE) for mask, area in zip(masks, canvas.areas, strict=True)):
-            break
-    return BalloonScene(canvas.photograph(rng), [click(mask, _SCALE, rng) for mask in masks], masks)
+            return BalloonScene(canvas.photograph(rng), [click(mask, _SCALE, rng) for mask in masks], masks)
 
 
 def compose(rng: Rng, count: int) -> Canvas:
