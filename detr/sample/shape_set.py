@@ -1,6 +1,8 @@
-"""Draw the set of scenes that the tiny weights were pre-trained on, as a COCO folder. No torch.
+"""Draw scenes to pre-train small detectors on, as a COCO folder. No torch.
 
-python -m detr.sample.shape_set data/shapes         20,000 + 400 scenes of drawn classes, 230 MB
+python -m detr.sample.shape_set data/shapes                     20,000 + 400 scenes of drawn classes, 230 MB
+python -m detr.sample.shape_set data/scenes --photos coco       the same with photographs as backgrounds, and objects
+                                                                cut out of them
 """
 
 import argparse
@@ -49,14 +51,20 @@ def _draw_one(seed: int, folder: Path, photos: PhotoObjects | None, index: int) 
 def load_photos(coco_folder: Path) -> tuple[PhotoObjects, list[str]]:
     """Return the photographs of a COCO folder in the official layout, and the names of all classes in label order.
 
-    Every fourth of its classes is held out, for fine-tuning trials on classes that were never seen.
+    Classes that are not drawn too are taken by their supercategories: of most there are too few objects to learn them.
+    Every fourth class is held out, for fine-tuning trials on classes that were never seen.
     """
     annotations = coco_folder / "annotations" / "instances_train2017.json"
     categories = json.loads(annotations.read_text(encoding="utf-8"))["categories"]
-    listed = [category["name"] for category in sorted(categories, key=lambda category: category["id"])]
-    held_out = listed[3::4]
-    names = list(dict.fromkeys([*SHAPE_CLASSES, *(name for name in listed if name not in held_out)]))
-    labels = {name: label for label, name in enumerate(names)}
+    listed = sorted(categories, key=lambda category: category["id"])
+    held_out = [category["name"] for category in listed[3::4]]
+    group_of = {
+        name: name if name in SHAPE_CLASSES else category.get("supercategory", name)
+        for category in listed
+        if (name := category["name"]) not in held_out
+    }
+    names = list(dict.fromkeys([*SHAPE_CLASSES, *group_of.values()]))
+    labels = {name: names.index(group) for name, group in group_of.items()}
     return PhotoObjects(annotations, coco_folder / "train2017", labels, held_out), names
 
 
