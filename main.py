@@ -148,7 +148,7 @@ def build_session(args: argparse.Namespace, start: ResumeState, world: distribut
     )
 
 
-def load_data(args: argparse.Namespace, resolution: dict[str, int], unnamed: int | None) -> Data:
+def load_data(args: argparse.Namespace, resolution: dict[str, int], unnamed: int | None = None) -> Data:
     """Load both splits, augmented as the command line asks; `unnamed` classes has a file that does not name them."""
     choose = augment_params if args.augment else resize_params
     train_params = partial(choose, scales=args.scales, max_size=args.max_size)
