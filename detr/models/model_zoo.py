@@ -38,11 +38,11 @@ class ShippedWeights(NamedTuple):
     flags: list[str]  # of main.py, for fine-tuning
 
 
-_TINY_FLAGS = "--batch_size 8 --lr 3e-4 --lr_backbone 3e-4 --clip_max_norm 1 --scales 256 --max_size 384 --epochs 60"
-SHIPPED_WEIGHTS = {  # pre-trained on drawn scenes, see sample/README.md
-    "detr-tiny": ShippedWeights(
-        Path(__file__).parents[1] / "sample" / "detr-tiny.pth", 256, 384, 50, _TINY_FLAGS.split()
-    )
+_SAMPLE = Path(__file__).parents[1] / "sample"  # its README.md says how they were pre-trained
+_FLAGS = "--batch_size 8 --lr 3e-4 --lr_backbone {} --clip_max_norm 1 --scales 256 --max_size 384 --epochs 60"
+SHIPPED_WEIGHTS = {
+    "detr-tiny": ShippedWeights(_SAMPLE / "detr-tiny.pth", 256, 384, 50, _FLAGS.format("3e-4").split()),
+    "detr-small": ShippedWeights(_SAMPLE / "detr-small.pth", 256, 384, 50, _FLAGS.format("1e-4").split()),
 }
 
 # What the rows of the published class heads stand for: COCO's category ids, with holes; row 91 is "no object".
