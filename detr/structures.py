@@ -1,6 +1,7 @@
 """What the rooms hand each other: a padded batch with its targets, and the network's outputs.
 
-Shapes: B images, H and W size of the largest image, T objects of the fullest image, Q queries, K classes, L layers.
+Shapes: B images, H and W size of the largest image, T objects of the fullest image, N objects of all images, Q queries,
+K classes, L layers, M masks.
 """
 
 from typing import NamedTuple
@@ -23,15 +24,20 @@ class Targets(NamedTuple):
     counts: list[int]  # objects of each image
     image_ids: list[int]
     original_sizes_hw: list[tuple[int, int]]  # upright pixels of the file, what detections are scaled to
+    masks: Tensor | None = None  # (N, H, W) bool, the objects of the first image before those of the second
 
     def repeated(self, times: int) -> "Targets":
-        """Return the same images several times over, (times * B): what several groups of queries are compared with."""
+        """Return the same images several times over, (times * B): what several groups of queries are compared with.
+
+        The masks stay those of the first time: only the first group of queries has masks.
+        """
         return Targets(
             self.labels.repeat(times, 1),
             self.boxes_cxcywh.repeat(times, 1, 1),
             self.counts * times,
             self.image_ids * times,
             self.original_sizes_hw * times,
+            self.masks,
         )
 
 
@@ -44,12 +50,19 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Return the same batch on another device; copies overlap with computation where the memory is pinned."""
-        targets = self.targets._replace(
-            labels=self.targets.labels.to(device, non_blocking=True),
-            boxes_cxcywh=self.targets.boxes_cxcywh.to(device, non_blocking=True),
-        )
+        tensors = {"labels": self.targets.labels, "boxes_cxcywh": self.targets.boxes_cxcywh, "masks": self.targets.masks}
+        moved = {name: x if x is None else x.to(device, non_blocking=True) for name, x in tensors.items()}
+        targets = self.targets._replace(**moved)
         images = self.images.to(device, non_blocking=True)
         return Batch(images, self.padding_mask.to(device, non_blocking=True), targets)
+
+
+class MaskLogits(NamedTuple):
+    """Masks of some queries of the last decoder layer: those that were asked for."""
+
+    logits: Tensor  # (M, H/4, W/4) float32, on the padded images
+    image: Tensor  # (M,) int64
+    query: Tensor  # (M,) int64
 
 
 class DetrOutput(NamedTuple):
@@ -59,3 +72,4 @@ class DetrOutput(NamedTuple):
 
     logits: Tensor  # (L, B, Q, K + 1)
     boxes_cxcywh: Tensor  # (L, B, Q, 4) in [0, 1], relative to each image's own size, without its padding
+    masks: MaskLogits | None = None

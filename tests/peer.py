@@ -22,6 +22,13 @@ _PREFIXES = (
     ("class_embed", "class_labels_classifier"),
     ("bbox_embed", "bbox_predictor"),
 )
+_MASK_LAYERS = {
+    "q_linear": "q_proj", "k_linear": "k_proj", "out_lay": "output_conv",
+    **{f"lay{n}": f"conv{n}.conv" for n in (1, 2)}, **{f"gn{n}": f"conv{n}.norm" for n in (1, 2)},
+    **{f"adapter{n}": f"fpn_stages.{n - 1}.fpn_adapter" for n in (1, 2, 3)},
+    **{f"lay{n}": f"fpn_stages.{n - 3}.refine.conv" for n in (3, 4, 5)},
+    **{f"gn{n}": f"fpn_stages.{n - 3}.refine.norm" for n in (3, 4, 5)},
+}  # fmt: skip
 
 
 def make_model(config: DetrConfig) -> Detr:
@@ -67,8 +74,20 @@ def _layer_entry(prefix: str, stack: str, rest: list[str], value: Tensor) -> dic
     return {f"{prefix}.mlp.{part.replace('linear', 'fc')}.{kind}": value}
 
 
+def to_peer_mask_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same for a DETR with a mask head, whose peer keeps the detector under `detr.`."""
+    heads = {key: value for key, value in state.items() if key.startswith(("bbox_attention.", "mask_head."))}
+    peer = to_peer_state({key: value for key, value in state.items() if key not in heads})
+    peer = {f"detr.{key}": value for key, value in peer.items()}
+    for key, value in heads.items():
+        module, layer, kind = key.split(".")
+        peer[f"{module}.{_MASK_LAYERS[layer]}.{kind}"] = value
+    return peer
+
+
 def make_peer(detr: Detr) -> torch.nn.Module:
-    """A `transformers` DetrForObjectDetection of the same architecture, with the same weights and frozen parts.
+    """A `transformers` DetrForObjectDetection of the same architecture, with the same weights and frozen parts; a
+    DetrForSegmentation where there is a mask head.
 
     Raises KeyError or RuntimeError when any of our weights has no place in it.
     """
@@ -91,10 +110,11 @@ def make_peer(detr: Detr) -> torch.nn.Module:
         num_queries=ours.num_queries,
         num_labels=ours.num_classes,
     )
-    peer = transformers.DetrForObjectDetection(config)
-    peer.load_state_dict(to_peer_state(detr.state_dict()), strict=True)
+    translate = to_peer_mask_state if ours.masks else to_peer_state
+    peer = transformers.DetrForSegmentation(config) if ours.masks else transformers.DetrForObjectDetection(config)
+    peer.load_state_dict(translate(detr.state_dict()), strict=True)
     # Three flags each, so that packed projections split in three like their weights.
-    trained = to_peer_state({name: torch.full((3,), p.requires_grad) for name, p in detr.named_parameters()})
+    trained = translate({name: torch.full((3,), p.requires_grad) for name, p in detr.named_parameters()})
     for name, parameter in peer.named_parameters():
         parameter.requires_grad_(bool(trained[name].all()))
     return peer

@@ -5,6 +5,7 @@ convolution's weights at every call, which saves a pass over each feature map wh
 
 Shapes: B images, C channels of the last stage, H and W image size, S stride: 32, or 16 where the network is cut after
 its last stage of that stride (16 with dilation as well, which keeps all stages).
+A body's maps are those at strides 4, 8 and 16, which a mask head reads, and the last: at stride 16 the same once more.
 """
 
 import bisect
@@ -154,24 +155,27 @@ class ResNetBody(nn.Module):
         except NotImplementedError as error:  # torchvision: no dilation in BasicBlock
             raise UserError(f"--dilation (DC5) needs a backbone of bottleneck blocks, {name} has none") from error
         self.channels = resnet.fc.in_features
+        self.map_channels = (self.channels // 8, self.channels // 4, self.channels // 2)  # each stage doubles them
         for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"):
             setattr(self, part, getattr(resnet, part))
         if stride == 16:
             self.layer4 = nn.Sequential()  # nothing to load and nothing to compute
-            self.channels //= 2  # each stage doubles them
+            self.channels //= 2
 
     def up_to_stride_4(self) -> list[nn.Module]:
         """Stem and first stage."""
         return [self.conv1, self.bn1, self.layer1]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to (B, C, H/S, W/S), sizes rounded up."""
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map (B, 3, H, W) to the maps, the last of them (B, C, H/S, W/S), sizes rounded up."""
         x = F.relu_(conv_norm(images, self.conv1, self.bn1))
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        maps = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 x = _residual_block(x, block)
-        return x
+            maps.append(x)
+        return maps
 
 
 def _conv_norm_activation(x: Tensor, layer: Conv2dNormActivation) -> Tensor:
@@ -219,18 +223,22 @@ class MobileNetBody(nn.Module):
         features = torchvision.models.get_model(name, weights=None, norm_layer=norm_layer).features
         self.features = features[: _count_up_to(features, stride)]
         self.channels = self.features[-1].out_channels
+        self._ends = [_count_up_to(features, step) - 1 for step in (4, 8, 16)]
+        self.map_channels = tuple(features[end].out_channels for end in self._ends)
 
     def up_to_stride_4(self) -> list[nn.Module]:
         """Return what is a ResNet's stem and first stage: the first 4 entries, 2 of MobileNetV3-small."""
         return list(self.features[: _count_up_to(self.features, 4)])
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to (B, C, H/S, W/S), sizes rounded up."""
-        x = images
-        for entry in self.features:
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map (B, 3, H, W) to the maps, the last of them (B, C, H/S, W/S), sizes rounded up."""
+        x, maps = images, []
+        for number, entry in enumerate(self.features):
             run = _conv_norm_activation if isinstance(entry, Conv2dNormActivation) else _inverted_residual
             x = run(x, entry)
-        return x
+            if number in self._ends:
+                maps.append(x)
+        return [*maps, x]
 
 
 def _count_up_to(features: nn.Sequential, stride: int) -> int:
@@ -240,7 +248,7 @@ def _count_up_to(features: nn.Sequential, stride: int) -> int:
 
 
 # To add a backbone, write a body as ResNetBody: built from (name, dilation, stride, batch_norm), with `channels`,
-# `classifier`, `up_to_stride_4` and `forward`. Weights files are told apart by the shapes of its parameters; ImageNet's
+# `map_channels`, `classifier`, `up_to_stride_4` and `forward`. Weights files are told apart by the shapes of its parameters; ImageNet's
 # weights are torchvision's of that name.
 BACKBONES = {**dict.fromkeys(RESNETS, ResNetBody), **dict.fromkeys(MOBILENETS, MobileNetBody)}
 
@@ -257,13 +265,13 @@ class Backbone(nn.Module):
         if name not in BACKBONES:
             raise UserError(f"--backbone {name} is not known; accepted: {', '.join(BACKBONES)}")
         self.body = BACKBONES[name](name, dilation, stride, batch_norm).to(memory_format=torch.channels_last)
-        self.channels = self.body.channels
+        self.channels, self.map_channels = self.body.channels, self.body.map_channels
         if batch_norm == "frozen":
             for part in self.body.up_to_stride_4():
                 part.requires_grad_(False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (B, 3, H, W), ImageNet-normalized, to features (B, C, H/S, W/S); 16-bit inside under autocast."""
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map images (B, 3, H, W), ImageNet-normalized, to the body's maps; 16-bit inside under autocast."""
         if torch.is_autocast_enabled(images.device.type):
             images = images.to(torch.get_autocast_dtype(images.device.type))
         return self.body(_laid_out(images))

@@ -1,8 +1,10 @@
-"""The set loss (DETR, section 3.1, equation 2): classes, boxes and what the reference code logs beside them.
+"""The set loss (DETR, section 3.1, equation 2, and 4.4): classes, boxes, masks and what the reference code logs beside
+them.
 
 All decoder layers are computed together. Every term is a sum over images or objects divided by a normalizer that is
 known from the targets alone, so that the parts of a batch that is split over accumulation steps or processes, each
-divided by the normalizers of the whole, add up to the loss of the whole.
+divided by the normalizers of the whole, add up to the loss of the whole. (That of masks is a mean over pixels, padding
+included, as in the reference: parts that are padded to another size move it a little.)
 
 Shapes: L decoder layers, B images, Q queries, T objects of the fullest image, K classes, M matched pairs.
 """
@@ -12,10 +14,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import sigmoid_focal_loss
 
 from detr.box_ops import cxcywh_to_xyxy, generalized_box_iou
 from detr.models.matcher import HungarianMatcher, Match
-from detr.structures import DetrOutput, Targets, to_device
+from detr.structures import DetrOutput, MaskLogits, Targets, to_device
 
 TINY = 1e-12  # in place of a normalizer that is 0, so that 0 / 0 is 0
 
@@ -43,6 +46,31 @@ class Losses(NamedTuple):
         return Losses(self.total + other.total, {name: self.terms[name] + other.terms[name] for name in self.terms})
 
 
+class MatchedQueries:
+    """The queries that `Detr.forward` is to choose in training: those that are matched alone get a mask.
+
+    Args:
+        criterion: whose matcher decides.
+        targets: of the images; with G groups of queries, repeated for them.
+        images: B, those of the first group.
+    """
+
+    def __init__(self, criterion: "SetCriterion", targets: Targets, images: int) -> None:
+        self.criterion, self.targets, self.images = criterion, targets, images
+        self.match: Match | None = None  # of all layers and groups, for the loss
+        self.pairs: Match | None = None  # of the last layer and the first group
+
+    def __call__(self, outputs: DetrOutput) -> tuple[Tensor, Tensor]:
+        """Match, and return (M,) images and queries."""
+        supervised = self.criterion.supervised(outputs)
+        self.match = self.criterion.matcher(supervised, self.targets)
+        layers, _, queries, _ = supervised.logits.shape
+        matched = [min(count, queries) for count in self.targets.counts]  # what `assign` gives for each
+        start = (layers - 1) * sum(matched)
+        self.pairs = Match(*(field[start : start + sum(matched[: self.images])] for field in self.match))
+        return self.pairs.image, self.pairs.query
+
+
 class SetCriterion(nn.Module):
     """Hungarian set loss over all decoder layers.
 
@@ -51,6 +79,7 @@ class SetCriterion(nn.Module):
         matcher: pairs predictions with objects.
         eos_coef: weight of the "no object" class in the classification loss.
         bbox_loss_coef, giou_loss_coef: weights of the box losses; classification has weight 1.
+        mask_loss_coef, dice_loss_coef: weights of the focal and the dice loss of masks, where there are any.
         aux_loss: supervise every decoder layer, not only the last (DETR, section 3.2).
     """
 
@@ -62,12 +91,20 @@ class SetCriterion(nn.Module):
         bbox_loss_coef: float = 5.0,
         giou_loss_coef: float = 2.0,
         aux_loss: bool = True,
+        mask_loss_coef: float = 1.0,
+        dice_loss_coef: float = 1.0,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.matcher = matcher
         self.eos_coef = eos_coef
-        self.weights = {"loss_ce": 1.0, "loss_bbox": bbox_loss_coef, "loss_giou": giou_loss_coef}
+        self.weights = {
+            "loss_ce": 1.0,
+            "loss_bbox": bbox_loss_coef,
+            "loss_giou": giou_loss_coef,
+            "loss_mask": mask_loss_coef,
+            "loss_dice": dice_loss_coef,
+        }
         self.aux_loss = aux_loss
         class_weights = torch.ones(num_classes + 1)
         class_weights[num_classes] = eos_coef
@@ -79,20 +116,35 @@ class SetCriterion(nn.Module):
         class_weight = matched + self.eos_coef * (images * num_queries - matched)
         return Normalizers(images, sum(counts), matched, class_weight)
 
-    def forward(self, outputs: DetrOutput, targets: Targets, batch_normalizers: Normalizers | None = None) -> Losses:
+    def supervised(self, outputs: DetrOutput) -> DetrOutput:
+        """Return the outputs of the decoder layers that are supervised: all of them, or the last."""
+        return outputs if self.aux_loss else DetrOutput(outputs.logits[-1:], outputs.boxes_cxcywh[-1:], outputs.masks)
+
+    def forward(
+        self,
+        outputs: DetrOutput,
+        targets: Targets,
+        batch_normalizers: Normalizers | None = None,
+        matched: MatchedQueries | None = None,
+    ) -> Losses:
         """Return the losses of the outputs (L, B, Q, ...) against the targets of the B images.
 
-        `batch_normalizers` are those of the batch that these images are a part of; by default they are all of it.
+        Args:
+            outputs: of `Detr`; where they have masks, the first ones are those of `matched`.
+            targets: the objects.
+            batch_normalizers: those of the batch that these images are a part of; by default they are all of it.
+            matched: what has been matched already, by the network.
         """
-        if not self.aux_loss:
-            outputs = DetrOutput(outputs.logits[-1:], outputs.boxes_cxcywh[-1:])
+        outputs = self.supervised(outputs)
         normalizers = batch_normalizers or self.normalizers(targets.counts, outputs.logits.shape[2])
-        match = self.matcher(outputs, targets)
+        match = matched.match if matched else self.matcher(outputs, targets)
         target_classes = self._target_classes(outputs, targets, match)
         per_layer = {
             "loss_ce": self._class_loss(outputs.logits, target_classes) / max(normalizers.class_weight, TINY),
             **self._box_losses(outputs.boxes_cxcywh, targets, match, max(normalizers.objects, 1)),
         }
+        if outputs.masks is not None:  # of the last layer alone
+            per_layer |= self._mask_losses(outputs.masks, targets, matched.pairs, max(normalizers.objects, 1))
         total = sum(self.weights[name] * values.sum() for name, values in per_layer.items())
         with torch.no_grad():
             per_layer["cardinality_error"] = self._cardinality_error(outputs.logits, targets) / normalizers.images
@@ -129,6 +181,20 @@ class SetCriterion(nn.Module):
             "loss_giou": zeros.index_add(0, match.layer, giou_loss) / objects,
         }
 
+    def _mask_losses(self, masks: MaskLogits, targets: Targets, pairs: Match, objects: float) -> dict[str, Tensor]:
+        """Focal (Lin et al. 2017) and dice loss (Milletari et al. 2016) of the matched pairs, per object: (1,) each.
+
+        They are computed at the resolution of the images, to which the logits are resized.
+        """
+        starts = to_device(torch.tensor([0, *targets.counts]).cumsum(0), pairs.image.device)
+        wanted = targets.masks[starts[pairs.image] + pairs.target].float()  # (M, H, W)
+        logits = F.interpolate(masks.logits[: len(wanted), None], size=wanted.shape[-2:], mode="bilinear")[:, 0]
+        focal = sigmoid_focal_loss(logits, wanted).mean((1, 2))  # alpha 0.25, gamma 2
+        share = logits.sigmoid()
+        overlap = 2 * (share * wanted).sum((1, 2)) + 1
+        dice = 1 - overlap / (share.sum((1, 2)) + wanted.sum((1, 2)) + 1)
+        return {"loss_mask": focal.sum()[None] / objects, "loss_dice": dice.sum()[None] / objects}
+
     def _cardinality_error(self, logits: Tensor, targets: Targets) -> Tensor:
         """Sum the absolute errors in the number of objects: (L, B, Q, K + 1) -> (L,). Logged, not trained on."""
         num_detected = (logits.argmax(-1) != self.num_classes).sum(-1).float()  # (L, B)
@@ -145,8 +211,8 @@ class SetCriterion(nn.Module):
 
 
 def _name_by_layer(per_layer: dict[str, Tensor]) -> dict[str, Tensor]:
-    """{name: (L,)} -> {name: last, name_0: first, ...}, as the reference's log calls them."""
+    """{name: (L,) or (1,)} -> {name: last, name_0: first, ...}, as the reference's log calls them."""
     terms = {name: values[-1] for name, values in per_layer.items()}
-    for layer in range(len(next(iter(per_layer.values()))) - 1):
-        terms |= {f"{name}_{layer}": values[layer] for name, values in per_layer.items()}
+    for layer in range(max(map(len, per_layer.values())) - 1):
+        terms |= {f"{name}_{layer}": values[layer] for name, values in per_layer.items() if len(values) > 1}
     return terms

@@ -1,21 +1,25 @@
-"""DETR: backbone, transformer and prediction heads (Carion et al. 2020, section 3.2), and its frozen configuration.
+"""DETR: backbone, transformer and prediction heads (Carion et al. 2020, sections 3.2 and 4.4), and its frozen
+configuration.
 
 Shapes: B images, Q queries, K classes (logit K means "no object"), L decoder layers, D width, C backbone channels, S
 stride.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr.models.backbone import BATCH_NORMS, STRIDES, Backbone
+from detr.models.mask_head import AttentionHeatmaps, MaskHead, check_width, predict_masks
 from detr.models.position_encoding import LearnedPositionEmbedding, SinePositionEmbedding
 from detr.models.transformer import Transformer
-from detr.structures import DetrOutput
+from detr.structures import DetrOutput, MaskLogits
 from utils import UserError
 
+ChooseQueries = Callable[[DetrOutput], tuple[Tensor, Tensor]]  # outputs -> (M,) images and (M,) queries
 POSITION_EMBEDDINGS = {"sine": SinePositionEmbedding, "learned": LearnedPositionEmbedding}
 
 
@@ -40,6 +44,7 @@ class DetrConfig:
     dropout: float = 0.1
     num_queries: int = 100
     pre_norm: bool = False
+    masks: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "hidden_dim", "nheads", "dec_layers", "dim_feedforward", "num_queries"):
@@ -53,6 +58,8 @@ class DetrConfig:
             raise UserError(
                 f"hidden_dim must be a multiple of nheads and of 4, got {self.hidden_dim} with {self.nheads} heads"
             )
+        if self.masks:
+            check_width(self.hidden_dim, self.nheads)
         choices = {"position_embedding": POSITION_EMBEDDINGS, "batch_norm": BATCH_NORMS, "stride": STRIDES}
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -101,25 +108,36 @@ class Detr(nn.Module):
         self.register_parameter("extra_queries", None)  # (G - 1, Q, D) with G groups, see add_query_groups
         self.class_embed = nn.Linear(dim, config.num_classes + 1)
         self.bbox_embed = BoxHead(dim)
+        self.bbox_attention = AttentionHeatmaps(dim, config.nheads) if config.masks else None
+        self.mask_head = MaskHead(dim, config.nheads, backbone.map_channels) if config.masks else None
 
-    def forward(self, images: Tensor, padding_mask: Tensor) -> DetrOutput:
+    def forward(self, images: Tensor, padding_mask: Tensor, choose: ChooseQueries | None = None) -> DetrOutput:
         """Run on images (B, 3, H, W), ImageNet-normalized, and their padding mask (B, H, W), True on padding.
 
         In training with G groups of queries, the outputs are those of G * B images: all of the first group, then all
-        of the second, each to be matched by itself.
+        of the second, each to be matched by itself. `choose` says which queries of the first group get a mask, where
+        there is a mask head: it is the larger part of the network, and most queries see no object.
         """
         body, position_embedding = self.backbone
-        features = body(images)  # (B, C, H/S, W/S)
+        *maps, features = body(images)  # (B, C, H/S, W/S)
         mask = F.interpolate(padding_mask[None].float(), size=features.shape[-2:])[0].bool()
         positions = position_embedding(mask)
         queries = self.query_embed.weight[None]
         if self.training and self.extra_queries is not None:
             queries = torch.cat((queries, self.extra_queries))
-        decoded = self.transformer(self.input_proj(features), positions, mask, queries)  # (L, G * B, Q, D)
+        src = self.input_proj(features)
+        decoded, memory = self.transformer(src, positions, mask, queries)  # (L, G * B, Q, D), (B, N, D)
         with torch.autocast(decoded.device.type, enabled=False):
             # A box in bfloat16 is a box on a grid of 1/256 of the image; without autocast the dtype stays as it is.
             decoded = decoded.to(self.query_embed.weight.dtype)
-            return DetrOutput(self.class_embed(decoded), self.bbox_embed(decoded).sigmoid())
+            outputs = DetrOutput(self.class_embed(decoded), self.bbox_embed(decoded).sigmoid())
+        if choose is None or self.mask_head is None:
+            return outputs
+        image, query = choose(outputs)
+        logits = predict_masks(
+            self.bbox_attention, self.mask_head, src, maps, memory, mask, decoded[-1][image, query], image
+        )
+        return outputs._replace(masks=MaskLogits(logits, image, query))
 
     @property
     def query_groups(self) -> int:
@@ -141,11 +159,20 @@ class Detr(nn.Module):
         """Keep the whole backbone as it is; before an optimizer or DistributedDataParallel sees the parameters."""
         self.backbone[0].requires_grad_(False)
 
+    def freeze_detector(self) -> None:
+        """Keep everything but the mask head as it is; as `freeze_backbone`."""
+        self.requires_grad_(False)
+        for part in (self.bbox_attention, self.mask_head):
+            part.requires_grad_(True)
+
     def train(self, mode: bool = True) -> "Detr":
-        """Set training mode, but not for a frozen backbone, whose BatchNorm must not go on estimating."""
+        """Set training mode, but not for what is frozen: BatchNorm must not go on estimating there, nor dropout add
+        noise.
+        """
         super().train(mode)
-        if not any(parameter.requires_grad for parameter in self.backbone[0].parameters()):
-            self.backbone[0].eval()
+        for part in (self.backbone[0], self.transformer):
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
         return self
 
     def count_trainable(self) -> int:

@@ -136,10 +136,12 @@ class Transformer(nn.Module):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, src: Tensor, pos: Tensor, padding_mask: Tensor, query_embed: Tensor) -> Tensor:
-        """Map features and positions (B, D, H, W), mask (B, H, W), query_embed (G, Q, D) to (L, G * B, Q, D)."""
+    def forward(self, src: Tensor, pos: Tensor, padding_mask: Tensor, query_embed: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features and positions (B, D, H, W), mask (B, H, W) and query_embed (G, Q, D) to the decoded queries
+        (L, G * B, Q, D) and the encoder's memory (B, N, D).
+        """
         src = src.flatten(2).transpose(1, 2)  # (B, D, H, W) -> (B, N, D)
         pos = pos.flatten(2).transpose(1, 2)
         padding_mask = padding_mask.flatten(1)
         memory = self.encoder(src, pos, padding_mask)
-        return self.decoder(query_embed, memory, pos, padding_mask)
+        return self.decoder(query_embed, memory, pos, padding_mask), memory
