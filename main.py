@@ -32,7 +32,6 @@ from detr.data.dataset import Data, load_folder
 from detr.data.loader import explain_worker_errors, make_loader, read_batches
 from detr.data.sampler import AspectRatioBatchSampler, SameSizeBatchSampler
 from detr.data.transforms import augment_params, evaluation_params, jitter_params, resize_params
-from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.models.cpu_kernels import tune_malloc
 from detr.models.criterion import SetCriterion
 from detr.models.detr import Detr
@@ -40,7 +39,7 @@ from detr.models.matcher import HungarianMatcher
 from detr.training import distributed
 from detr.training.device import Precision, limit_threads, pick_device, pick_precision
 from detr.training.evaluate import evaluate
-from detr.training.meters import TimeLeft, summary_line
+from detr.training.meters import TimeLeft, coco_lines, deciding_ap, summary_line
 from detr.training.resume import (
     ResumeState,
     architecture_of,
@@ -115,7 +114,7 @@ def build_session(args: argparse.Namespace, start: ResumeState, world: distribut
         limit_threads(CPU_LOAD or CpuLoad(), start.checkpoint.get("threads") if start.resumes else None)
     torch.manual_seed(args.seed)
     resolution = {"scale": max(args.scales), "max_size": args.max_size}
-    data = load_data(args, resolution, start.unnamed_classes)
+    data = load_data(args, resolution, start)
     model = build_model(
         start,
         data,
@@ -124,13 +123,14 @@ def build_session(args: argparse.Namespace, start: ResumeState, world: distribut
         backbone_weights=args.backbone_weights,
         class_map=args.class_map,
         freeze_backbone=args.lr_backbone == 0,
+        freeze_detector=args.frozen_weights is not None,
         query_groups=args.query_groups,
         evaluate=args.eval,
     )
     matcher = HungarianMatcher(args.set_cost_class, args.set_cost_bbox, args.set_cost_giou)
-    criterion = SetCriterion(
-        model.config.num_classes, matcher, args.eos_coef, args.bbox_loss_coef, args.giou_loss_coef, args.aux_loss
-    )
+    coefficients = (args.eos_coef, args.bbox_loss_coef, args.giou_loss_coef)
+    masks = (args.mask_loss_coef, args.dice_loss_coef)
+    criterion = SetCriterion(model.config.num_classes, matcher, *coefficients, args.aux_loss, *masks)
     torch.manual_seed(args.seed + world.rank)  # the weights are the same on every rank; dropout is not to be
     shard = {"rank": world.rank, "world_size": world.size}
     train_sampler = AspectRatioBatchSampler(data.train, args.batch_size, args.seed, accumulate=args.accumulate, **shard)
@@ -148,14 +148,16 @@ def build_session(args: argparse.Namespace, start: ResumeState, world: distribut
     )
 
 
-def load_data(args: argparse.Namespace, resolution: dict[str, int], unnamed: int | None = None) -> Data:
-    """Load both splits, augmented as the command line asks; `unnamed` classes has a file that does not name them."""
+def load_data(args: argparse.Namespace, resolution: dict[str, int], start: ResumeState) -> Data:
+    """Load both splits, augmented as the command line asks; what the file to start from is, says whether with masks."""
     choose = augment_params if args.augment else resize_params
     train_params = partial(choose, scales=args.scales, max_size=args.max_size)
     if args.color_jitter:
         train_params = partial(jitter_params, choose=train_params, strength=args.color_jitter)
     params = (train_params, partial(evaluation_params, **resolution))
-    data = load_folder(args.coco_path, args.dataset_file, *params, args.seed, args.num_classes, args.eval, unnamed)
+    classes = (args.num_classes, args.eval, start.unnamed_classes)
+    masks = bool(args.masks) or (start.has_masks and (start.resumes or args.eval))
+    data = load_folder(args.coco_path, args.dataset_file, *params, args.seed, *classes, masks)
     data.train.copy_paste = args.copy_paste
     if args.cache == "ram":
         data.train.keep_in_memory(**resolution)
@@ -209,7 +211,7 @@ def train(args: argparse.Namespace, session: Session, trainer: Trainer) -> None:
                 val_log, predictions = evaluate_one_epoch(session, trainer, stop)
                 log |= val_log
             log |= {"epoch": epoch, "n_parameters": trainable} | trainer.stats(log.get("seconds_eval", 0.0))
-            if trainer.end_epoch(log.get("test_coco_eval_bbox", [None])[0], log.get("test_loss", math.inf)):
+            if trainer.end_epoch(deciding_ap(log), log.get("test_loss", math.inf)):
                 folder.save_best(trainer, predictions)
             write_log(log)
             if is_last or trainer.out_of_patience or (epoch + 1) % args.save_every == 0:
@@ -251,7 +253,8 @@ def evaluate_one_epoch(session: Session, trainer: Trainer, stop: utils.StopReque
             "last steps have spoilt the weights, which do not replace the saved ones. A smaller --lr or "
             "--clip_max_norm usually helps"
         )
-    log = {f"test_{name}": loss for name, loss in losses.items()} | {"test_coco_eval_bbox": metrics}
+    log = {f"test_{name}": loss for name, loss in losses.items()}
+    log |= {f"test_coco_eval_{kind}": numbers for kind, numbers in metrics.items()}
     return log | {"seconds_eval": round(time.monotonic() - began, 2)}, predictions
 
 
@@ -262,15 +265,14 @@ def evaluate_only(start: ResumeState, session: Session) -> None:
     """Print the 12 COCO numbers and save the detections."""
     with explain_worker_errors():
         _, metrics, predictions = evaluate_with_progress(session, session.model)
-    for name, value in zip(COCO_NUMBERS, metrics, strict=True):
-        print(f"{name:10} {value:.4f}")
+    print(coco_lines(metrics))
     print(f"detections: {session.folder.write_predictions(start, predictions)}")
 
 
 def evaluate_with_progress(
     session: Session, model: Detr, stop: utils.StopRequest | None = None
-) -> tuple[dict, list[float], list[dict]]:
-    """Evaluate on the validation images; return losses, the 12 COCO numbers and the detections."""
+) -> tuple[dict, dict[str, list[float]], list[dict]]:
+    """Evaluate on the validation images; return losses, the COCO numbers of boxes and masks, and the detections."""
     loader = session.val_loader
     shared = loader.batch_sampler.batches_on_every_rank  # any_rank is a collective: all ranks must still have a batch
     with utils.Progress(len(loader), "evaluate", shown=session.world.is_main) as bar:

@@ -351,12 +351,13 @@ def write_csv(path: Path, results: list[dict]) -> None:
 def to_result(image_id: int | str, detection: "Detection") -> dict:
     """Return a detection as an entry of COCO's results format."""
     left, top, right, bottom = detection.box_xyxy
-    return {
+    result = {
         "image_id": image_id,
         "category_id": detection.category_id,
         "bbox": [left, top, right - left, bottom - top],
         "score": detection.score,
     }
+    return result | ({"segmentation": detection.segmentation} if detection.segmentation else {})
 
 
 if __name__ == "__main__":

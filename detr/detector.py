@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from detr.data.dataset import LabelMap
@@ -15,7 +16,7 @@ from detr.data.loader import pad_images
 from detr.data.sampler import same_size_batches
 from detr.data.transforms import apply_to_image, check_sizes, evaluation_params
 from detr.models.attention_maps import attention_maps
-from detr.models.postprocess import postprocess
+from detr.models.postprocess import ScoringQueries, masks_to_rle, postprocess
 from detr.models.weights import load_detector
 from detr.report.gallery import AttentionMaps
 from detr.training.device import pick_device, pick_precision
@@ -30,6 +31,12 @@ class Detection(NamedTuple):
     category_id: int  # as in the training annotations
     score: float  # in [0, 1]
     box_xyxy: tuple[float, float, float, float]  # in pixels of the image, upright
+    segmentation: dict | None = None  # of a detector with a mask head: COCO's runs (RLE) over the image
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """The mask, (H, W) bool over the upright image, made anew at each call; None without a mask head."""
+        return None if self.segmentation is None else coco_mask.decode(self.segmentation).astype(bool)
 
 
 class Detector:
@@ -83,11 +90,16 @@ class Detector:
         pixels, sizes_hw = self._prepare(images)
         detections: list[list[Detection]] = [[] for _ in pixels]
         for batch in same_size_batches([image.shape[1:] for image in pixels], len(pixels)):
+            original_hw, runs = [sizes_hw[index] for index in batch], {}
             with self.precision.autocast():
-                outputs = self.model(*self._batch([pixels[index] for index in batch]))
-            fields = [field.tolist() for field in postprocess(outputs, [sizes_hw[index] for index in batch])]
-            for index, *of_image in zip(batch, *fields, strict=True):
-                detections[index] = self._filter(*of_image, threshold)
+                outputs = self.model(*self._batch([pixels[index] for index in batch]), ScoringQueries(threshold))
+            if outputs.masks is not None:
+                size_hw = tuple(pixels[batch[0]].shape[1:])
+                runs = masks_to_rle(outputs.masks, [size_hw] * len(batch), size_hw, original_hw)
+            fields = [field.tolist() for field in postprocess(outputs, original_hw)]
+            for row, (index, *of_image) in enumerate(zip(batch, *fields, strict=True)):
+                masks = [runs.get((row, query)) for query in range(len(of_image[0]))]
+                detections[index] = self._filter(*of_image, masks, threshold)
         return detections
 
     @torch.inference_mode()
@@ -117,11 +129,16 @@ class Detector:
         return images.to(self.device), padding_mask.to(self.device)
 
     def _filter(
-        self, scores: list[float], labels: list[int], boxes_xyxy: list[list[float]], threshold: float
+        self,
+        scores: list[float],
+        labels: list[int],
+        boxes_xyxy: list[list[float]],
+        masks: list[dict | None],
+        threshold: float,
     ) -> list[Detection]:
         detections = []
-        for score, label, box in zip(scores, labels, boxes_xyxy, strict=True):
+        for score, label, box, mask in zip(scores, labels, boxes_xyxy, masks, strict=True):
             category_id = self.label_map.to_category_id(label)
             if score >= threshold and category_id is not None:
-                detections.append(Detection(self._names[category_id], category_id, score, tuple(box)))
+                detections.append(Detection(self._names[category_id], category_id, score, tuple(box), mask))
         return sorted(detections, key=lambda detection: -detection.score)

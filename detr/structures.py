@@ -48,9 +48,19 @@ class Batch(NamedTuple):
     padding_mask: Tensor  # (B, H, W) bool, True on padding
     targets: Targets
 
+    @property
+    def sizes_hw(self) -> list[tuple[int, int]]:
+        """Height and width of each image without its padding."""
+        valid = ~self.padding_mask
+        return list(zip(valid.any(2).sum(1).tolist(), valid.any(1).sum(1).tolist(), strict=True))
+
     def to(self, device: torch.device) -> "Batch":
         """Return the same batch on another device; copies overlap with computation where the memory is pinned."""
-        tensors = {"labels": self.targets.labels, "boxes_cxcywh": self.targets.boxes_cxcywh, "masks": self.targets.masks}
+        tensors = {
+            "labels": self.targets.labels,
+            "boxes_cxcywh": self.targets.boxes_cxcywh,
+            "masks": self.targets.masks,
+        }
         moved = {name: x if x is None else x.to(device, non_blocking=True) for name, x in tensors.items()}
         targets = self.targets._replace(**moved)
         images = self.images.to(device, non_blocking=True)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from detr.data.images import White, read_size_hw
 from utils import UserError, is_number, join_names
@@ -184,3 +185,13 @@ def iou_xywh(boxes_xywh: np.ndarray, other_xywh: np.ndarray, crowd: np.ndarray |
     area, other_area = boxes_xywh[:, 2] * boxes_xywh[:, 3], other_xywh[:, 2] * other_xywh[:, 3]
     union = np.where(crowd, area, area + other_area - intersection)
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0)
+
+
+def to_rle(segmentation: list | dict, size_hw: tuple[int, int]) -> dict:
+    """Return a COCO segmentation, polygons or runs, as compressed runs (RLE) over an image of `size_hw`."""
+    height, width = size_hw
+    if isinstance(segmentation, list):
+        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return coco_mask.frPyObjects(segmentation, height, width)
+    return segmentation | {"counts": segmentation["counts"].encode()}

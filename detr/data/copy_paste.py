@@ -2,7 +2,8 @@
 Paste and Learn; Ghiasi et al. 2021, Simple Copy-Paste).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -15,30 +16,13 @@ _MOST_HIDDEN = 0.3  # of an object's box
 _SOFT_EDGE = 0.7  # pixels
 
 
-class PackedPolygons:
-    """The polygons of many objects in three arrays, which loader processes share without copying.
+class Pasted(NamedTuple):
+    """An image with P pasted objects."""
 
-    Args: for each object its COCO segmentation; what is no list of polygons (a mask, nothing) has none.
-    """
-
-    def __init__(self, segmentations: Sequence[object]) -> None:
-        polygons = [
-            [np.asarray(polygon, np.float32) for polygon in segmentation] if isinstance(segmentation, list) else []
-            for segmentation in segmentations
-        ]
-        flat = [polygon for own in polygons for polygon in own]
-        self._points_xy = np.concatenate([np.zeros(0, np.float32), *flat]).reshape(-1, 2)
-        self._point_starts = np.cumsum([0, *(len(polygon) // 2 for polygon in flat)])
-        self._starts = np.cumsum([0, *map(len, polygons)])
-
-    def __getitem__(self, index: int) -> list[np.ndarray]:
-        """Return the polygons of an object, (N, 2) each."""
-        numbers = range(self._starts[index], self._starts[index + 1])
-        return [self._points_xy[self._point_starts[n] : self._point_starts[n + 1]] for n in numbers]
-
-    def counts(self) -> np.ndarray:
-        """Return how many polygons each object has."""
-        return np.diff(self._starts)
+    image: Image.Image
+    boxes_xyxy: np.ndarray  # (T + P, 4) float32: those of before, then those of the pasted
+    labels: list[int]  # of the P
+    masks: np.ndarray  # (P, H, W) bool, where each is pasted; a later one lies on top
 
 
 def paste_objects(
@@ -46,7 +30,7 @@ def paste_objects(
     boxes_xyxy: np.ndarray,
     draw: Callable[[np.random.Generator, int], tuple[Image.Image, int] | None],
     rng: np.random.Generator,
-) -> tuple[Image.Image, np.ndarray, list[int]]:
+) -> Pasted:
     """Paste 1 to 4 objects into an RGB image where they hide little of what is annotated there.
 
     Args:
@@ -54,10 +38,8 @@ def paste_objects(
         boxes_xyxy: (T, 4) in its pixels.
         draw: (random numbers, largest side) -> an object as RGBA, and its label; None for none.
         rng: the random numbers.
-
-    Returns the image, the boxes (T + P, 4) with those of the P pasted objects behind the others, and the P labels.
     """
-    image, boxes, labels = image.copy(), list(boxes_xyxy), []
+    image, boxes, labels, masks = image.copy(), list(boxes_xyxy), [], []
     for _ in range(int(rng.integers(1, _MOST + 1))):
         drawn = draw(rng, round(LARGEST_SHARE * min(image.size)))
         if drawn is None:
@@ -71,8 +53,22 @@ def paste_objects(
                 image.paste(cutout, (left, top), cutout)  # the alpha channel is the mask
                 boxes.append(box)
                 labels.append(label)
+                masks.append(np.zeros((image.height, image.width), dtype=bool))
+                place = masks[-1][top : top + cutout.height, left : left + cutout.width]
+                place[:] = np.asarray(cutout.getchannel("A"))[: place.shape[0], : place.shape[1]] >= 128
                 break
-    return image, np.array(boxes, np.float32).reshape(-1, 4), labels
+    masks = np.array(masks, dtype=bool).reshape(-1, image.height, image.width)
+    return Pasted(image, np.array(boxes, np.float32).reshape(-1, 4), labels, masks)
+
+
+def covered(masks: np.ndarray, on_top: np.ndarray) -> np.ndarray:
+    """Return (T + P, H, W): masks (T, H, W), then those of objects that were pasted on top one after the other, each
+    without what lies over it.
+    """
+    together = np.concatenate([masks, on_top])
+    for number in range(len(masks), len(together)):
+        together[:number] &= ~together[number]
+    return together
 
 
 def _hidden_share(box_xyxy: np.ndarray, by_xyxy: np.ndarray) -> float:

@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 from detr.box_ops import normalize_cxcywh, xywh_to_xyxy
 from detr.data.cache import ImageCache
 from detr.data.coco_json import LAYOUTS, check_images, find_val, read_coco
-from detr.data.copy_paste import LARGEST_SHARE, SMALLEST_SIDE, PackedPolygons, cut_out, paste_objects
+from detr.data.copy_paste import LARGEST_SHARE, SMALLEST_SIDE, covered, cut_out, paste_objects
 from detr.data.images import read_rgb
+from detr.data.masks import PackedMasks, PackedPolygons
 from detr.data.sampler import Key
 from detr.data.transforms import AugmentParams, apply_to_boxes, resample, to_tensor
 from detr.models.weights import labels_are_ids
@@ -78,6 +79,7 @@ class Sample(NamedTuple):
     boxes_cxcywh: Tensor  # (T, 4) in [0, 1]
     image_id: int
     original_size_hw: tuple[int, int]
+    masks: Tensor | None = None  # (T, H, W) bool, where masks are learnt
 
 
 class CocoDetection(Dataset):
@@ -90,6 +92,7 @@ class CocoDetection(Dataset):
         choose_params: (original size_hw, random numbers) -> AugmentParams.
         seed: first part of every image's random numbers.
         decode_small: a JPEG may be decoded at a fraction of its size, which is faster and moves detections a little.
+        masks: every object has its mask as well. Raises UserError where one has no outline.
 
     Crowd regions are skipped; boxes are clipped to the image and dropped where nothing is left.
     """
@@ -102,6 +105,7 @@ class CocoDetection(Dataset):
         choose_params: ChooseParams,
         seed: int,
         decode_small: bool = False,
+        masks: bool = False,
     ) -> None:
         self.folder = folder
         self.choose_params = choose_params
@@ -118,7 +122,10 @@ class CocoDetection(Dataset):
         self._starts = np.searchsorted(owner[order], np.arange(len(self.image_ids) + 1))
         self._labels = np.array(label_map.to_labels([a["category_id"] for a in kept]), dtype=np.int64)[order]
         self._boxes_xywh = np.array([a["bbox"] for a in kept], dtype=np.float32).reshape(-1, 4)[order]
-        self._polygons = PackedPolygons([kept[number].get("segmentation") for number in order])
+        ordered = [kept[number] for number in order]
+        self._polygons = PackedPolygons([annotation.get("segmentation") for annotation in ordered])
+        sizes_hw = [self.size_hw(index_of_id[annotation["image_id"]]) for annotation in ordered]
+        self._masks = PackedMasks(ordered, sizes_hw, self._polygons, str(folder)) if masks else None
         is_large = (self._boxes_xywh[:, 2:] >= SMALLEST_SIDE).all(axis=1)
         self._cuttable = np.flatnonzero(is_large & (self._polygons.counts() > 0))
 
@@ -154,14 +161,20 @@ class CocoDetection(Dataset):
         image = resample(self._read(index, params.scale), params, size_hw)
         labels, boxes_xyxy = self.target(index)
         boxes_xyxy, keep = apply_to_boxes(boxes_xyxy, params)
-        labels, boxes_xyxy = labels[keep], boxes_xyxy[keep]
+        labels, boxes_xyxy, masks = labels[keep], boxes_xyxy[keep], None
+        if self._masks:
+            numbers = self._starts[index] + np.flatnonzero(keep.numpy())
+            masks = self._masks.masks(numbers.tolist(), params, size_hw)
         rng = np.random.default_rng([self.seed, epoch, index, 1])  # not that of the parameters: those stay as they are
         if rng.random() < self.copy_paste and len(self._cuttable):
-            image, boxes, pasted = paste_objects(image, boxes_xyxy.numpy(), self._cut_random_object, rng)
-            labels, boxes_xyxy = torch.cat((labels, torch.tensor(pasted, dtype=torch.int64))), torch.from_numpy(boxes)
+            pasted = paste_objects(image, boxes_xyxy.numpy(), self._cut_random_object, rng)
+            image, boxes_xyxy = pasted.image, torch.from_numpy(pasted.boxes_xyxy)
+            labels = torch.cat((labels, torch.tensor(pasted.labels, dtype=torch.int64)))
+            masks = covered(masks, pasted.masks) if self._masks else None
         boxes_cxcywh = normalize_cxcywh(boxes_xyxy, params.size_hw)
         pixels = to_tensor(image, params.color_factors)
-        return Sample(pixels, labels, boxes_cxcywh, int(self.image_ids[index]), size_hw)
+        masks = None if masks is None else torch.from_numpy(masks)
+        return Sample(pixels, labels, boxes_cxcywh, int(self.image_ids[index]), size_hw, masks)
 
     def _read(self, index: int, scale: float) -> Image.Image:
         if self.cache:
@@ -197,6 +210,7 @@ def load_folder(
     num_classes: int | None = None,
     evaluate: bool = False,
     unnamed_classes: int | None = None,
+    masks: bool = False,
 ) -> Data:
     """Return both splits of a COCO folder, checked against their images and each other.
 
@@ -207,6 +221,7 @@ def load_folder(
         num_classes: what the user expects; more than the annotations have is allowed, less is an error.
         evaluate: nothing is trained; where there is only one annotation file, it is evaluated on.
         unnamed_classes: of the file to evaluate, where it does not name them; its labels may be category ids then.
+        masks: masks are learnt too, so that every object needs an outline.
 
     Raises UserError naming the file and what does not fit.
     """
@@ -232,8 +247,11 @@ def load_folder(
             raise UserError(f"{path}: lists no images")
         check_images(coco, images)
     _check_objects(train_file, train_coco, val_file, val_coco, evaluate)
-    train = CocoDetection(train_coco, train_images, label_map, train_params, seed, decode_small=True)
-    val = CocoDetection(val_coco, val_images, label_map, val_params, seed)
+    if masks and evaluate and not all(annotation.get("segmentation") for annotation in val_coco["annotations"]):
+        print(f"{val_file}: not all objects have an outline: boxes alone are evaluated")
+        masks = False
+    train = CocoDetection(train_coco, train_images, label_map, train_params, seed, decode_small=True, masks=masks)
+    val = CocoDetection(val_coco, val_images, label_map, val_params, seed, masks=masks)
     return Data(train, val, val_coco, label_map, num_classes or label_map.num_classes)
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
@@ -36,16 +37,24 @@ def collate(samples: list[Sample]) -> Batch:
     for row, sample in enumerate(samples):
         labels[row, : len(sample.labels)] = sample.labels
         boxes_cxcywh[row, : len(sample.labels)] = sample.boxes_cxcywh
+    masks = None
+    if samples[0].masks is not None:
+        # (N, H, W): padded on the right and below like the images, False there.
+        right_below = [
+            (padding_mask.shape[2] - s.masks.shape[2], padding_mask.shape[1] - s.masks.shape[1]) for s in samples
+        ]
+        masks = torch.cat([F.pad(s.masks, (0, x, 0, y)) for s, (x, y) in zip(samples, right_below, strict=True)])
     targets = Targets(
         labels,
         boxes_cxcywh,
         counts=[len(sample.labels) for sample in samples],
         image_ids=[sample.image_id for sample in samples],
         original_sizes_hw=[sample.original_size_hw for sample in samples],
+        masks=masks,
     )
     batch = Batch(images, padding_mask, targets)
     if get_worker_info() is not None:
-        _move_to_shared_memory([images, padding_mask, labels, boxes_cxcywh])
+        _move_to_shared_memory([x for x in (images, padding_mask, labels, boxes_cxcywh, masks) if x is not None])
     return batch
 
 

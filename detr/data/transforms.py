@@ -118,7 +118,7 @@ def apply_to_image(image: Image.Image, params: AugmentParams, original_size_hw: 
 
 
 def resample(image: Image.Image, params: AugmentParams, original_size_hw: tuple[int, int]) -> Image.Image:
-    """Crop, resize and flip an RGB image.
+    """Crop, resize and flip an image.
 
     It may have been decoded smaller than `original_size_hw`, in whose pixels the crop is.
     """
@@ -137,6 +137,14 @@ def to_tensor(image: Image.Image, color_factors: tuple[float, ...] = ()) -> Tens
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()
     mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
     return pixels.div_(255).sub_(mean).div_(std)
+
+
+def apply_to_points(points_xy: np.ndarray, params: AugmentParams) -> np.ndarray:
+    """Crop, resize and flip points (N, 2) as the image is, from its pixels to those of the result; none is clipped."""
+    left, top, right, bottom = params.crop_xyxy
+    height, width = params.size_hw
+    moved = (points_xy - (left, top)) * (width / (right - left), height / (bottom - top))
+    return np.stack((width - moved[:, 0], moved[:, 1]), axis=1) if params.hflip else moved
 
 
 def apply_to_boxes(boxes_xyxy: Tensor, params: AugmentParams) -> tuple[Tensor, Tensor]:

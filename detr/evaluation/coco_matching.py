@@ -1,4 +1,4 @@
-"""Match detections with ground truth: packed arrays and COCO's greedy matching. Numpy only.
+"""Match detections with ground truth, by boxes or masks: packed arrays and COCO's greedy matching. No torch.
 
 Shapes: G ground-truth objects, N detections, P pairs of both that overlap, T IoU thresholds. Images and classes are
 numbers into the sorted ids of the COCO file.
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
-from detr.data.coco_json import iou_xywh
+from detr.data.coco_json import iou_xywh, to_rle
 from utils import UserError
 
 BACKGROUND_IOU = 0.1  # below it a detection is on background (TIDE's threshold)
@@ -37,6 +38,7 @@ class Detections(NamedTuple):
     label: np.ndarray  # (N,) int
     boxes_xywh: np.ndarray  # (N, 4) float, pixels
     score: np.ndarray  # (N,) float in [0, 1]
+    area: np.ndarray  # (N,) float, square pixels: the mask's where masks are matched
     rank: np.ndarray  # (N,) int, how many of the same class and image are better
     index: np.ndarray  # (N,) int, position in the results
 
@@ -46,7 +48,7 @@ class Pairs(NamedTuple):
 
     detection: np.ndarray  # (P,) int
     gt: np.ndarray  # (P,) int
-    iou: np.ndarray  # (P,) float; for a crowd region the share of the detection inside it
+    iou: np.ndarray  # (P,) float, of boxes or of masks; for a crowd region the share of the detection inside it
 
     def where(self, kept: np.ndarray) -> "Pairs":
         """Return some of the pairs, by a mask or by indices."""
@@ -67,16 +69,19 @@ def pack_gt(coco: dict) -> GroundTruth:
     )
 
 
-def pack_detections(coco: dict, results: list[dict]) -> Detections:
+def pack_detections(coco: dict, results: list[dict], iou_type: str = "bbox") -> Detections:
     """Pack checked entries of COCO's results format."""
     image = _numbers(coco["images"], results, "image_id")
     label = _numbers(coco["categories"], results, "category_id")
     boxes_xywh = np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4)
+    area = boxes_xywh[:, 2] * boxes_xywh[:, 3]
+    if iou_type == "segm":
+        area = np.array([coco_mask.area(r["segmentation"]) for r in results], dtype=np.float64)
     score = np.array([r["score"] for r in results], dtype=np.float64)
     rank = rank_within(image * len(coco["categories"]) + label, score)
     # Among equal scores COCO counts the image with the smaller id first.
     order = np.lexsort((rank, image, -score, label))
-    return Detections(image[order], label[order], boxes_xywh[order], score[order], rank[order], order)
+    return Detections(*(field[order] for field in (image, label, boxes_xywh, score, area, rank)), order)
 
 
 def _numbers(listed: list[dict], entries: list[dict], key: str) -> np.ndarray:
@@ -139,6 +144,27 @@ def _pairs_in_parts(gt: GroundTruth, detections: Detections) -> Iterator[Pairs]:
         row = by_image[np.repeat(first[own], count[own]) + place]
         boxes = detections.boxes_xywh[detection], gt.boxes_xywh[row]
         yield Pairs(detection, row, iou_xywh(*boxes, gt.crowd[row]))
+
+
+def overlapping_masks(coco: dict, results: list[dict], gt: GroundTruth, detections: Detections) -> Pairs:
+    """Return the same pairs by the overlap of their masks: the segmentations of annotations and results."""
+    parts = [Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
+    for number, image in enumerate(sorted(coco["images"], key=lambda image: image["id"])):
+        objects, found = np.flatnonzero(gt.image == number), np.flatnonzero(detections.image == number)
+        if not (len(objects) and len(found)):
+            continue
+        size_hw = (image["height"], image["width"])
+        wanted = [to_rle(coco["annotations"][one]["segmentation"], size_hw) for one in objects]
+        given = [results[detections.index[one]]["segmentation"] for one in found]
+        iou = coco_mask.iou(given, wanted, gt.crowd[objects].astype(np.uint8).tolist())
+        rows, columns = np.nonzero(iou >= BACKGROUND_IOU)
+        parts.append(Pairs(found[rows], objects[columns], iou[rows, columns]))
+    return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def with_masks(results: list[dict]) -> list[dict]:
+    """Return the detections that have a mask."""
+    return [result for result in results if result.get("segmentation")]
 
 
 def match(
@@ -208,17 +234,20 @@ class Matches(NamedTuple):
         return int((self.counted[area] & (self.gt.label == label)).sum())
 
 
-def match_all(coco: dict, results: list[dict]) -> Matches:
-    """Match detections in COCO's results format, checked ones, with the annotations of a COCO dict as COCOeval does."""
-    gt, detections = pack_gt(coco), pack_detections(coco, results)
-    pairs = overlapping_pairs(gt, detections)
+def match_all(coco: dict, results: list[dict], iou_type: str = "bbox") -> Matches:
+    """Match detections in COCO's results format, checked ones, with the annotations of a COCO dict as COCOeval does.
+
+    `iou_type` is COCO's: `bbox` matches boxes, `segm` masks, which all of them need then.
+    """
+    gt, detections = pack_gt(coco), pack_detections(coco, results, iou_type)
+    is_box = iou_type == "bbox"
+    pairs = overlapping_pairs(gt, detections) if is_box else overlapping_masks(coco, results, gt, detections)
     same_class = pairs.where(gt.label[pairs.gt] == detections.label[pairs.detection])
-    detection_area = detections.boxes_xywh[:, 2] * detections.boxes_xywh[:, 3]
     outcome, counted = {}, {}
     for area, (least, most) in AREAS.items():
         counted[area] = ~gt.crowd & (gt.area >= least) & (gt.area <= most)
         matched_gt = match(same_class, detections.rank, ~counted[area], gt.crowd, IOU_THRESHOLDS)
-        is_outside = (detection_area < least) | (detection_area > most)
+        is_outside = (detections.area < least) | (detections.area > most)
         is_tp = np.append(counted[area], False)[matched_gt]  # the last is UNMATCHED's
         is_ignored = np.where(matched_gt == UNMATCHED, is_outside, ~is_tp)
         outcome[area] = np.where(is_ignored, IGNORED, is_tp).astype(np.int8)

@@ -248,8 +248,8 @@ def _count_up_to(features: nn.Sequential, stride: int) -> int:
 
 
 # To add a backbone, write a body as ResNetBody: built from (name, dilation, stride, batch_norm), with `channels`,
-# `map_channels`, `classifier`, `up_to_stride_4` and `forward`. Weights files are told apart by the shapes of its parameters; ImageNet's
-# weights are torchvision's of that name.
+# `map_channels`, `classifier`, `up_to_stride_4` and `forward`. Weights files are told apart by the shapes of its
+# parameters; ImageNet's weights are torchvision's of that name.
 BACKBONES = {**dict.fromkeys(RESNETS, ResNetBody), **dict.fromkeys(MOBILENETS, MobileNetBody)}
 
 

@@ -25,9 +25,14 @@ class ClassRows(NamedTuple):
         for label, row in sorted(self.row_of_label.items()):
             old, new = self.file_names.get(row, f"row {row}"), self.names[label]
             taken.append(new if old == new else f"{old} -> {new}")
-        fresh = [name for label, name in sorted(self.names.items()) if label not in self.row_of_label]
+        fresh = ", ".join(self.names[label] for label in self.fresh)
         text = f"class rows taken over: {', '.join([*taken, 'no object'])}"
-        return text + (f"; fresh: {', '.join(fresh)}" if fresh else "")
+        return text + (f"; fresh: {fresh}" if fresh else "")
+
+    @property
+    def fresh(self) -> list[int]:
+        """The labels without a row."""
+        return [label for label in sorted(self.names) if label not in self.row_of_label]
 
 
 def match_classes(

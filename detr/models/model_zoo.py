@@ -9,7 +9,7 @@ PUBLIC_URL = "https://dl.fbaipublicfiles.com/detr/"
 
 
 class PublicWeights(NamedTuple):
-    """One published file, trained on COCO."""
+    """One published file, trained on COCO; those called panoptic have a mask head and know COCO's stuff as well."""
 
     file_name: str
     dilation: bool  # the one part of the architecture that the tensors' shapes cannot tell
@@ -25,6 +25,9 @@ PUBLIC_WEIGHTS = {
     "detr-r50-dc5": PublicWeights("detr-r50-dc5-f0fb7ef5.pth", dilation=True),
     "detr-r101": PublicWeights("detr-r101-2c7b67e5.pth", dilation=False),
     "detr-r101-dc5": PublicWeights("detr-r101-dc5-a2e86def.pth", dilation=True),
+    "detr-r50-panoptic": PublicWeights("detr-r50-panoptic-00ce5173.pth", dilation=False),
+    "detr-r50-dc5-panoptic": PublicWeights("detr-r50-dc5-panoptic-da08f1b1.pth", dilation=True),
+    "detr-r101-panoptic": PublicWeights("detr-r101-panoptic-40021d53.pth", dilation=False),
 }
 
 
@@ -45,7 +48,9 @@ SHIPPED_WEIGHTS = {
     "detr-small": ShippedWeights(_SAMPLE / "detr-small.pth", 256, 384, 50, _FLAGS.format("1e-4").split()),
 }
 
-# What the rows of the published class heads stand for: COCO's category ids, with holes; row 91 is "no object".
+# What the rows of the published class heads stand for: COCO's category ids, with holes; the last row is "no object".
+# Those of stuff, behind the others in the panoptic files, have no objects to outline and are left out.
+PUBLIC_ROWS = (91, 250)  # without "no object": of the detectors, and of the panoptic files
 PUBLIC_CLASSES = {
     1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train", 8: "truck", 9: "boat",
     10: "traffic light", 11: "fire hydrant", 13: "stop sign", 14: "parking meter", 15: "bench", 16: "bird", 17: "cat",

@@ -1,15 +1,20 @@
 """Network outputs -> detections in pixels (DETR, section 3: no anchors, no non-maximum suppression).
 
-Shapes: B images, Q queries, K classes.
+Shapes: B images, Q queries, K classes, M masks, H and W size of the padded images.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from detr.box_ops import cxcywh_to_xyxy
-from detr.structures import DetrOutput
+from detr.structures import DetrOutput, MaskLogits
+
+LEAST_MASK_SCORE = 0.01  # detections below it get no mask: COCO's AP of masks hardly counts them, and they are most
 
 
 class Detections(NamedTuple):
@@ -27,3 +32,48 @@ def postprocess(outputs: DetrOutput, sizes_hw: list[tuple[int, int]]) -> Detecti
     boxes_xyxy = cxcywh_to_xyxy(outputs.boxes_cxcywh[-1].float())
     scale = torch.tensor([[width, height, width, height] for height, width in sizes_hw], device=boxes_xyxy.device)
     return Detections(scores, labels, boxes_xyxy * scale[:, None])
+
+
+class ScoringQueries:
+    """The queries that `Detr.forward` is to choose in prediction: those from a score on, `LEAST_MASK_SCORE` or more."""
+
+    def __init__(self, threshold: float = 0.0) -> None:
+        self.threshold = max(threshold, LEAST_MASK_SCORE)
+
+    def __call__(self, outputs: DetrOutput) -> tuple[Tensor, Tensor]:
+        """Return (M,) images and queries, image by image."""
+        scores = outputs.logits[-1].float().softmax(-1)[..., :-1].amax(-1)  # (B, Q)
+        return torch.nonzero(scores >= self.threshold, as_tuple=True)
+
+
+def masks_to_rle(
+    masks: MaskLogits, valid_hw: list[tuple[int, int]], padded_hw: tuple[int, int], sizes_hw: list[tuple[int, int]]
+) -> dict[tuple[int, int], dict]:
+    """Return the masks as COCO's runs (RLE) over the original images, by the numbers of image and query.
+
+    Each is resized and thresholded by itself: no more than one is ever there at full size.
+
+    Args:
+        masks: logits of the padded images.
+        valid_hw: height and width of each image without its padding.
+        padded_hw: those of the batch.
+        sizes_hw: those of each original image.
+    """
+    runs = {}
+    for logits, image, query in zip(masks.logits, masks.image.tolist(), masks.query.tolist(), strict=True):
+        mask = full_size_mask(logits, valid_hw[image], padded_hw, sizes_hw[image])
+        encoded = coco_mask.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8)))
+        runs[image, query] = {"size": encoded["size"], "counts": encoded["counts"].decode()}
+    return runs
+
+
+def full_size_mask(
+    logits: Tensor, valid_hw: tuple[int, int], padded_hw: tuple[int, int], size_hw: tuple[int, int]
+) -> Tensor:
+    """Return the mask (H, W), bool, in the pixels of the original image, of logits (h, w) over the padded one.
+
+    The logits are resized as the loss does it, and the padding is cut off before they are resized to the original.
+    """
+    whole = F.interpolate(logits.float()[None, None], size=padded_hw, mode="bilinear")
+    valid = whole[..., : valid_hw[0], : valid_hw[1]]
+    return F.interpolate(valid, size=size_hw, mode="bilinear")[0, 0] > 0

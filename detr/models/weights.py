@@ -1,7 +1,8 @@
 """Weights and checkpoints: read, strip, describe, adapt, and gather what continuing a run needs.
 
 A file holds tensors and plain values only and is always read with `weights_only=True`. Its `model` has exactly the
-keys and shapes of the public DETR files; its `config` says which architecture they belong to.
+keys and shapes of the public DETR files; its `config` says which architecture they belong to. The public files with a
+mask head keep everything else under `detr.`: so do ours, and only this file knows (`public_names`).
 """
 
 import argparse
@@ -23,6 +24,7 @@ from detr.models.model_zoo import PUBLIC_WEIGHTS
 from utils import UserError, atomic_path
 
 CLASS_HEAD = ("class_embed.weight", "class_embed.bias")
+MASK_HEAD = ("bbox_attention.", "mask_head.")  # what its keys begin with
 REFERENCE_RESOLUTION = {"scale": 800, "max_size": 1333}  # pixels; what the reference's code evaluates at
 TRAIN_ONLY = ("extra_queries",)  # parameters that help to train a DETR and are no part of it
 
@@ -38,7 +40,24 @@ def read_checkpoint(path: Path) -> dict:
     not_tensors = [key for key, value in checkpoint["model"].items() if not isinstance(value, Tensor)]
     if not_tensors:
         raise UserError(f"{path}: 'model' holds something that is not a tensor: {not_tensors[0]}")
-    return _upgrade(checkpoint)
+    return _upgrade(checkpoint | {"model": _own_names(checkpoint["model"])})
+
+
+def _own_names(model: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict with the keys of `Detr`, which has a mask head beside its other parts."""
+    return {key.removeprefix("detr."): value for key, value in model.items()}
+
+
+def public_names(model: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict of `Detr` with the keys of the public files, with or without a mask head."""
+    if not has_mask_head(model):
+        return model
+    return {key if key.startswith(MASK_HEAD) else f"detr.{key}": value for key, value in model.items()}
+
+
+def has_mask_head(model: dict[str, Tensor]) -> bool:
+    """Return whether a state dict has the weights of a mask head."""
+    return any(key.startswith(MASK_HEAD) for key in model)
 
 
 def _upgrade(checkpoint: dict) -> dict:
@@ -101,7 +120,10 @@ def strip_class_head(checkpoint: dict, config: dict) -> dict:
     architecture without its classes, and the size of the images where that is known.
     """
     model = {key: value for key, value in best_weights(checkpoint).items() if key not in CLASS_HEAD}
-    stripped = {"model": model, "config": {key: value for key, value in config.items() if key != "num_classes"}}
+    stripped = {
+        "model": public_names(model),
+        "config": {key: value for key, value in config.items() if key != "num_classes"},
+    }
     return stripped | {key: checkpoint[key] for key in ("resolution",) if key in checkpoint}
 
 
@@ -126,7 +148,7 @@ def read_config(path: Path, checkpoint: dict) -> dict:
             config["dilation"] = dilation_of[path.name]
         if isinstance(reference := checkpoint.get("args"), argparse.Namespace):
             config |= {name: vars(reference)[name] for name in ("nheads", "dilation") if name in reference}
-    config = {"stride": 32} | config  # files from before there was a choice
+    config = {"stride": 32, "masks": False} | config  # files from before there was a choice
     unknown = sorted(set(config) - known)
     if unknown:
         raise UserError(f"{path}: its config has {', '.join(unknown)}, unknown here; it is from another version")
@@ -150,6 +172,7 @@ def _config_from_shapes(path: Path, model: dict[str, Tensor]) -> dict:
         "dim_feedforward": model["transformer.decoder.layers.0.linear1.weight"].shape[0],
         "num_queries": model["query_embed.weight"].shape[0],
         "pre_norm": "transformer.encoder.norm.weight" in model,
+        "masks": has_mask_head(model),
     }
     if "class_embed.bias" in model:
         config["num_classes"] = model["class_embed.bias"].shape[0] - 1
@@ -186,27 +209,38 @@ class LoadReport(NamedTuple):
     """What became of a file's weights."""
 
     loaded: int  # tensors, as they are
-    fresh: list[str]  # parameters that stay as initialised: the class head, or nothing
+    fresh: list[str]  # what stays as initialised: the parameters of the class head, the mask head, or nothing
     class_rows: ClassRows | None  # the class head where it was put together row by row
+    left_out: int = 0  # tensors: those of a mask head that the network does not have
 
     def __str__(self) -> str:
         text = f"{self.loaded} tensors loaded"
         if self.fresh:
             text += f"; starting fresh: {', '.join(self.fresh)}"
+        if self.left_out:
+            text += "; its mask head is left out (--masks keeps it)"
         return text + (f"; {self.class_rows}" if self.class_rows else "")
 
 
 def load_weights(detr: Detr, model: dict[str, Tensor], path: Path, class_rows: ClassRows | None = None) -> LoadReport:
-    """Load a state dict into the network; only the class head may be missing, and starts fresh then.
+    """Load a state dict into the network; only the class head and the mask head may be missing, and start fresh then.
 
     `class_rows` says which rows to take of a head that is there for other classes; None takes the head as it is.
     Raises UserError naming the keys when anything else is missing, unexpected or of another shape.
     """
     own, train_only = plain_state(detr)
+    left_out = 0
+    if not detr.config.masks:
+        given, model = model, {key: value for key, value in model.items() if not key.startswith(MASK_HEAD)}
+        left_out = len(given) - len(model)
     if class_rows:
         model = model | _head_from_rows(own, model, class_rows, path)
     fresh = [] if any(key in model for key in CLASS_HEAD) else list(CLASS_HEAD)
-    missing = [key for key in own if key not in model and key not in fresh]
+    has_masks = has_mask_head(model)
+    missing = [
+        key for key in own if key not in model and key not in fresh and (has_masks or not key.startswith(MASK_HEAD))
+    ]
+    fresh += ["the mask head"] if detr.config.masks and not has_masks else []
     unexpected = [key for key in model if key not in own]
     reshaped = [
         f"{key} {tuple(model[key].shape)} instead of {tuple(own[key].shape)}"
@@ -219,7 +253,7 @@ def load_weights(detr: Detr, model: dict[str, Tensor], path: Path, class_rows: C
             more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
             raise UserError(f"{path}: the weights do not fit a DETR with {detr.config.backbone}: {first}{more}")
     detr.load_state_dict(own | model | train_only)
-    return LoadReport(len(model) - (len(CLASS_HEAD) if class_rows else 0), fresh, class_rows)
+    return LoadReport(len(model) - (len(CLASS_HEAD) if class_rows else 0), fresh, class_rows, left_out)
 
 
 def _head_from_rows(own: dict[str, Tensor], model: dict[str, Tensor], class_rows: ClassRows, path: Path) -> dict:
@@ -315,7 +349,7 @@ def detector_state(
     how labels follow from `categories`, as in `data.LabelMap`; `white` how deeper images are scaled to 8 bits.
     """
     return {
-        "model": plain_state(detr)[0],
+        "model": public_names(plain_state(detr)[0]),
         "config": dataclasses.asdict(detr.config),
         "categories": categories,
         "raw_ids": raw_ids,

@@ -1,6 +1,6 @@
-"""COCO metrics of a model on a validation set (Lin et al. 2014; the 12 numbers of COCOeval).
+"""COCO metrics of a model on a validation set (Lin et al. 2014; the 12 numbers of COCOeval, of boxes and of masks).
 
-Shapes: B images, Q queries.
+Shapes: B images, Q queries, M masks.
 """
 
 import functools
@@ -9,43 +9,69 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 import torch
+from torch import Tensor
 
 from detr.box_ops import xyxy_to_xywh
 from detr.data.dataset import LabelMap
-from detr.evaluation.coco_matching import match_all
+from detr.evaluation.coco_matching import match_all, with_masks
 from detr.evaluation.coco_metrics import coco_numbers, curves
-from detr.models.criterion import Losses, SetCriterion
+from detr.models.criterion import Losses, MatchedQueries, SetCriterion
 from detr.models.detr import Detr
-from detr.models.postprocess import Detections, postprocess
-from detr.structures import Batch
+from detr.models.postprocess import Detections, ScoringQueries, masks_to_rle, postprocess
+from detr.structures import Batch, DetrOutput, MaskLogits
 from detr.training import distributed
 from detr.training.device import Precision, explain_oom
 from detr.training.meters import MetricLogger
 
 
-def to_coco_results(detections: Detections, image_ids: list[int], label_map: LabelMap) -> list[dict]:
-    """Return detections of a batch in COCO's results format, one dict each; labels without a category are left out."""
+def to_coco_results(
+    detections: Detections, image_ids: list[int], label_map: LabelMap, masks: dict[tuple[int, int], dict] | None = None
+) -> list[dict]:
+    """Return detections of a batch in COCO's results format, one dict each; labels without a category are left out.
+
+    `masks` are runs (RLE) by the numbers of image and query, for those that have one.
+    """
     results = []
     boxes_xywh = xyxy_to_xywh(detections.boxes_xyxy).tolist()
-    for image_id, scores, labels, boxes in zip(
-        image_ids, detections.scores.tolist(), detections.labels.tolist(), boxes_xywh, strict=True
+    for image, (image_id, scores, labels, boxes) in enumerate(
+        zip(image_ids, detections.scores.tolist(), detections.labels.tolist(), boxes_xywh, strict=True)
     ):
-        for score, label, box_xywh in zip(scores, labels, boxes, strict=True):
+        for query, (score, label, box_xywh) in enumerate(zip(scores, labels, boxes, strict=True)):
             category_id = label_map.to_category_id(label)
             if category_id is not None:
-                results.append({"image_id": image_id, "category_id": category_id, "bbox": box_xywh, "score": score})
+                mask = (masks or {}).get((image, query))
+                result = {"image_id": image_id, "category_id": category_id, "bbox": box_xywh, "score": score}
+                results.append(result | ({"segmentation": mask} if mask else {}))
     return results
 
 
-def twelve_coco_numbers(coco: dict, results: list[dict]) -> list[float]:
-    """The 12 box metrics of COCOeval, in the order of `COCO_NUMBERS`; -1 where they are not defined, as in its logs.
+def twelve_coco_numbers(coco: dict, results: list[dict], iou_type: str = "bbox") -> list[float]:
+    """The 12 metrics of COCOeval, in the order of `COCO_NUMBERS`; -1 where they are not defined, as in its logs.
 
     Args:
         coco: ground truth, a COCO dict.
-        results: detections in COCO's results format; may be empty.
+        results: detections in COCO's results format; may be empty. Of masks, those that have one.
+        iou_type: `bbox`, or `segm` for masks.
     """
-    matches = match_all(coco, results)
+    matches = match_all(coco, results if iou_type == "bbox" else with_masks(results), iou_type)
     return [-1.0 if value is None else value for value in coco_numbers(matches, curves(matches)).values()]
+
+
+class _EvaluatedQueries:
+    """What `Detr.forward` is to choose: the matched queries, for the loss, then those that score, for the metrics."""
+
+    def __init__(self, matched: MatchedQueries) -> None:
+        self.matched, self.scoring = matched, ScoringQueries()
+
+    def __call__(self, outputs: DetrOutput) -> tuple[Tensor, Tensor]:
+        """Return (M,) images and queries."""
+        both = zip(self.matched(outputs), self.scoring(outputs), strict=True)
+        image, query = (torch.cat(parts) for parts in both)
+        return image, query
+
+    def scored(self, masks: MaskLogits) -> MaskLogits:
+        """Return those of the masks that are for the metrics."""
+        return MaskLogits(*(field[len(self.matched.pairs.image) :] for field in masks))
 
 
 def evaluate(
@@ -57,8 +83,9 @@ def evaluate(
     device: torch.device,
     precision: Precision,
     on_batch: Callable[[int], None] = lambda number: None,
-) -> tuple[dict[str, float], list[float], list[dict]]:
-    """Return losses, the 12 COCO numbers and the detections (COCO results format) of the model on a validation set.
+) -> tuple[dict[str, float], dict[str, list[float]], list[dict]]:
+    """Return losses, the 12 COCO numbers of boxes (`bbox`) and, with a mask head, of masks (`masks`), and the
+    detections (COCO results format) of the model on a validation set.
 
     `batches` holds every image of `coco` once, over all ranks; each of them gets the whole result. The losses are those
     of all images in one batch, whatever the batches are. `on_batch` is called with the number of each, from 0.
@@ -66,21 +93,31 @@ def evaluate(
     model.eval()
     counts = Counter(annotation["image_id"] for annotation in coco["annotations"] if not annotation.get("iscrowd", 0))
     normalizers = criterion.normalizers([counts[image["id"]] for image in coco["images"]], model.config.num_queries)
+    has_masks = model.config.masks and all(annotation.get("segmentation") for annotation in coco["annotations"])
     losses: Losses | None = None
     results: list[dict] = []
     with torch.inference_mode():  # not below it: torch 2.5's collectives refuse tensors that are made in inference mode
         for number, batch in enumerate(batches):
             with explain_oom("evaluation", [batch]):
-                moved = batch.to(device)
+                moved, runs = batch.to(device), None
+                matched = MatchedQueries(criterion, moved.targets, len(batch.images)) if has_masks else None
+                chosen = _EvaluatedQueries(matched) if matched else None
                 with precision.autocast():
-                    outputs = model(moved.images, moved.padding_mask)
-                part = criterion(outputs, moved.targets, normalizers)
+                    outputs = model(moved.images, moved.padding_mask, chosen)
+                part = criterion(outputs, moved.targets, normalizers, matched)
                 losses = part if losses is None else losses + part
-                detections = postprocess(outputs, batch.targets.original_sizes_hw)
-                results += to_coco_results(detections, batch.targets.image_ids, label_map)
+                sizes_hw = batch.targets.original_sizes_hw
+                if chosen:
+                    padded_hw = tuple(batch.images.shape[2:])
+                    runs = masks_to_rle(chosen.scored(outputs.masks), batch.sizes_hw, padded_hw, sizes_hw)
+                detections = postprocess(outputs, sizes_hw)
+                results += to_coco_results(detections, batch.targets.image_ids, label_map, runs)
             on_batch(number)
     own = [Losses(losses.total.cpu(), {name: term.cpu() for name, term in losses.terms.items()})] if losses else []
     metrics = MetricLogger()
     metrics.update(functools.reduce(operator.add, distributed.all_gather(own)))
     results = sorted(distributed.all_gather(results), key=lambda result: result["image_id"])
-    return metrics.log_terms(criterion), twelve_coco_numbers(coco, results), results
+    numbers = {"bbox": twelve_coco_numbers(coco, results)}
+    if has_masks:
+        numbers["masks"] = twelve_coco_numbers(coco, results, "segm")
+    return metrics.log_terms(criterion), numbers, results

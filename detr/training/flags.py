@@ -15,7 +15,13 @@ NUM_QUERIES = 100
 
 def parse_arguments(description: str, arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line, or `arguments` in its place."""
-    args = make_parser(description).parse_args(arguments)
+    parser = make_parser(description)
+    args = parser.parse_args(arguments)
+    if args.frozen_weights and args.weights:
+        parser.error("--frozen_weights and --weights: one of them")
+    if args.frozen_weights and not args.masks:
+        parser.error("--frozen_weights needs --masks: nothing else would be trained")
+    args.weights = args.frozen_weights or args.weights
     if args.lr_drop is None:
         args.lr_drop = max(1, round(args.epochs * 2 / 3))  # the paper drops at 200 of 300
     if args.freeze == "backbone":
@@ -144,6 +150,7 @@ def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
     add("--nheads", type=positive_int, help="attention heads (8)")
     add("--num_queries", type=positive_int, help="object queries: the most objects an image can have (100)")
     add("--pre_norm", action="store_true", default=None, help="LayerNorm before each block instead of after it")
+    add("--masks", action="store_true", default=None, help="a mask head: objects get outlines as well as boxes")
     add(
         "--batch_norm",
         type=lambda text: {"live": "train"}.get(text, text),  # as earlier versions called it
@@ -171,6 +178,8 @@ def _add_loss_flags(group: argparse._ArgumentGroup) -> None:
     add("--set_cost_giou", type=_nonneg, default=2.0, help="weight of the boxes' GIoU in the matching (%(default)s)")
     add("--bbox_loss_coef", type=_nonneg, default=5.0, help="weight of the L1 box loss (%(default)s)")
     add("--giou_loss_coef", type=_nonneg, default=2.0, help="weight of the GIoU box loss (%(default)s)")
+    add("--mask_loss_coef", type=_nonneg, default=1.0, help="weight of the masks' focal loss (%(default)s)")
+    add("--dice_loss_coef", type=_nonneg, default=1.0, help="weight of the masks' dice loss (%(default)s)")
     add("--eos_coef", type=_nonneg, default=0.1, help='weight of the "no object" class in its loss (%(default)s)')
 
 
@@ -229,6 +238,12 @@ def _add_start_flags(group: argparse._ArgumentGroup) -> None:
         "or starts from --weights if there is none",
     )
     add("--weights", type=Path, metavar="FILE", help="weights to start from")
+    add(
+        "--frozen_weights",
+        type=Path,
+        metavar="FILE",
+        help="a detector that was trained on these classes: it stays as it is, and with --masks learns masks alone",
+    )
     add(
         "--class_map",
         type=_class_pair,

@@ -5,6 +5,7 @@ import time
 import torch
 from torch import Tensor
 
+from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.models.criterion import Losses, SetCriterion
 from utils import duration
 
@@ -76,6 +77,24 @@ class TimeLeft:
         return (now - self._began) / max(1, epoch + 1 - self._first) * (self._epochs - epoch - 1)
 
 
+def deciding_ap(log: dict) -> float | None:
+    """Return the AP of an epoch by which the best one is chosen: of masks where they are learnt, else of boxes; None
+    where nothing was evaluated.
+    """
+    return log.get("test_coco_eval_masks", log.get("test_coco_eval_bbox", [None]))[0]
+
+
+def coco_lines(metrics: dict[str, list[float]]) -> str:
+    """Return the 12 COCO numbers of boxes (`bbox`), and of `masks` where there are any, one a line."""
+    named = [
+        (name if kind == "bbox" else f"mask {name}", value)
+        for kind, numbers in metrics.items()
+        for name, value in zip(COCO_NUMBERS, numbers, strict=True)
+    ]
+    width = max(len(name) for name, _ in named) + 1
+    return "\n".join(f"{name:{width}} {value:.4f}" for name, value in named)
+
+
 def summary_line(log: dict, epochs: int, best: dict, seconds_left: float) -> str:
     """Return one epoch in one line."""
     words = [f"epoch {log['epoch'] + 1}/{epochs}", f"loss {log['train_loss']:.3f}"]
@@ -83,6 +102,8 @@ def summary_line(log: dict, epochs: int, best: dict, seconds_left: float) -> str
         ap, ap50 = log["test_coco_eval_bbox"][:2]
         star = " (best so far)" if best["epoch"] == log["epoch"] else ""
         scores = [f"AP {ap:.3f}", f"AP50 {ap50:.3f}{star}"] if ap >= 0 else [f"AP not defined{star}"]
+        if "test_coco_eval_masks" in log:
+            scores.append(f"mask AP {log['test_coco_eval_masks'][0]:.3f}")
         words += [f"val loss {log['test_loss']:.3f}", *scores]
     words += [f"lr {log['train_lr']:.1e}", f"{log['images_per_second']:.1f} images/s", f"{log['seconds']:.0f} s"]
     return "  ".join(words + ([f"{duration(seconds_left)} left"] if seconds_left else []))

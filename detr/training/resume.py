@@ -10,14 +10,16 @@ import torch
 
 import utils
 from detr.data.coco_json import check_white
-from detr.data.dataset import COCO_LABELS, Data, LabelMap
+from detr.data.dataset import Data, LabelMap
 from detr.data.transforms import check_sizes
 from detr.models.class_transfer import ClassRows, match_classes
 from detr.models.detr import Detr, DetrConfig
-from detr.models.model_zoo import PUBLIC_CLASSES, PUBLIC_WEIGHTS
+from detr.models.model_zoo import PUBLIC_CLASSES, PUBLIC_ROWS, PUBLIC_WEIGHTS
 from detr.models.weights import (
+    CLASS_HEAD,
     best_weights,
     has_class_head,
+    has_mask_head,
     imagenet_weights,
     load_backbone_weights,
     load_weights,
@@ -57,6 +59,11 @@ class ResumeState(NamedTuple):
         if self.checkpoint is None or "categories" in self.checkpoint or not has_class_head(self.checkpoint):
             return None
         return len(self.checkpoint["model"]["class_embed.bias"]) - 1
+
+    @property
+    def has_masks(self) -> bool:
+        """Return whether the file has a mask head."""
+        return self.checkpoint is not None and has_mask_head(self.checkpoint["model"])
 
     def changed_flags(self, flags: dict) -> list[tuple[str, object, object]]:
         """Return name, value now and value then of the flags that a resumed run was given differently."""
@@ -196,6 +203,7 @@ def build_model(
     backbone_weights: str | None = None,
     class_map: list[tuple[str, str]] | None = None,
     freeze_backbone: bool = False,
+    freeze_detector: bool = False,
     query_groups: int = 1,
     evaluate: bool = False,
 ) -> Detr:
@@ -209,6 +217,7 @@ def build_model(
         backbone_weights: `imagenet`, `none` or a file, where there is no file to start from (None: `imagenet`).
         class_map: (name in the file, name in the data) of classes that start from each other.
         freeze_backbone: train the transformer and the heads only.
+        freeze_detector: train the mask head only, of a detector that knows the classes.
         query_groups: groups of queries that are trained side by side.
         evaluate: the model is not trained.
 
@@ -217,9 +226,11 @@ def build_model(
     if start.checkpoint is None:
         model = _new_model(data, architecture, backbone_weights or "imagenet", freeze_backbone)
     else:
-        model = _model_from_file(start, data, architecture, num_classes, class_map or [], evaluate)
+        model = _model_from_file(start, data, architecture, num_classes, class_map or [], evaluate, freeze_detector)
     if freeze_backbone:
         model.freeze_backbone()
+    if freeze_detector:
+        model.freeze_detector()
     _add_query_groups(model, start, query_groups)
     return model
 
@@ -250,13 +261,17 @@ def _model_from_file(
     num_classes: int | None,
     class_map: list[tuple[str, str]],
     evaluate: bool,
+    knows_classes: bool,
 ) -> Detr:
-    """Return the network of the file to start from."""
+    """Return the network of the file to start from; where it has to know the classes, no row of its head is fresh."""
     path, checkpoint, fine_tunes = start.path, start.checkpoint, not (evaluate or start.resumes)
     config = read_config(path, checkpoint)
     own_queries = config["num_queries"]
-    if fine_tunes:  # more queries than the file has start as copies of its own
-        config = config | {"num_queries": max(own_queries, architecture.get("num_queries", 0))}
+    if fine_tunes:  # more queries than the file has start as copies of its own; a mask head may come or go
+        config = config | {
+            "num_queries": max(own_queries, architecture.get("num_queries", 0)),
+            "masks": architecture.get("masks", False),
+        }
     for name in architecture.keys() & config.keys() - {"dropout", "batch_norm"}:  # ways to train, not what the file is
         if architecture[name] != config[name]:
             raise UserError(f"--{name} {architecture[name]} contradicts {path}, which has {config[name]}; leave it out")
@@ -276,6 +291,10 @@ def _model_from_file(
         raise UserError(
             f"{path}: its class head is not for the categories of these annotations, {data.label_map}; if those are "
             "new, take another --output_dir to train for them, or --coco_path to name the folder of before"
+        )
+    if knows_classes and (set(CLASS_HEAD) & set(report.fresh) or (class_rows and class_rows.fresh)):
+        raise UserError(
+            f"--frozen_weights {path}: does not know the classes {data.label_map}, which it could not learn"
         )
     print(f"{path}: {report}")
     return model
@@ -298,12 +317,12 @@ def _choose_class_rows(start: ResumeState, data: Data, class_map: list[tuple[str
     if "categories" in checkpoint:
         file_names = LabelMap(checkpoint["categories"], checkpoint.get("raw_ids", False)).names
     else:
-        file_names = PUBLIC_CLASSES if num_classes == COCO_LABELS else {}
+        file_names = PUBLIC_CLASSES if num_classes in PUBLIC_ROWS else {}
     # A file that does not name its classes is trusted where their number is right.
     if not class_map and num_classes == data.num_classes and file_names in ({}, data.label_map.names):
         return None
     class_rows = match_classes(file_names, data.label_map.names, class_map, start.path, num_classes)
-    fresh = [label for label in class_rows.names if label not in class_rows.row_of_label]
+    fresh = class_rows.fresh
     # A run of the reference code has learnt these classes, under its category ids: not to be thrown away in silence.
     if fresh and not class_map and "optimizer" in checkpoint and "categories" not in checkpoint:
         name, category_id = class_rows.names[fresh[0]], data.label_map.to_category_id(fresh[0])

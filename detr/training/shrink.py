@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from detr.models.weights import best_weights, read_checkpoint
+from detr.models.weights import best_weights, public_names, read_checkpoint
 
 
 def shrink(checkpoint: dict) -> dict:
@@ -18,7 +18,7 @@ def shrink(checkpoint: dict) -> dict:
     model = {name: value.half() for name, value in best_weights(checkpoint).items()}
     kept = ("categories", "raw_ids", "resolution", "white", "best", "epoch")
     about = {key: checkpoint[key] for key in kept if key in checkpoint}
-    return {"model": model, "config": checkpoint["config"] | {"batch_norm": "frozen"}} | about
+    return {"model": public_names(model), "config": checkpoint["config"] | {"batch_norm": "frozen"}} | about
 
 
 def main() -> None:

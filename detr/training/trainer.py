@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from detr.models.criterion import Losses, Normalizers, SetCriterion
+from detr.models.criterion import Losses, MatchedQueries, Normalizers, SetCriterion
 from detr.models.detr import Detr
 from detr.models.weights import plain_state, random_state, restore_random_state
 from detr.structures import Batch, Targets
@@ -138,9 +138,12 @@ class Trainer:
             syncs = number == len(step) or self._ddp_model is self.model
             with contextlib.nullcontext() if syncs else self._ddp_model.no_sync():
                 moved = batch.to(self.device)
+                targets = moved.targets.repeated(groups)
+                has_masks = self.model.config.masks
+                matched = MatchedQueries(self.criterion, targets, len(batch.images)) if has_masks else None
                 with self.precision.autocast():
-                    outputs = self._ddp_model(moved.images, moved.padding_mask)
-                losses = self.criterion(outputs, moved.targets.repeated(groups), batch_normalizers)
+                    outputs = self._ddp_model(moved.images, moved.padding_mask, matched)
+                losses = self.criterion(outputs, targets, batch_normalizers, matched)
                 self._check_last_step()  # the matching has just waited for the device
                 # DDP averages the gradients over the ranks; normalized by the whole batch they are to be summed.
                 self.scaler.scale(losses.total * self.world.size).backward()

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from detr.data.copy_paste import PackedPolygons, cut_out, paste_objects
+from detr.data.copy_paste import cut_out, paste_objects
+from detr.data.masks import PackedPolygons
 from detr.data.dataset import CocoDetection, load_folder
 from detr.data.transforms import evaluation_params
 
@@ -61,7 +62,7 @@ def test_boxes_are_where_pixels_changed_and_the_labels_follow() -> None:
 
     counts = set()
     for _ in range(50):
-        image, boxes_xyxy, labels = paste_objects(black, np.zeros((0, 4), np.float32), draw, rng)
+        image, boxes_xyxy, labels, _ = paste_objects(black, np.zeros((0, 4), np.float32), draw, rng)
         painted = np.zeros((90, 120), bool)
         for left, top, right, bottom in boxes_xyxy.astype(int).tolist():
             painted[top:bottom, left:right] = True
@@ -77,7 +78,7 @@ def test_little_of_what_is_annotated_is_hidden() -> None:
     piece = Image.new("RGBA", (40, 40), "white")
     pasted = 0
     for _ in range(100):
-        _, boxes_xyxy, labels = paste_objects(
+        _, boxes_xyxy, labels, _ = paste_objects(
             Image.new("RGB", (200, 90)), annotated, lambda rng, largest: (piece, 0), rng
         )
         np.testing.assert_array_equal(boxes_xyxy[:2], annotated)

@@ -41,9 +41,9 @@ def test_attention_never_sees_padding(pre_norm: bool) -> None:
     padding_mask[:, 3:], padding_mask[:, :, 4:] = True, True
     positions = detr.backbone[1](padding_mask)
     changed = torch.where(padding_mask[:, None], 100 * torch.randn_like(features), features)
-    first, second = (detr.transformer(x, positions, padding_mask, queries) for x in (features, changed))
+    first, second = (detr.transformer(x, positions, padding_mask, queries)[0] for x in (features, changed))
     torch.testing.assert_close(first, second)
-    assert not torch.allclose(first, detr.transformer(features + 1, positions, padding_mask, queries))
+    assert not torch.allclose(first, detr.transformer(features + 1, positions, padding_mask, queries)[0])
 
 
 @pytest.mark.parametrize("kind", [SinePositionEmbedding, LearnedPositionEmbedding])

@@ -5,12 +5,11 @@ import torch
 from torch import Tensor
 
 from detr.models.criterion import MatchedQueries, SetCriterion
-from detr.models.detr import Detr, DetrConfig
+from detr.models.detr import DetrConfig
 from detr.models.matcher import HungarianMatcher
 from detr.structures import Batch, DetrOutput
 from tests.models.test_parity import default_dtype, make_batch
-from tests.peer import make_model, make_peer, peer_labels, run_peer, to_peer_mask_state
-from utils import UserError
+from tests.peer import make_model, make_peer, peer_labels, to_peer_mask_state
 
 SMALL = {"hidden_dim": 64, "enc_layers": 1, "dec_layers": 2, "num_queries": 7, "dim_feedforward": 48, "masks": True}
 CONFIGS = {

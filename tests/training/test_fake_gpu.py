@@ -180,7 +180,7 @@ def test_heads_and_losses_are_in_float32(capability: tuple[int, int]) -> None:
         training, batch = make_training(), pinned_batch().to(GPU)
         with training.precision.autocast():
             outputs = training.model(batch.images, batch.padding_mask)
-            features = training.model.backbone[0](batch.images)
+            features = training.model.backbone[0](batch.images)[-1]
         assert (features.dtype == torch.float32) is (capability == PASCAL)
         assert outputs.logits.dtype == outputs.boxes_cxcywh.dtype == torch.float32
         assert training.criterion(outputs, batch.targets.repeated(2)).total.dtype == torch.float32

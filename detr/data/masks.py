@@ -1,0 +1,98 @@
+"""Outlines of objects: COCO segmentations, packed for the loader's processes, and as masks of augmented images.
+
+Masks are rasterized as COCO does it, by pycocotools.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from detr.data.coco_json import LARGEST, to_rle
+from detr.data.transforms import AugmentParams, apply_to_points, resample
+from utils import UserError, is_number
+
+
+class PackedPolygons:
+    """The polygons of many objects in three arrays, which loader processes share without copying.
+
+    Args: for each object its COCO segmentation; what is no list of polygons (a mask, nothing) has none.
+    """
+
+    def __init__(self, segmentations: Sequence[object]) -> None:
+        polygons = [
+            [np.asarray(polygon, np.float32) for polygon in segmentation] if isinstance(segmentation, list) else []
+            for segmentation in segmentations
+        ]
+        flat = [polygon for own in polygons for polygon in own]
+        self._points_xy = np.concatenate([np.zeros(0, np.float32), *flat]).reshape(-1, 2)
+        self._point_starts = np.cumsum([0, *(len(polygon) // 2 for polygon in flat)])
+        self._starts = np.cumsum([0, *map(len, polygons)])
+
+    def __getitem__(self, index: int) -> list[np.ndarray]:
+        """Return the polygons of an object, (N, 2) each."""
+        numbers = range(self._starts[index], self._starts[index + 1])
+        return [self._points_xy[self._point_starts[n] : self._point_starts[n + 1]] for n in numbers]
+
+    def counts(self) -> np.ndarray:
+        """Return how many polygons each object has."""
+        return np.diff(self._starts)
+
+
+class PackedMasks:
+    """The masks of many objects: `polygons`, and runs (RLE) of those that have a mask instead, in arrays as well.
+
+    Args:
+        annotations: COCO's, each with its segmentation and image_id.
+        sizes_hw: of each one's image, in pixels.
+        source: the file they are from, for messages.
+
+    Raises UserError that names the first object without an outline, or with one that is none.
+    """
+
+    def __init__(
+        self, annotations: Sequence[dict], sizes_hw: Sequence[tuple[int, int]], polygons: PackedPolygons, source: str
+    ) -> None:
+        self.polygons = polygons
+        runs = []
+        for annotation, size_hw in zip(annotations, sizes_hw, strict=True):
+            if problem := _problem(annotation.get("segmentation"), size_hw):
+                raise UserError(
+                    f"{source}: annotation {annotation['id']} of image {annotation['image_id']} {problem}; --masks "
+                    "learns from outlines: polygons or masks (RLE) of every object"
+                )
+            segmentation = annotation["segmentation"]
+            runs.append(b"" if isinstance(segmentation, list) else to_rle(segmentation, size_hw)["counts"])
+        self._runs = np.frombuffer(b"".join(runs), np.uint8)
+        self._starts = np.cumsum([0, *map(len, runs)])
+
+    def masks(self, numbers: Sequence[int], params: AugmentParams, size_hw: tuple[int, int]) -> np.ndarray:
+        """Return (T, H, W) bool: objects of an image of `size_hw`, cropped, resized and flipped as it is."""
+        masks = np.zeros((len(numbers), *params.size_hw), dtype=bool)
+        for row, number in enumerate(numbers):
+            runs = self._runs[self._starts[number] : self._starts[number + 1]].tobytes()
+            if runs:
+                whole = coco_mask.decode({"size": list(size_hw), "counts": runs}) * np.uint8(255)
+                masks[row] = np.asarray(resample(Image.fromarray(whole), params, size_hw)) >= 128
+            else:
+                moved = [apply_to_points(points, params).ravel().tolist() for points in self.polygons[number]]
+                masks[row] = coco_mask.decode(to_rle(moved, params.size_hw))
+        return masks
+
+
+def _problem(segmentation: object, size_hw: tuple[int, int]) -> str:
+    """Return what keeps a segmentation from being one; empty where nothing does."""
+    if not segmentation:
+        return "has no outline"
+    if isinstance(segmentation, dict):
+        height, width = size_hw
+        counts = segmentation.get("counts")
+        is_whole = isinstance(counts, str) or (isinstance(counts, list) and sum(counts) == height * width)
+        return "" if segmentation.get("size") == [height, width] and is_whole else "has a mask (RLE) of another size"
+    polygons = segmentation if isinstance(segmentation, list) else [None]
+    for polygon in polygons:
+        is_polygon = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
+        if not (is_polygon and all(is_number(value, LARGEST) for value in polygon)):
+            return f"has a polygon that is none ({str(polygon)[:40]}; at least three points x, y are needed)"
+    return ""
