@@ -247,12 +247,18 @@ def load_folder(
             raise UserError(f"{path}: lists no images")
         check_images(coco, images)
     _check_objects(train_file, train_coco, val_file, val_coco, evaluate)
-    if masks and evaluate and not all(annotation.get("segmentation") for annotation in val_coco["annotations"]):
-        print(f"{val_file}: not all objects have an outline: boxes alone are evaluated")
-        masks = False
+    masks = masks and not (evaluate and _lacks_outlines(val_file, val_coco))
     train = CocoDetection(train_coco, train_images, label_map, train_params, seed, decode_small=True, masks=masks)
     val = CocoDetection(val_coco, val_images, label_map, val_params, seed, masks=masks)
     return Data(train, val, val_coco, label_map, num_classes or label_map.num_classes)
+
+
+def _lacks_outlines(val_file: Path, val_coco: dict) -> bool:
+    """Return whether masks cannot be evaluated, and say so."""
+    if all(annotation.get("segmentation") for annotation in val_coco["annotations"]):
+        return False
+    print(f"{val_file}: not all objects have an outline: boxes alone are evaluated")
+    return True
 
 
 def _check_objects(train_file: Path, train_coco: dict, val_file: Path, val_coco: dict, evaluate: bool) -> None:

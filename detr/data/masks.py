@@ -88,7 +88,8 @@ def _problem(segmentation: object, size_hw: tuple[int, int]) -> str:
     if isinstance(segmentation, dict):
         height, width = size_hw
         counts = segmentation.get("counts")
-        is_whole = isinstance(counts, str) or (isinstance(counts, list) and sum(counts) == height * width)
+        runs = counts if isinstance(counts, list) and all(isinstance(n, int) and n >= 0 for n in counts) else []
+        is_whole = isinstance(counts, str) or sum(runs) == height * width
         return "" if segmentation.get("size") == [height, width] and is_whole else "has a mask (RLE) of another size"
     polygons = segmentation if isinstance(segmentation, list) else [None]
     for polygon in polygons:

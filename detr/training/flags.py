@@ -46,6 +46,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     run = parser.add_argument_group("run")
     _add_run_flags(run)
     _add_start_flags(run)
+    _add_saving_flags(run)
     return parser
 
 
@@ -256,6 +257,10 @@ def _add_start_flags(group: argparse._ArgumentGroup) -> None:
     add("--overwrite", action="store_true", help="start anew in a used --output_dir: its run is deleted")
     add("--start_epoch", type=_natural, default=0, help="epoch to begin a new run with, from 0 (%(default)s)")
     add("--eval", action="store_true", help="evaluate --resume (default: the run's checkpoint_best.pth), do not train")
+
+
+def _add_saving_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--eval_every",
         type=positive_int,

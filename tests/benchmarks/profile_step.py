@@ -29,9 +29,9 @@ def step_in_parts(ours: Ours, dtype: torch.dtype | None) -> dict[str, float]:
     def mark(name: str) -> None:
         marks.append((name, time.perf_counter()))
 
-    def watch(_module: torch.nn.Module, _inputs: tuple, features: torch.Tensor) -> None:
+    def watch(_module: torch.nn.Module, _inputs: tuple, maps: list[torch.Tensor]) -> None:
         mark("backbone, forward")
-        features.register_hook(lambda _gradient: mark("transformer, backward"))
+        maps[-1].register_hook(lambda _gradient: mark("transformer, backward"))
 
     optimizer.zero_grad(set_to_none=True)
     hook = model.backbone[0].register_forward_hook(watch)

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from detr.data.copy_paste import cut_out, paste_objects
-from detr.data.masks import PackedPolygons
 from detr.data.dataset import CocoDetection, load_folder
+from detr.data.masks import PackedPolygons
 from detr.data.transforms import evaluation_params
 
 SIZES = {"scale": 96, "max_size": 160}

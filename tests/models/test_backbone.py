@@ -55,7 +55,7 @@ def test_folding_equals_convolution_then_norm_and_gradients_reach_the_weights() 
     randomise(norm)
     live = nn.BatchNorm2d(8, eps=0.1).eval()
     live.load_state_dict(norm.state_dict(), strict=False)
-    x = torch.randn(2, 6, 9, 7)
+    x, conv, norm, live = torch.randn(2, 6, 9, 7).double(), conv.double(), norm.double(), live.double()
     folded, apart = conv_norm(x, conv, norm), norm(conv(x))
     torch.testing.assert_close(folded, apart)
     torch.testing.assert_close(folded, live(conv(x)))
@@ -70,7 +70,10 @@ def test_backbone_equals_torchvision_with_its_own_weights(name: str, stride: int
     backbone = Backbone(name, stride=stride, batch_norm=batch_norm).double().eval()
     backbone.body.load_state_dict(state, strict=True)
     images = torch.randn(1, 3, 66, 95, dtype=torch.float64)
-    out = backbone(images)
+    *maps, out = backbone(images)
+    shapes = [(1, backbone.map_channels[n], -(-66 // step), -(-95 // step)) for n, step in enumerate((4, 8, 16))]
+    assert [one.shape for one in maps] == shapes
+    assert stride == 32 or torch.equal(maps[-1], out)
     assert out.shape == (1, CUTS[name, stride][1], -(-66 // stride), -(-95 // stride))
     assert backbone.channels == out.shape[1]
     assert expected(images).std() > 0.1
@@ -84,7 +87,7 @@ def test_gradients_equal_torchvisions(name: str, batch_norm: str) -> None:
     backbone = Backbone(name, stride=16, batch_norm=batch_norm).double().eval()
     backbone.body.load_state_dict(state)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    backbone(images).square().sum().backward()
+    backbone(images)[-1].square().sum().backward()
     expected(images).square().sum().backward()
     gradients = {key: parameter.grad for key, parameter in backbone.body.named_parameters() if parameter.requires_grad}
     assert len(gradients) >= 10
@@ -97,7 +100,7 @@ def test_live_statistics_move_like_torchvisions() -> None:
     backbone = Backbone("mobilenet_v3_small", stride=16, batch_norm="train").double()
     backbone.body.load_state_dict(state)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    torch.testing.assert_close(backbone.train()(images), expected.train()(images))
+    torch.testing.assert_close(backbone.train()(images)[-1], expected.train()(images))
     for key, value in backbone.body.state_dict().items():
         torch.testing.assert_close(value, state[key])
 
@@ -107,9 +110,9 @@ def test_live_statistics_move_like_torchvisions() -> None:
 def test_sixteen_bits_go_through_forward_and_backward(name: str, batch_norm: str) -> None:
     torch.manual_seed(0)
     backbone, images = Backbone(name, stride=16, batch_norm=batch_norm), torch.randn(2, 3, 96, 96)
-    exact = backbone(images)
+    exact = backbone(images)[-1]
     with torch.autocast("cpu", torch.bfloat16):
-        out = backbone(images)
+        out = backbone(images)[-1]
     assert out.dtype == torch.bfloat16
     assert (out - exact).norm() < 0.1 * exact.norm()
     out.float().square().mean().backward()
@@ -167,7 +170,7 @@ def test_live_and_frozen_norms_share_their_keys(name: str) -> None:
 def test_sizes_are_rounded_up(name: str, stride: int) -> None:
     backbone = Backbone(name, stride=stride).eval()
     for height, width in ((1, 17), (31, 33), (64, 65), (95, 32)):
-        assert backbone(torch.zeros(1, 3, height, width)).shape[2:] == (-(-height // stride), -(-width // stride))
+        assert backbone(torch.zeros(1, 3, height, width))[-1].shape[2:] == (-(-height // stride), -(-width // stride))
 
 
 def test_shapes_tell_every_backbone_and_stride_apart() -> None:

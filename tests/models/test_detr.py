@@ -84,6 +84,6 @@ def test_boxes_are_in_full_precision_where_the_network_is_not() -> None:
     detr = Detr(DetrConfig(3, **SMALL)).eval()
     images, padding_mask = torch.randn(1, 3, 64, 96), torch.zeros(1, 64, 96, dtype=torch.bool)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        logits, boxes_cxcywh = detr(images, padding_mask)
+        logits, boxes_cxcywh, _ = detr(images, padding_mask)
     assert logits.dtype == boxes_cxcywh.dtype == torch.float32
     assert not torch.equal(boxes_cxcywh, boxes_cxcywh.bfloat16().float())

@@ -343,7 +343,7 @@ def test_a_shrunk_detector_finds_the_same(tmp_path: Path) -> None:
     assert (tmp_path / "small.pth").stat().st_size < 0.6 * (tmp_path / "run.pth").stat().st_size
     images, padding = torch.randn(1, 3, 64, 96), torch.zeros(1, 64, 96, dtype=torch.bool)
     with torch.inference_mode():
-        for value, other in zip(detr(images, padding), again(images, padding), strict=True):
+        for value, other in zip(detr(images, padding)[:2], again(images, padding)[:2], strict=True):
             assert torch.allclose(value, other, atol=0.05), "half precision has 11 bits"
     stripped = strip_class_head(small, small["config"])
     assert stripped["resolution"] == resolution and "class_embed.bias" not in stripped["model"]
