@@ -1,15 +1,19 @@
 """Masks against `transformers`' DetrForSegmentation with the same weights, and what only our head does."""
 
+import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from detr.models.criterion import MatchedQueries, SetCriterion
-from detr.models.detr import DetrConfig
+from detr.models.detr import Detr, DetrConfig
 from detr.models.matcher import HungarianMatcher
-from detr.structures import Batch, DetrOutput
+from detr.models.postprocess import masks_to_rle
+from detr.structures import Batch, DetrOutput, MaskLogits
 from tests.models.test_parity import default_dtype, make_batch
 from tests.peer import make_model, make_peer, peer_labels, to_peer_mask_state
+from utils import UserError
 
 SMALL = {"hidden_dim": 64, "enc_layers": 1, "dec_layers": 2, "num_queries": 7, "dim_feedforward": 48, "masks": True}
 CONFIGS = {
@@ -65,3 +69,87 @@ def test_masks_losses_and_gradients_equal_the_peer(name: str) -> None:
     whole = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
     for key, gradient in expected.items():
         assert (found[key] - gradient).norm() < 1e-3 * gradient.norm().clamp(min=1e-6 * whole), key
+
+
+def test_only_the_chosen_queries_are_computed_and_one_at_a_time_is_the_same() -> None:
+    detr = make_model(CONFIGS["small"]).eval()
+    batch = make_batch(3)
+    heads: list[int] = []
+    detr.mask_head.register_forward_hook(lambda module, inputs, output: heads.append(len(output)))
+
+    def choose(outputs: DetrOutput) -> tuple[Tensor, Tensor]:
+        return torch.tensor([0, 1, 1]), torch.tensor([4, 0, 6])
+
+    with torch.no_grad():
+        every = detr(batch.images, batch.padding_mask, every_query).masks
+        assert sum(heads) == 14
+        chosen = detr(batch.images, batch.padding_mask, choose).masks
+        assert sum(heads) == 14 + 3
+    torch.testing.assert_close(chosen.logits, every.logits[[4, 7, 13]])
+    assert detr(batch.images, batch.padding_mask).masks is None
+
+
+def test_memory_is_bounded_by_a_part_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    detr, batch = make_model(CONFIGS["small"]).eval(), make_batch(3)
+    with torch.no_grad():
+        at_once = detr(batch.images, batch.padding_mask, every_query).masks.logits
+        monkeypatch.setattr("detr.models.mask_head._PAIRS_AT_ONCE", 3)
+        heads: list[int] = []
+        detr.mask_head.register_forward_hook(lambda module, inputs, output: heads.append(len(output)))
+        torch.testing.assert_close(detr(batch.images, batch.padding_mask, every_query).masks.logits, at_once)
+    assert heads == [3, 3, 3, 3, 2]
+
+
+def test_a_batch_without_objects_has_a_loss_of_nothing_and_all_gradients() -> None:
+    """DistributedDataParallel waits for the gradient of every parameter, whatever the images show."""
+    detr = make_model(CONFIGS["small"]).train()
+    batch = with_masks(make_batch(3))
+    nothing = batch.targets._replace(counts=[0, 0], masks=batch.targets.masks[:0])
+    criterion = SetCriterion(3, HungarianMatcher())
+    matched = MatchedQueries(criterion, nothing, images=2)
+    losses = criterion(detr(batch.images, batch.padding_mask, matched), nothing, matched=matched)
+    losses.total.backward()
+    assert losses.terms["loss_mask"] == losses.terms["loss_dice"] == 0
+    without = [name for name, p in detr.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+
+
+def test_groups_of_queries_leave_masks_to_the_first() -> None:
+    detr = make_model(CONFIGS["small"])
+    detr.add_query_groups(3, spread=0.1)
+    batch = with_masks(make_batch(3))
+    criterion, targets = SetCriterion(3, HungarianMatcher()), batch.targets.repeated(3)
+    matched = MatchedQueries(criterion, targets, images=2)
+    outputs = detr.train()(batch.images, batch.padding_mask, matched)
+    assert len(outputs.masks.logits) == sum(batch.targets.counts) and outputs.masks.image.max() < 2
+    alone = criterion.matcher(DetrOutput(outputs.logits[-1:, :2], outputs.boxes_cxcywh[-1:, :2]), batch.targets)
+    assert torch.equal(matched.pairs.query, alone.query) and torch.equal(matched.pairs.target, alone.target)
+    assert torch.isfinite(criterion(outputs, targets, matched=matched).total)
+
+
+def test_frozen_weights_train_the_mask_head_alone() -> None:
+    detr = Detr(CONFIGS["small"])
+    detr.freeze_detector()
+    trained = {name.split(".")[0] for name, p in detr.named_parameters() if p.requires_grad}
+    assert trained == {"bbox_attention", "mask_head"}
+    detr.train()
+    assert detr.mask_head.training and not detr.transformer.training and not detr.backbone[0].training
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(48, 8), (96, 8), (32, 4), (64, 1)])
+def test_widths_that_do_not_divide_are_refused(dim: int, heads: int) -> None:
+    with pytest.raises(UserError, match=f"hidden_dim {dim} with {heads} heads"):
+        DetrConfig(1, hidden_dim=dim, nheads=heads, masks=True)
+
+
+def test_masks_come_back_at_the_size_of_the_original() -> None:
+    """A disc of the padded image, in one that was twice as large."""
+    y, x = torch.meshgrid(torch.arange(24), torch.arange(40), indexing="ij")
+    disc = 10.0 - ((y - 8) ** 2 + (x - 12) ** 2) / 4.9  # around (50, 34) of the 160x96 pixels
+    masks = MaskLogits(torch.stack((disc, -torch.ones_like(disc))), torch.tensor([0, 0]), torch.tensor([3, 5]))
+    runs = masks_to_rle(masks, [(64, 128)], (96, 160), [(128, 256)])
+    assert runs.keys() == {(0, 3), (0, 5)} and coco_mask.area(runs[0, 5]) == 0
+    found = coco_mask.decode(runs[0, 3]).astype(bool)
+    rows, columns = np.mgrid[:128, :256] + 0.5
+    expected = (rows / 2 - 34) ** 2 + (columns / 2 - 50) ** 2 <= 49 * 16
+    assert found.shape == (128, 256) and (found & expected).sum() / (found | expected).sum() > 0.97

@@ -20,6 +20,7 @@ from detr.models.weights import (
     read_backbone_weights,
     read_checkpoint,
     read_config,
+    save_tensors,
     strip_class_head,
 )
 from detr.training.meters import MetricLogger
@@ -365,3 +366,44 @@ def test_files_of_earlier_versions_are_read_under_the_names_of_now(tmp_path: Pat
     metrics = MetricLogger()
     metrics.load_state(new["step"]["metrics"], torch.device("cpu"))
     assert metrics.mean("loss") == 1 and metrics.state()["steps"] == 3
+
+
+def test_a_mask_head_has_the_public_files_keys(tmp_path: Path) -> None:
+    """32 tensors beside `detr.*`, 1.33 million parameters for DETR-R50."""
+    with torch.device("meta"):
+        detr = Detr(DetrConfig(250, masks=True))
+    saved = detector_state(detr, [], {"scale": 800, "max_size": 1333}, {"AP": 0, "epoch": 0})["model"]
+    heads = {key: value for key, value in saved.items() if not key.startswith("detr.")}
+    stacks = (("lay", 5), ("gn", 5), ("adapter", 3))
+    layers = [f"mask_head.{name}{n}" for name, last in stacks for n in range(1, last + 1)]
+    layers += ["mask_head.out_lay", "bbox_attention.q_linear", "bbox_attention.k_linear"]
+    assert heads.keys() == {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")} and len(heads) == 32
+    assert sum(value.numel() for value in heads.values()) == 1_333_657
+    with torch.device("meta"):
+        plain = Detr(DetrConfig(250)).state_dict()
+    assert {key.removeprefix("detr.") for key in saved.keys() - heads.keys()} == plain.keys()
+
+
+def test_a_mask_head_comes_and_goes(tmp_path: Path) -> None:
+    masks = dataclasses.replace(SMALL, nheads=8, masks=True)
+    original, path = Detr(masks), tmp_path / "masks.pth"
+    save_tensors(path, detector_state(original, [], {}, {"AP": 0, "epoch": 0}))
+    checkpoint = read_checkpoint(path)
+    again = Detr(DetrConfig(**read_config(path, checkpoint)))
+    assert again.config == masks and load_weights(again, checkpoint["model"], path).fresh == []
+    del checkpoint["config"]
+    assert read_config(path, checkpoint)["masks"] is True
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in original.state_dict().items())
+    plain = Detr(dataclasses.replace(SMALL, nheads=8))
+    report = load_weights(plain, checkpoint["model"], path)
+    assert report.left_out == 32 and "left out" in str(report)
+    assert all(torch.equal(value, original.state_dict()[key]) for key, value in plain.state_dict().items())
+    fresh = Detr(masks)
+    report = load_weights(fresh, plain.state_dict(), path)
+    assert report.fresh == ["the mask head"]
+    del checkpoint["model"]["mask_head.gn3.bias"]
+    with pytest.raises(UserError, match=r"mask_head\.gn3\.bias is missing"):
+        load_weights(Detr(masks), checkpoint["model"], path)
+    stripped = strip_class_head(read_checkpoint(path), {"num_classes": 5})
+    assert "detr.class_embed.weight" not in stripped["model"] and "mask_head.lay1.weight" in stripped["model"]
+    assert "detr.query_embed.weight" in shrink(read_checkpoint(path))["model"]
