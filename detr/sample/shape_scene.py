@@ -25,7 +25,8 @@ class ShapeScene(NamedTuple):
     """A drawn photograph with its objects."""
 
     image: Image.Image
-    boxes_xyxy: np.ndarray  # (T, 4) float32, pixels: exactly what is seen of each object
+    masks: list[np.ndarray]  # (H, W) bool each: what is seen of each of the T objects
+    boxes_xyxy: np.ndarray  # (T, 4) float32, pixels: exactly around it, to half a pixel
     labels: np.ndarray  # (T,) int64, positions in `things.SHAPE_CLASSES`, or those of the photographs
 
 
@@ -53,12 +54,14 @@ def draw_shape_scene(
     if not crop and rng.random() < 0.3:
         paint_occluders(canvas, rng)
     seen = [
-        (box_xyxy(mask, _SCALE), label)
+        (mask, label)
         for owner, (label, area) in enumerate(zip(labels, canvas.areas, strict=True), start=1)
         if is_seen(mask := canvas.visible(owner), _SCALE, area, _MIN_VISIBLE_SHARE)
     ]
-    boxes_xyxy = np.array([box for box, _ in seen], np.float32).reshape(-1, 4)
-    return ShapeScene(canvas.photograph(rng), boxes_xyxy, np.array([label for _, label in seen], np.int64))
+    boxes_xyxy = np.array([box_xyxy(mask, _SCALE) for mask, _ in seen], np.float32).reshape(-1, 4)
+    cells = (canvas.height, _SCALE, canvas.width, _SCALE)
+    masks = [mask.reshape(cells).mean((1, 3)) >= 0.5 for mask, _ in seen]
+    return ShapeScene(canvas.photograph(rng), masks, boxes_xyxy, np.array([label for _, label in seen], np.int64))
 
 
 def _add_things(canvas: Canvas, rng: Rng, photos: PhotoObjects | None) -> list[int]:

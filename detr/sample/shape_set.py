@@ -12,6 +12,9 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from pycocotools import mask as coco_mask
+
 from detr.sample.canvas import to_jpeg
 from detr.sample.photo_objects import PhotoObjects
 from detr.sample.shape_scene import draw_shape_scene
@@ -40,11 +43,12 @@ def _draw_one(seed: int, folder: Path, photos: PhotoObjects | None, index: int) 
     scene = draw_shape_scene(seed, index, SIDES, photos)
     name, (width, height) = f"shapes{index:06}.jpg", scene.image.size
     (folder / name).write_bytes(to_jpeg(scene.image))
-    annotations = [
-        {"image_id": index + 1, "category_id": label + 1, "bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0}
-        for label, (left, top, right, bottom) in zip(scene.labels.tolist(), scene.boxes_xyxy.tolist(), strict=True)
-        for bbox in [(left, top, right - left, bottom - top)]
-    ]
+    annotations = []
+    for label, mask, box in zip(scene.labels.tolist(), scene.masks, scene.boxes_xyxy.tolist(), strict=True):
+        runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        outline = {"segmentation": runs | {"counts": runs["counts"].decode()}, "area": int(mask.sum()), "iscrowd": 0}
+        bbox = [*box[:2], box[2] - box[0], box[3] - box[1]]
+        annotations.append({"image_id": index + 1, "category_id": label + 1, "bbox": bbox} | outline)
     return {"id": index + 1, "file_name": name, "width": width, "height": height}, annotations
 
 
