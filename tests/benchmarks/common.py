@@ -13,7 +13,7 @@ from detr.models.cpu_kernels import tune_malloc
 from detr.models.criterion import SetCriterion
 from detr.models.detr import Detr, DetrConfig
 from detr.models.matcher import HungarianMatcher
-from detr.structures import Batch, Targets
+from detr.structures import Batch, DetrOutput, Targets
 from detr.training.device import Precision
 from detr.training.schedule import OptimConfig
 from detr.training.trainer import Trainer
@@ -25,13 +25,14 @@ CLIP = OptimConfig().clip_max_norm
 
 
 def make_batch(images: int = 2, height: int = 640, width: int = 864, objects: int = 8) -> Batch:
-    """Random images of one size with `objects` boxes each."""
+    """Random images of one size with `objects` boxes and masks each."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(images, 3, height, width, generator=generator)
     boxes = torch.rand(images, objects, 4, generator=generator) * 0.4 + 0.1
     labels = torch.randint(CLASSES, (images, objects), generator=generator)
     sizes = [(height, width)] * images
-    targets = Targets(labels, boxes, [objects] * images, list(range(images)), sizes)
+    masks = torch.rand(images * objects, height, width, generator=generator) < 0.2
+    targets = Targets(labels, boxes, [objects] * images, list(range(images)), sizes, masks)
     return Batch(pixels, torch.zeros(images, height, width, dtype=torch.bool), targets)
 
 
@@ -42,13 +43,22 @@ def precision(dtype: torch.dtype | None, device: str = "cpu") -> Precision:
 class Ours:
     """Our DETR in training: forward, loss, backward, clipping, AdamW."""
 
-    def __init__(self, batch: Batch, frozen_backbone: bool = False, device: str = "cpu", **config: object) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        frozen_backbone: bool = False,
+        frozen_detector: bool = False,
+        device: str = "cpu",
+        **config: object,
+    ) -> None:
         torch.manual_seed(0)
         self.batch = batch.to(torch.device(device))
         self.device = device
         self.model = Detr(DetrConfig(CLASSES, **config))
         if frozen_backbone:
             self.model.freeze_backbone()
+        if frozen_detector:
+            self.model.freeze_detector()
         self.model.to(device)
         self.criterion = SetCriterion(CLASSES, HungarianMatcher()).to(device)
         self.training = Trainer(self.model, self.criterion, OptimConfig(), 1, precision(None, device))
@@ -56,7 +66,13 @@ class Ours:
     def forward(self, dtype: torch.dtype | None) -> None:
         self.model.eval()
         with torch.inference_mode(), precision(dtype, self.device).autocast():
-            self.model(self.batch.images, self.batch.padding_mask)
+            self.model(self.batch.images, self.batch.padding_mask, self._as_many_as_objects)
+
+    def _as_many_as_objects(self, outputs: DetrOutput) -> tuple[torch.Tensor, torch.Tensor]:
+        """Choose so many queries as there are objects, where there are masks: as a prediction keeps them."""
+        counts = self.batch.targets.counts
+        image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        return image, torch.cat([torch.arange(count) for count in counts])
 
     def step(self, dtype: torch.dtype | None) -> None:
         self.training.precision = precision(dtype, self.device)
@@ -71,6 +87,9 @@ class Peer:
         self.model = make_peer(ours.model).to(ours.device)
         self.model.config.auxiliary_loss = True
         self.labels = peer_labels(self.batch.targets)
+        if ours.model.config.masks:
+            masks = self.batch.targets.masks.split(self.batch.targets.counts)
+            self.labels = [label | {"masks": own} for label, own in zip(self.labels, masks, strict=True)]
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
 

@@ -66,7 +66,7 @@ def compare_losses(rounds: int) -> None:
     peer = Peer(ours)
     with torch.no_grad():
         outputs = ours.model(ours.batch.images, ours.batch.padding_mask)
-    logits, boxes = (part.clone().requires_grad_() for part in outputs)
+    logits, boxes = (part.clone().requires_grad_() for part in outputs[:2])
 
     def run_ours() -> None:
         ours.criterion(type(outputs)(logits, boxes), ours.batch.targets).total.backward()
