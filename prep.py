@@ -28,7 +28,7 @@ from detr.importers.questions import Undecided
 from detr.importers.splits import Split
 from detr.importers.via.classes import CHECKED, ClassFlags
 from detr.importers.via.importer import import_via
-from detr.models.model_zoo import PUBLIC_URL, PUBLIC_WEIGHTS, SHIPPED_WEIGHTS
+from detr.models.model_zoo import MASK_WEIGHTS, PUBLIC_URL, PUBLIC_WEIGHTS, SHIPPED_WEIGHTS
 from detr.sample.draw import draw_set
 from detr.training.flags import MAX_SIZE, NUM_QUERIES, SCALES, positive_int
 from utils import UserError
@@ -189,7 +189,7 @@ def main() -> None:
     except Undecided as error:
         raise UserError(f"{error}{hint(args.via, error.flags)}") from error
     choose_white(splits, args.white)
-    command = next_command(args.coco_path, weights, splits["train"].coco["categories"])
+    command = next_command(args.coco_path, weights, splits["train"].coco)
     report = describe(splits, training_of(weights)) | {"next": command}
     print("\n".join(lines_of(report)))
     write_folder(splits, report, args.coco_path)
@@ -252,13 +252,15 @@ def check_class_flags(args: argparse.Namespace, source: str) -> None:
         raise UserError("--skip_unlabelled and --unlabelled: regions without a class are left out, or have that one")
 
 
-def next_command(coco_path: Path, weights: str, categories: list[dict]) -> str:
-    """Return the command that trains on what was prepared."""
+def next_command(coco_path: Path, weights: str, coco: dict) -> str:
+    """Return the command that trains on what was prepared: with masks where weights and annotations have them."""
     stripped = stripped_path(weights)
     resume = ["--resume", stripped.as_posix()] if stripped else []
     flags = SHIPPED_WEIGHTS[weights].flags if weights in SHIPPED_WEIGHTS else ["--epochs", "100"]
     options = ["--dataset_file", "custom", "--coco_path", coco_path.as_posix(), "--output_dir", "outputs", *resume]
-    return utils.command_line(["python", "main.py", *options, "--num_classes", str(len(categories)), *flags])
+    if weights in MASK_WEIGHTS and all(annotation.get("segmentation") for annotation in coco["annotations"]):
+        flags = [*flags, "--masks"]
+    return utils.command_line(["python", "main.py", *options, "--num_classes", str(len(coco["categories"])), *flags])
 
 
 # ------------------------------------------------------------------------------------------------------------- images

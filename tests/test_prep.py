@@ -128,11 +128,23 @@ def test_the_balloon_photographs_are_fetched_and_unpacked_once(
 
 def test_the_next_command_is_quoted_for_the_shell_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     def printed() -> str:
-        return prep.next_command(Path("my data"), "none", [{"name": "cat"}])
+        return prep.next_command(Path("my data"), "none", {"categories": [{"name": "cat"}], "annotations": []})
 
     assert "--coco_path 'my data' --output_dir" in printed()
     monkeypatch.setattr(utils, "os", SimpleNamespace(name="nt"))
     assert '--coco_path "my data" --output_dir' in printed()
+
+
+@pytest.mark.parametrize(
+    ("weights", "segmentation", "masks"),
+    [("detr-r50-panoptic", [[0, 0, 9, 0, 9, 9]], True), ("detr-r50-panoptic", [], False),
+     ("detr-r50", [[0, 0, 9, 0, 9, 9]], False)],
+)  # fmt: skip
+def test_masks_are_trained_where_weights_and_annotations_have_them(
+    weights: str, segmentation: list, masks: bool
+) -> None:
+    coco = {"categories": [{"name": "cat"}], "annotations": [{"segmentation": segmentation}]}
+    assert prep.next_command(Path("data"), weights, coco).endswith("--masks") is masks
 
 
 def test_without_a_network_the_way_without_one_is_named(

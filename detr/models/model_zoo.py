@@ -48,6 +48,8 @@ SHIPPED_WEIGHTS = {
     "detr-small": ShippedWeights(_SAMPLE / "detr-small.pth", 256, 384, 50, _FLAGS.format("1e-4").split()),
 }
 
+MASK_WEIGHTS = tuple(name for name in PUBLIC_WEIGHTS if name.endswith("panoptic"))  # those with a mask head
+
 # What the rows of the published class heads stand for: COCO's category ids, with holes; the last row is "no object".
 # Those of stuff, behind the others in the panoptic files, have no objects to outline and are left out.
 PUBLIC_ROWS = (91, 250)  # without "no object": of the detectors, and of the panoptic files
