@@ -26,7 +26,8 @@ SCRATCH = (*TINY, "--backbone_weights", "none")
 REFERENCE_DEFAULTS = {
     "lr": 1e-4, "lr_backbone": 1e-5, "batch_size": 2, "weight_decay": 1e-4, "epochs": 300, "lr_drop": 200,
     "clip_max_norm": 0.1, "set_cost_class": 1, "set_cost_bbox": 5, "set_cost_giou": 2, "bbox_loss_coef": 5,
-    "giou_loss_coef": 2, "mask_loss_coef": 1, "dice_loss_coef": 1, "frozen_weights": None, "eos_coef": 0.1, "seed": 42, "start_epoch": 0, "eval": False, "num_workers": 2,
+    "giou_loss_coef": 2, "mask_loss_coef": 1, "dice_loss_coef": 1, "frozen_weights": None,
+    "eos_coef": 0.1, "seed": 42, "start_epoch": 0, "eval": False, "num_workers": 2,
     "aux_loss": True,
 }  # fmt: skip
 REFERENCE_ARCHITECTURE = {
