@@ -16,11 +16,13 @@ from detr.models.cpu_kernels import fast_weight_gradient
 from detr.models.criterion import SetCriterion
 from detr.models.detr import Detr, DetrConfig
 from detr.models.matcher import HungarianMatcher
+from detr.structures import Batch
 from detr.training.device import pick_device, pick_precision
 from detr.training.schedule import OptimConfig
 from detr.training.trainer import Trainer
 from tests.conftest import ROOT, TINY, RunScript
 from tests.fake_gpu import FakeGpu, device_of
+from tests.models.test_mask_head import with_masks
 from tests.models.test_parity import make_batch
 from tests.test_main import read_log, weights
 from tests.training.test_distributed import torchrun
@@ -102,12 +104,13 @@ def test_the_format_is_one_that_the_gpu_computes_in(capability: tuple[int, int],
 # ----------------------------------------------------------------------------------------------------------- the step
 
 
-def make_training(backbone: str = "resnet18", batch_norm: str = "frozen", **recipe: object) -> Trainer:
+def make_training(
+    backbone: str = "resnet18", batch_norm: str = "frozen", masks: bool = False, **recipe: object
+) -> Trainer:
     """A small DETR on the GPU, ready to be trained."""
     torch.manual_seed(0)
-    config = DetrConfig(
-        3, backbone, batch_norm=batch_norm, hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, num_queries=6
-    )
+    shape = {"hidden_dim": 32, "nheads": 8, "enc_layers": 1, "dec_layers": 2, "num_queries": 6}
+    config = DetrConfig(3, backbone, batch_norm=batch_norm, masks=masks, **shape)
     model = Detr(config).to(GPU)
     model.add_query_groups(2, spread=1.0)
     criterion = SetCriterion(3, HungarianMatcher()).to(GPU)
@@ -115,17 +118,17 @@ def make_training(backbone: str = "resnet18", batch_norm: str = "frozen", **reci
     return Trainer(model, criterion, recipe, 4, pick_precision("auto", GPU))
 
 
-def pinned_batch() -> object:
-    return torch.utils.data._utils.pin_memory.pin_memory(make_batch(3), "cuda")
+def pinned_batch() -> Batch:
+    return torch.utils.data._utils.pin_memory.pin_memory(with_masks(make_batch(3)), "cuda")
 
 
-@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+@pytest.mark.parametrize(("batch_norm", "masks"), [("frozen", False), ("frozen", True), ("train", False)])
 @pytest.mark.parametrize("capability", FORMATS)
 def test_a_step_waits_for_the_gpu_once_a_batch_and_copies_without_waiting(
-    capability: tuple[int, int], batch_norm: str
+    capability: tuple[int, int], batch_norm: str, masks: bool
 ) -> None:
     with FakeGpu(capability) as gpu:
-        training = make_training(batch_norm=batch_norm, accumulate=2)
+        training = make_training(batch_norm=batch_norm, masks=masks, accumulate=2)
         gpu.copies.clear()
         waits: list[int] = []
         log = training.train_epoch([pinned_batch() for _ in range(6)], lambda: waits.append(len(gpu.waits)))
@@ -136,9 +139,9 @@ def test_a_step_waits_for_the_gpu_once_a_batch_and_copies_without_waiting(
         assert moments and {device_of(value) for value in moments} == {GPU}
         tensors = [*training.model.state_dict().values(), *training.detector.state_dict().values()]
         assert {device_of(value) for value in tensors} == {GPU}
-        assert log["loss"] > 0
+        assert log["loss"] > 0 and ("loss_mask" in log) is masks
         state = training.state() | {"model": training.model.state_dict()}
-        again = make_training(batch_norm=batch_norm, accumulate=2)
+        again = make_training(batch_norm=batch_norm, masks=masks, accumulate=2)
         again.load_state(state, Path("checkpoint.pth"))
         gpu.copies.clear()
         again.train_epoch([pinned_batch()] * 2)
