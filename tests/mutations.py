@@ -92,49 +92,49 @@ ON_A_GPU = [
         "detr/structures.py",
         "self.padding_mask.to(device, non_blocking=True)",
         "self.padding_mask.to(device)",
-        STEP + "[capability2-frozen]",
+        STEP + "[capability2-frozen-False]",
     ),
     Mutation(
         "small copies that are not pinned",
         "detr/structures.py",
         "values.pin_memory() if is_cuda else values",
         "values",
-        STEP + "[capability2-frozen]",
+        STEP + "[capability2-frozen-False]",
     ),
     Mutation(
         "small copies that wait",
         "detr/structures.py",
         "non_blocking=is_cuda",
         "non_blocking=False",
-        STEP + "[capability2-frozen]",
+        STEP + "[capability2-frozen-False]",
     ),
     Mutation(
         "the host waits for each step",
         "detr/training/trainer.py",
         'finite.to("cpu", non_blocking=self.device.type == "cuda")',
         'finite.to("cpu")',
-        STEP + "[capability0-frozen]",
+        STEP + "[capability0-frozen-False]",
     ),
     Mutation(
         "a copy is read before it has arrived",
         "detr/training/trainer.py",
         "torch.cuda.synchronize(self.device)",
         "pass",
-        STEP + "[capability1-frozen]",
+        STEP + "[capability1-frozen-False]",
     ),
     Mutation(
         "the optimizer asks the host whether to step",
         "detr/training/trainer.py",
         'self.device.type in ("cpu", "cuda")',
         'self.device.type == "cpu"',
-        STEP + "[capability2-train]",
+        STEP + "[capability2-train-False]",
     ),
     Mutation(
         "resumed sums on the host",
         "detr/training/meters.py",
         'state["sums"].to(device)',
         'state["sums"]',
-        STEP + "[capability1-train]",
+        STEP + "[capability1-train-False]",
     ),
     Mutation(
         "attention that is written out for a CPU",
@@ -188,9 +188,9 @@ ON_A_GPU = [
     Mutation(
         "targets that stay on the host",
         "detr/structures.py",
-        "labels=self.targets.labels.to(device, non_blocking=True),",
-        "",
-        STEP + "[capability2-frozen]",
+        "x if x is None else x.to(device, non_blocking=True)",
+        "x",
+        STEP + "[capability2-frozen-False]",
     ),
 ]
 
@@ -310,4 +310,64 @@ ELSEWHERE = [
         SURVIVAL + "test_a_folder_has_one_owner_also_where_its_lock_is_deleted_meanwhile",
     ),
 ]
-MUTATIONS = ON_A_GPU + ELSEWHERE
+MASKS, HEAD = "tests/data/test_masks.py::", "tests/models/test_mask_head.py::"
+PARITY = HEAD + "test_masks_losses_and_gradients_equal_the_peer[small]"
+OF_MASKS = [
+    Mutation(
+        "attention to the padding",
+        "detr/models/mask_head.py",
+        "scores = scores.masked_fill(padding_mask.flatten(1)[:, None, None], -torch.inf)",
+        "pass",
+        PARITY,
+    ),
+    Mutation(
+        "a softmax for each head",
+        "detr/models/mask_head.py",
+        "scores.flatten(1).softmax(-1)",
+        "scores.softmax(-1).flatten(1)",
+        PARITY,
+    ),
+    Mutation(
+        "the backbone's maps in the wrong order",
+        "detr/models/mask_head.py",
+        "zip(adapters, reversed(maps), strict=True)",
+        "zip(reversed(adapters), maps, strict=True)",
+        PARITY,
+    ),
+    Mutation(
+        "the mask of another object",
+        "detr/models/criterion.py",
+        "targets.masks[starts[pairs.image] + pairs.target]",
+        "targets.masks[starts[pairs.image]]",
+        PARITY,
+    ),
+    Mutation(
+        "masks for all groups of queries",
+        "detr/models/criterion.py",
+        "sum(matched[: self.images])",
+        "sum(matched)",
+        HEAD + "test_groups_of_queries_leave_masks_to_the_first",
+    ),
+    Mutation(
+        "outlines that are not mirrored",
+        "detr/data/transforms.py",
+        "return np.stack((width - moved[:, 0], moved[:, 1]), axis=1) if params.hflip else moved",
+        "return moved",
+        MASKS + "test_a_mask_at_its_own_size_is_what_coco_rasterizes[True]",
+    ),
+    Mutation(
+        "what is pasted covers nothing",
+        "detr/data/copy_paste.py",
+        "together[:number] &= ~together[number]",
+        "pass",
+        MASKS + "test_what_is_pasted_covers_what_was_there",
+    ),
+    Mutation(
+        "padding counts as part of the image",
+        "detr/models/postprocess.py",
+        "whole[..., : valid_hw[0], : valid_hw[1]]",
+        "whole",
+        HEAD + "test_masks_come_back_at_the_size_of_the_original",
+    ),
+]
+MUTATIONS = ON_A_GPU + ELSEWHERE + OF_MASKS
