@@ -158,7 +158,7 @@ def load_data(args: argparse.Namespace, resolution: dict[str, int], start: Resum
     classes = (args.num_classes, args.eval, start.unnamed_classes)
     masks = bool(args.masks) or (start.has_masks and (start.resumes or args.eval))
     data = load_folder(args.coco_path, args.dataset_file, *params, args.seed, *classes, masks)
-    data.train.copy_paste = args.copy_paste
+    data.train.paste_into(args.copy_paste)
     if args.cache == "ram":
         data.train.keep_in_memory(**resolution)
         data.val.keep_in_memory(**resolution)

@@ -253,13 +253,14 @@ def check_class_flags(args: argparse.Namespace, source: str) -> None:
 
 
 def next_command(coco_path: Path, weights: str, coco: dict) -> str:
-    """Return the command that trains on what was prepared: with masks where weights and annotations have them."""
+    """Return the command that trains on what was prepared, and on its outlines where all objects have them."""
     stripped = stripped_path(weights)
     resume = ["--resume", stripped.as_posix()] if stripped else []
-    flags = SHIPPED_WEIGHTS[weights].flags if weights in SHIPPED_WEIGHTS else ["--epochs", "100"]
+    shipped = SHIPPED_WEIGHTS.get(weights)
+    flags = list(shipped.flags) if shipped else ["--epochs", "100"]
+    if all(annotation.get("segmentation") for annotation in coco["annotations"]):
+        flags += [*(shipped.outline_flags if shipped else ()), *(["--masks"] if weights in MASK_WEIGHTS else [])]
     options = ["--dataset_file", "custom", "--coco_path", coco_path.as_posix(), "--output_dir", "outputs", *resume]
-    if weights in MASK_WEIGHTS and all(annotation.get("segmentation") for annotation in coco["annotations"]):
-        flags = [*flags, "--masks"]
     return utils.command_line(["python", "main.py", *options, "--num_classes", str(len(coco["categories"])), *flags])
 
 

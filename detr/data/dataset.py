@@ -112,7 +112,7 @@ class CocoDetection(Dataset):
         self.seed, self.decode_small = seed, decode_small
         self.image_ids = np.array([image["id"] for image in coco["images"]], dtype=np.int64)
         self.cache: ImageCache | None = None
-        self.copy_paste = 0.0  # share of the images into which objects of others are pasted
+        self.copy_paste = 0.0
         self._sizes_hw = np.array([(image["height"], image["width"]) for image in coco["images"]], dtype=np.int64)
         self._file_names = np.array([image["file_name"] for image in coco["images"]], dtype=np.str_)
         index_of_id = {int(image_id): index for index, image_id in enumerate(self.image_ids)}
@@ -140,6 +140,12 @@ class CocoDetection(Dataset):
         """Decode each image only once, at the size at which it is evaluated. Raises UserError without memory for it."""
         self.cache = ImageCache([self.size_hw(index) for index in range(len(self))], scale, max_size)
 
+    def paste_into(self, share: float) -> None:
+        """Paste objects of others into this share of the images. Raises UserError where none can be cut out."""
+        if share and not len(self._cuttable):
+            raise UserError(f"--copy_paste {share:g}: no object in {self.folder} has a polygon to cut it out along")
+        self.copy_paste = share
+
     def target(self, index: int) -> tuple[Tensor, Tensor]:
         """Return labels (T,) and boxes_xyxy (T, 4) in pixels, as annotated."""
         own = slice(self._starts[index], self._starts[index + 1])
@@ -166,7 +172,7 @@ class CocoDetection(Dataset):
             numbers = self._starts[index] + np.flatnonzero(keep.numpy())
             masks = self._masks.masks(numbers.tolist(), params, size_hw)
         rng = np.random.default_rng([self.seed, epoch, index, 1])  # not that of the parameters: those stay as they are
-        if rng.random() < self.copy_paste and len(self._cuttable):
+        if rng.random() < self.copy_paste:
             pasted = paste_objects(image, boxes_xyxy.numpy(), self._cut_random_object, rng)
             image, boxes_xyxy = pasted.image, torch.from_numpy(pasted.boxes_xyxy)
             labels = torch.cat((labels, torch.tensor(pasted.labels, dtype=torch.int64)))

@@ -39,6 +39,7 @@ class ShippedWeights(NamedTuple):
     max_size: int  # longest side
     num_queries: int
     flags: list[str]  # of main.py, for fine-tuning
+    outline_flags: tuple[str, ...] = ()  # further ones where all objects have outlines
 
 
 _SAMPLE = Path(__file__).parents[1] / "sample"  # its README.md says how they were pre-trained

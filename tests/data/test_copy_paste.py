@@ -13,6 +13,7 @@ from detr.data.copy_paste import cut_out, paste_objects
 from detr.data.dataset import CocoDetection, load_folder
 from detr.data.masks import PackedPolygons
 from detr.data.transforms import evaluation_params
+from utils import UserError
 
 SIZES = {"scale": 96, "max_size": 160}
 
@@ -92,7 +93,7 @@ def test_little_of_what_is_annotated_is_hidden() -> None:
 
 def test_an_image_in_an_epoch_is_always_the_same_and_the_share_is_kept(images: CocoDetection) -> None:
     plain = [images[epoch, 0] for epoch in range(40)]
-    images.copy_paste = 0.5
+    images.paste_into(0.5)
     first, second = ([images[epoch, 0] for epoch in range(40)] for _ in range(2))
     changed = 0
     for before, a, b in zip(plain, first, second, strict=True):
@@ -103,7 +104,7 @@ def test_an_image_in_an_epoch_is_always_the_same_and_the_share_is_kept(images: C
     assert 8 <= changed <= 32
 
 
-def test_without_polygons_nothing_is_pasted(coco_folder: Path) -> None:
+def test_without_polygons_pasting_is_refused(coco_folder: Path) -> None:
     path = coco_folder / "annotations" / "custom_train.json"
     coco = json.loads(path.read_text())
     for annotation in coco["annotations"]:
@@ -111,7 +112,6 @@ def test_without_polygons_nothing_is_pasted(coco_folder: Path) -> None:
     path.write_text(json.dumps(coco))
     params = partial(evaluation_params, **SIZES)
     images = load_folder(coco_folder, "custom", params, params, seed=3).train
-    expected = [images[0, index] for index in range(len(images))]
-    images.copy_paste = 1.0
-    for index, sample in enumerate(expected):
-        assert torch.equal(images[0, index].image, sample.image)
+    with pytest.raises(UserError, match=r"--copy_paste 0\.5: no object in .*train2017 has a polygon"):
+        images.paste_into(0.5)
+    images.paste_into(0.0)

@@ -130,7 +130,7 @@ def test_what_is_pasted_covers_what_was_there(images: CocoDetection) -> None:
     together = covered(below, np.stack([first, second]))
     assert together.sum(0).max() == 2 and together[:2].sum() == 2 * 2 * 3  # both of below share what is left of them
     assert np.array_equal(together[2], first & ~second) and np.array_equal(together[3], second)
-    images.copy_paste = 1.0
+    images.paste_into(1.0)
     seen = 0
     for epoch in range(20):
         sample = images[epoch, 0]
