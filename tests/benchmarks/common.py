@@ -72,7 +72,7 @@ class Ours:
         """Choose so many queries as there are objects, where there are masks: as a prediction keeps them."""
         counts = self.batch.targets.counts
         image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        return image, torch.cat([torch.arange(count) for count in counts])
+        return image.to(self.device), torch.cat([torch.arange(count) for count in counts]).to(self.device)
 
     def step(self, dtype: torch.dtype | None) -> None:
         self.training.precision = precision(dtype, self.device)
