@@ -8,7 +8,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from detr.data.images import White, read_size_hw
-from utils import UserError, is_number, join_names
+from utils import UserError, is_number, join_names, quote
 
 # dataset_file -> (training file, validation file, training images, validation images), below --coco_path
 LAYOUTS = {
@@ -195,3 +195,48 @@ def to_rle(segmentation: list | dict, size_hw: tuple[int, int]) -> dict:
     if isinstance(segmentation["counts"], list):
         return coco_mask.frPyObjects(segmentation, height, width)
     return segmentation | {"counts": segmentation["counts"].encode()}
+
+
+def segmentation_problem(segmentation: object, size_hw: tuple[int, int]) -> str:
+    """Return what keeps a value from being a COCO segmentation of an image; empty where nothing does.
+
+    It comes before every other function of masks here: pycocotools reads and writes beyond its memory where runs do not
+    fill their image.
+    """
+    if not segmentation:
+        return "has no outline"
+    if isinstance(segmentation, dict):
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        if size != [*size_hw]:
+            return f"has a mask (RLE) of another size, {quote(size)}, than its image, {[*size_hw]}"
+        runs = _run_lengths(counts)
+        is_whole = runs is not None and runs.min(initial=0) >= 0 and runs.sum() == size_hw[0] * size_hw[1]
+        return "" if is_whole else "has a mask (RLE) whose counts are no runs that fill its image"
+    polygons = segmentation if isinstance(segmentation, list) else [None]
+    for polygon in polygons:
+        is_polygon = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
+        if not (is_polygon and all(is_number(value, 10 * max(size_hw)) for value in polygon)):
+            return f"has a polygon that is none ({str(polygon)[:40]}; at least three points x, y are needed)"
+    return ""
+
+
+def _run_lengths(counts: object) -> np.ndarray | None:
+    """Return (N,) the runs of a mask as whole numbers, given so or compressed; None where they are none.
+
+    Compressed they are a text: digits of 5 bits, the lowest first, of differences to the run before the last.
+    """
+    if isinstance(counts, list) and all(isinstance(run, int) and is_number(run, LARGEST) for run in counts):
+        return np.array(counts, dtype=np.int64)
+    if not isinstance(counts, str):
+        return None
+    digits = np.frombuffer(counts.encode(errors="surrogatepass"), np.uint8).astype(np.int64) - ord("0")
+    last = np.flatnonzero(digits & 32 == 0)  # digits of each number
+    length = np.diff(last, prepend=-1)
+    if not len(last) or digits.min() < 0 or digits.max() > 63 or last[-1] + 1 < len(digits) or length.max() > 8:
+        return None
+    first = last + 1 - length
+    place = np.arange(len(digits)) - np.repeat(first, length)
+    runs = np.add.reduceat((digits & 31) << 5 * place, first) - ((digits[last] & 16) << 1 << 5 * place[last])
+    for own in (runs[1::2], runs[2::2]):
+        own[:] = np.cumsum(own)
+    return runs

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from detr.data.coco_json import LARGEST, to_rle
+from detr.data.coco_json import segmentation_problem, to_rle
 from detr.data.transforms import AugmentParams, apply_to_points, resample
-from utils import UserError, is_number
+from utils import UserError
 
 
 class PackedPolygons:
@@ -57,7 +57,7 @@ class PackedMasks:
         self.polygons = polygons
         runs = []
         for annotation, size_hw in zip(annotations, sizes_hw, strict=True):
-            if problem := _problem(annotation.get("segmentation"), size_hw):
+            if problem := segmentation_problem(annotation.get("segmentation"), size_hw):
                 raise UserError(
                     f"{source}: annotation {annotation['id']} of image {annotation['image_id']} {problem}; --masks "
                     "learns from outlines: polygons or masks (RLE) of every object"
@@ -79,21 +79,3 @@ class PackedMasks:
                 moved = [apply_to_points(points, params).ravel().tolist() for points in self.polygons[number]]
                 masks[row] = coco_mask.decode(to_rle(moved, params.size_hw))
         return masks
-
-
-def _problem(segmentation: object, size_hw: tuple[int, int]) -> str:
-    """Return what keeps a segmentation from being one; empty where nothing does."""
-    if not segmentation:
-        return "has no outline"
-    if isinstance(segmentation, dict):
-        height, width = size_hw
-        counts = segmentation.get("counts")
-        runs = counts if isinstance(counts, list) and all(isinstance(n, int) and n >= 0 for n in counts) else []
-        is_whole = isinstance(counts, str) or sum(runs) == height * width
-        return "" if segmentation.get("size") == [height, width] and is_whole else "has a mask (RLE) of another size"
-    polygons = segmentation if isinstance(segmentation, list) else [None]
-    for polygon in polygons:
-        is_polygon = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
-        if not (is_polygon and all(is_number(value, LARGEST) for value in polygon)):
-            return f"has a polygon that is none ({str(polygon)[:40]}; at least three points x, y are needed)"
-    return ""

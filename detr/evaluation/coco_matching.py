@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detr.data.coco_json import iou_xywh, to_rle
+from detr.data.coco_json import iou_xywh, segmentation_problem, to_rle
 from utils import UserError
 
 BACKGROUND_IOU = 0.1  # below it a detection is on background (TIDE's threshold)
@@ -99,14 +99,17 @@ def rank_within(group: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def check_results(results: object, coco: dict, path: Path) -> list[dict]:
-    """Check detections read from a file. Raises UserError that names the first entry that is not of this dataset."""
+    """Check detections read from a file, and return them with masks as compressed runs (RLE).
+
+    Raises UserError that names the first entry that is not of this dataset.
+    """
     if not isinstance(results, list):
         raise UserError(f"{path}: not detections; a list in COCO's results format is needed")
-    image_ids = {image["id"] for image in coco["images"]}
-    category_ids = {category["id"] for category in coco["categories"]}
+    images = {image["id"]: image for image in coco["images"]}
+    checked, category_ids = [], {category["id"] for category in coco["categories"]}
     for number, entry in enumerate(results):
         try:
-            is_known = entry["image_id"] in image_ids, entry["category_id"] in category_ids
+            is_known = entry["image_id"] in images, entry["category_id"] in category_ids
             values = [float(entry["score"]), *map(float, entry["bbox"])]
         except (KeyError, TypeError, ValueError) as error:
             needed = "image_id, category_id, bbox of four numbers and score are needed"
@@ -122,7 +125,13 @@ def check_results(results: object, coco: dict, path: Path) -> list[dict]:
                 f"{path}: entry {number} has bbox {entry['bbox']} and score {entry['score']}; four finite numbers and "
                 "a score between 0 and 1 are needed"
             )
-    return results
+        if segmentation := entry.get("segmentation"):
+            size_hw = tuple(images[entry["image_id"]][side] for side in ("height", "width"))
+            if problem := segmentation_problem(segmentation, size_hw):
+                raise UserError(f"{path}: entry {number} {problem}")
+            entry = entry | {"segmentation": to_rle(segmentation, size_hw)}
+        checked.append(entry)
+    return checked
 
 
 def overlapping_pairs(gt: GroundTruth, detections: Detections) -> Pairs:
@@ -165,6 +174,18 @@ def overlapping_masks(coco: dict, results: list[dict], gt: GroundTruth, detectio
 def with_masks(results: list[dict]) -> list[dict]:
     """Return the detections that have a mask."""
     return [result for result in results if result.get("segmentation")]
+
+
+def choose_iou_type(coco: dict, results: list[dict]) -> tuple[str, list[dict]]:
+    """Return by what detections are measured, and those that can be: by masks (`segm`) where all annotations and any
+    detection have one, otherwise by boxes (`bbox`).
+    """
+    masked = with_masks(results)
+    sizes_hw = {image["id"]: (image["height"], image["width"]) for image in (coco["images"] if masked else ())}
+    has_masks = bool(masked) and not any(
+        segmentation_problem(one.get("segmentation"), sizes_hw[one["image_id"]]) for one in coco["annotations"]
+    )
+    return ("segm", masked) if has_masks else ("bbox", results)
 
 
 def match(

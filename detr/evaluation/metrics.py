@@ -10,7 +10,7 @@ import math
 
 from detr.evaluation import bootstrap
 from detr.evaluation.calibration import THRESHOLDS, at_thresholds, best_threshold, calibration, scored
-from detr.evaluation.coco_matching import IOU_THRESHOLDS, Matches, match_all
+from detr.evaluation.coco_matching import IOU_THRESHOLDS, Matches, choose_iou_type, match_all
 from detr.evaluation.coco_metrics import MAX_DETECTIONS, RECALLS, Curves, class_numbers, coco_numbers, curves
 from detr.evaluation.error_analysis import confusion, find_errors, summarize_errors
 
@@ -18,14 +18,17 @@ FALLBACK_THRESHOLD = 0.5  # where no best one is known, or there is no true posi
 
 
 def measure(coco: dict, results: list[dict], threshold: float | None = None) -> dict:
-    """Return all metrics of a run.
+    """Return all metrics of a run: of masks where the annotations and detections have them, otherwise of boxes.
+
+    Detections without a mask do not count where masks are measured; `coco_boxes` are the 12 numbers of all boxes then.
 
     Args:
         coco: the annotations, a COCO dict.
         results: detections in COCO's results format, checked by `coco_matching.check_results`; may be empty.
         threshold: the lowest score that confusion and mistakes are counted from; None takes that of the best F1.
     """
-    matches = match_all(coco, results)
+    iou_type, measured = choose_iou_type(coco, results)
+    matches = match_all(coco, measured, iou_type)
     whole, everything = curves(matches), scored(matches)
     best = best_threshold(everything)
     if threshold is None:
@@ -33,8 +36,10 @@ def measure(coco: dict, results: list[dict], threshold: float | None = None) -> 
     return {
         "images": matches.images,
         "objects": everything.objects,
-        "detections": len(results),
+        "detections": len(measured),
+        "iou_type": iou_type,
         "coco": coco_numbers(matches, whole),
+        **({"coco_boxes": _box_numbers(coco, results)} if iou_type == "segm" else {}),
         "interval": {
             **bootstrap.intervals(matches),
             "level": bootstrap.LEVEL,
@@ -52,6 +57,11 @@ def measure(coco: dict, results: list[dict], threshold: float | None = None) -> 
         "mistakes": summarize_errors(matches, find_errors(matches), threshold),
         "calibration": calibration(everything),
     }
+
+
+def _box_numbers(coco: dict, results: list[dict]) -> dict[str, float | None]:
+    boxes = match_all(coco, results)
+    return coco_numbers(boxes, curves(boxes))
 
 
 def _measure_classes(coco: dict, matches: Matches, whole: Curves) -> list[dict]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from detr.evaluation.coco_metrics import COCO_NUMBERS
-from detr.report.runs import COCO_KEY, Run
+from detr.report.runs import COCO_KEY, MASKS_KEY, Run
 from utils import color_of, figure_text, save_figure
 
 SPLITS = {"train_": ("train", "--"), "test_": ("validation", "-")}  # prefix of a key -> label, line style
@@ -49,8 +49,8 @@ FIGURES = {
         _both_splits("cardinality error (objects)", "cardinality_error_unscaled"),
     ),
     "average_precision": (
-        Panel("AP (IoU 0.50 to 0.95)", (Line(COCO_KEY, 0),), is_share=True),
-        Panel("AP50 (IoU 0.50)", (Line(COCO_KEY, 1),), is_share=True),
+        Panel("AP (IoU 0.50 to 0.95)", (Line(COCO_KEY, 0), Line(MASKS_KEY, 0)), is_share=True),
+        Panel("AP50 (IoU 0.50)", (Line(COCO_KEY, 1), Line(MASKS_KEY, 1)), is_share=True),
     ),
 }
 EVERYTHING = "every_quantity"
@@ -63,7 +63,7 @@ def panels_of_everything(runs: list[Run]) -> tuple[Panel, ...]:
         prefix = next((prefix for prefix in SPLITS if key.startswith(prefix)), "")
         title = key.removeprefix(prefix)
         if isinstance(value, list):
-            names = COCO_NUMBERS if key == COCO_KEY else [f"{title} [{number}]" for number in range(len(value))]
+            names = COCO_NUMBERS if key in (COCO_KEY, MASKS_KEY) else [f"{title} [{number}]" for number in range(len(value))]
             for number, name in enumerate(names):
                 panels.setdefault(name, {})[Line(key, number)] = None
         elif isinstance(value, int | float) and key != "epoch":
@@ -111,15 +111,17 @@ def draw_panel(axis: Axes, panel: Panel, runs: list[Run], is_small: bool = False
             if not epochs:
                 continue
             split, style = next((v for k, v in SPLITS.items() if line.key.startswith(k)), ("", "-"))
-            color = color_of(number if len(runs) > 1 else int(style == "--"))
+            is_mask = line.key == MASKS_KEY
+            split, style = ("masks", "-.") if is_mask else (split, style)
+            color = color_of(number if len(runs) > 1 else 2 * is_mask + (style == "--"))
             drawn = _draw_line(axis, epochs, values, style, color if split or len(runs) > 1 else "0.4", width_of_bell)
             handles[", ".join(filter(None, (figure_text(run.name) if len(runs) > 1 else "", split)))] = drawn
             if panel.is_share:
                 best = int(np.argmax(values))
                 axis.plot(epochs[best], values[best], "o", color=color, markersize=5)
-                text = f"best {values[best]:.3f} in epoch {epochs[best]}"
+                text = f"best {values[best]:.3f} in epoch {epochs[best]}" + (", masks" if is_mask else "")
                 place = {"ha": "right", "color": color, "fontsize": 9, "transform": axis.transAxes}
-                axis.text(0.98, 0.04 + 0.06 * number, text, **place)
+                axis.text(0.98, 0.04 + 0.06 * (number + len(runs) * is_mask), text, **place)
     if panel.is_share:
         axis.set_ylim(-0.02, 1.02)
     if not handles:

@@ -40,13 +40,20 @@ def subtitle(runs: list[Run], measured: Measured) -> str:
         metrics = measured[0][2]
         counts = (metrics["images"], "image"), (metrics["objects"], "object"), (len(metrics["classes"]), "class")
         parts = [pluralize(count, what) for count, what in counts]
+        parts += ["measured by masks"] if metrics["iou_type"] == "segm" else []
     return " · ".join(parts + ([pluralize(len(runs[0].log), "epoch")] if len(runs) == 1 else []))
 
 
 def coco_table(measured: Measured) -> str:
-    """Return COCO's 12 numbers, a column a run."""
-    rows = [_text(key) + "".join(_cell(metrics["coco"][key]) for _, _, metrics in measured) for key in COCO_NUMBERS]
-    return _table(["", *(name for _, name, _ in measured)], rows) if measured else ""
+    """Return COCO's 12 numbers, a column a run; of masks and of boxes where masks are measured."""
+    columns = {}
+    for _, name, metrics in measured:
+        if metrics["iou_type"] == "segm":
+            columns |= {f"{name}, masks": metrics["coco"], f"{name}, boxes": metrics["coco_boxes"]}
+        else:
+            columns[name] = metrics["coco"]
+    rows = [_text(key) + "".join(_cell(numbers[key]) for numbers in columns.values()) for key in COCO_NUMBERS]
+    return _table(["", *columns], rows) if measured else ""
 
 
 def class_table(measured: Measured) -> str:
@@ -121,12 +128,13 @@ def _color(position: int) -> str:
 
 
 def _interval(metrics: dict, key: str) -> str:
-    ends = metrics["interval"][key]
-    return (
-        f'<small class="muted">{metrics["interval"]["level"]:.0%}: {ends[0]:.3f} to {ends[1]:.3f}</small>'
-        if ends
-        else ""
-    )
+    """Return the interval of a number, and that of boxes where it is of masks."""
+    ends, parts = metrics["interval"][key], []
+    if ends:
+        parts.append(f"{metrics['interval']['level']:.0%}: {ends[0]:.3f} to {ends[1]:.3f}")
+    if metrics["iou_type"] == "segm":
+        parts.append(f"boxes: {number(metrics['coco_boxes'][key])}")
+    return f'<small class="muted">{"; ".join(parts)}</small>' if parts else ""
 
 
 def _big_numbers(metrics: dict) -> str:
@@ -136,9 +144,10 @@ def _big_numbers(metrics: dict) -> str:
     if best["f1"] is not None:
         precision, recall = number(best["precision"]), number(best["recall"])
         at = f"at score {number(best['threshold'])}: precision {precision}, recall {recall}"
+    of = "Mask " if metrics["iou_type"] == "segm" else ""
     big = (
-        ("AP, IoU 0.50 to 0.95", metrics["coco"]["AP"], _interval(metrics, "AP")),
-        ("AP50, IoU 0.50", metrics["coco"]["AP50"], _interval(metrics, "AP50")),
+        (f"{of}AP, IoU 0.50 to 0.95", metrics["coco"]["AP"], _interval(metrics, "AP")),
+        (f"{of}AP50, IoU 0.50", metrics["coco"]["AP50"], _interval(metrics, "AP50")),
         ("Best F1", best["f1"], at),
         ("Calibration error", error, "mean distance between the scores and precision"),
     )

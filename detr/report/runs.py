@@ -8,7 +8,7 @@ from typing import NamedTuple
 from detr.training.run_files import CONFIG, LOG
 from utils import UserError, read_json
 
-COCO_KEY = "test_coco_eval_bbox"  # its value is a list, COCOeval's 12 numbers
+COCO_KEY, MASKS_KEY = "test_coco_eval_bbox", "test_coco_eval_masks"  # each a list, COCOeval's 12 numbers
 
 
 class Run(NamedTuple):
@@ -23,7 +23,7 @@ class Run(NamedTuple):
 
         Epochs are counted from 1 here, as main.py counts them on the terminal; log.txt begins at 0, as the reference's.
         """
-        least = 0 if key == COCO_KEY else -math.inf  # COCO's -1 says that a number is not defined
+        least = 0 if key in (COCO_KEY, MASKS_KEY) else -math.inf  # COCO's -1 says that a number is not defined
         points = [(entry["epoch"] + 1, _value(entry.get(key), position)) for entry in self.log]
         points = [(epoch, value) for epoch, value in points if value is not None and value >= least]
         return [epoch for epoch, _ in points], [value for _, value in points]

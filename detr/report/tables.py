@@ -22,7 +22,7 @@ def headline_table(runs: list[tuple[str, dict]]) -> str:
     for key in ("images", "objects", "detections"):
         add(key, *(f"{metrics[key]:,}" for _, metrics in runs))
     for key in COCO_NUMBERS:
-        add(key, *(number(metrics["coco"][key]) + _interval(metrics["interval"].get(key)) for _, metrics in runs))
+        add(key, *(_coco(metrics, key) for _, metrics in runs))
     add("best F1", *(_best(metrics["overall"]["best"]) for _, metrics in runs))
     add("calibration error", *(number(metrics["calibration"]["expected_error"]) for _, metrics in runs))
     add("errors", *(f"at score {metrics['threshold']:.3f}" for _, metrics in runs))
@@ -33,6 +33,8 @@ def headline_table(runs: list[tuple[str, dict]]) -> str:
         f"in brackets: {interval['level']:.0%} of {interval['resamples']} resamples of the images; behind errors: "
         "what AP50, which is over all scores, would gain without them"
     )
+    if any(metrics["iou_type"] == "segm" for _, metrics in runs):
+        note += "; where boxes are named, all other numbers are of masks"
     return f"{_aligned(rows)}\n{note}"
 
 
@@ -58,6 +60,11 @@ def class_names(runs: list[tuple[str, dict]]) -> list[str]:
 def number(value: float | None) -> str:
     """Return a number with three digits, a dash where it is not defined."""
     return "-" if value is None else f"{value:.3f}"
+
+
+def _coco(metrics: dict, key: str) -> str:
+    boxes = f", boxes {number(metrics['coco_boxes'][key])}" if metrics["iou_type"] == "segm" else ""
+    return number(metrics["coco"][key]) + _interval(metrics["interval"].get(key)) + boxes
 
 
 def _interval(ends: list[float] | None) -> str:
