@@ -3,11 +3,13 @@
 python results.py                                     the run in outputs/
 python results.py --log outputs other_run             several runs side by side
 python results.py --images one.jpg holiday/           what the detector finds in any image
+python results.py --splash                            with masks: objects in color, everything else in gray
 """
 
 import argparse
 import csv
 import itertools
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import utils
 from detr.data.coco_json import check_white, find_val, fingerprint, match_categories, read_coco
 from detr.data.images import find_images, read_rgb, read_size_hw
-from detr.evaluation.coco_matching import check_results
+from detr.evaluation.coco_matching import check_results, with_masks
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evaluate_images, evenly_spaced
 from detr.report.runs import COCO_KEY, Run, read_runs
@@ -25,9 +27,12 @@ from detr.training.run_files import BEST, PREDICTIONS
 from utils import UserError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from detr.detector import Detection, Detector
 
 METRICS = "metrics.json"
+SPLASH = "splash"  # folder of pictures
 T = TypeVar("T")
 LoadDetector = Callable[[list[dict] | None], "Detector"]  # of the categories that name a file's classes
 
@@ -59,6 +64,7 @@ def parse_arguments() -> argparse.Namespace:
     size = {"type": positive_int, "metavar": "PIXELS"}
     add("--scale", **size, help="shorter side of the images for a detector (default: as it was evaluated)")
     add("--max_size", **size, help="longest side (default: as it was evaluated)")
+    add("--splash", action="store_true", help="also save images in gray but for the objects (of a detector with masks)")
     args = parser.parse_args()
     if (args.scale or args.max_size) and not (args.checkpoint or args.images):
         parser.error("--scale and --max_size need --checkpoint or --images: saved detections have their size already")
@@ -78,6 +84,7 @@ if __name__ == "__main__":
 from detr.report.curves import EVERYTHING, FIGURES, draw_curves
 from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
 from detr.report.metric_figures import draw_confusion, draw_metrics
+from detr.report.outlines import color_splash, outlines, tint_masks, to_polygons
 from detr.report.page import build_page
 from detr.report.tables import class_table, headline_table
 
@@ -107,6 +114,8 @@ def main() -> None:
         if any(measured.values()):
             show_metrics(measured, figures)
         first = measured[runs[0].name]
+        if args.splash:
+            show_splash(first, args.log[0], figures)
         evaluated, attention = None, {}
         if first and first.gt["images"]:
             evaluated = evaluate_images(first.gt, first.predictions, first.image_folder)
@@ -167,6 +176,23 @@ def show_images(
     for name, draw in pictures.items():
         draw(figures / f"{name}.png")
         print(f"saved {figures / name}.png")
+
+
+def show_splash(measured: Measured | None, folder: Path, figures: Path) -> None:
+    """Save the validation images in gray, but for the objects that were detected from the threshold on."""
+    if not (measured and with_masks(measured.predictions)):
+        raise UserError(f"{folder}: no detections with masks; --splash needs a detector that was trained with --masks")
+    masks: dict[int, list[dict]] = {image["id"]: [] for image in measured.gt["images"]}
+    for result in with_masks(measured.predictions):
+        if result["score"] >= measured.metrics["threshold"]:
+            masks[result["image_id"]].append(result["segmentation"])
+    paths = [measured.image_folder / image["file_name"] for image in measured.gt["images"]]
+    names = picture_names(paths)
+    with utils.Progress(len(paths), "splash") as bar:
+        for path, of_image in zip(paths, masks.values(), strict=True):
+            utils.save_image(color_splash(read_rgb(path), of_image), figures / SPLASH / f"{names[path]}.png")
+            bar.update()
+    print(f"saved {figures / SPLASH}: {utils.pluralize(len(paths), 'image')}")
 
 
 def write_report(
@@ -274,6 +300,8 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
     checkpoint = args.checkpoint or args.log[0] / BEST
     gt, _ = find_gt(args.coco_path, {})
     detector = load(gt and gt["categories"])
+    if args.splash and not detector.model.config.masks:
+        raise UserError(f"{checkpoint}: detects no masks; --splash needs a detector that was trained with --masks")
     lowest, why = args.threshold, "--threshold"
     if lowest is None:
         lowest, why = best_known_threshold(figures, checkpoint)
@@ -287,11 +315,10 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
                 images.items(), detector.detect([*images.values()], lowest), strict=True
             ):
                 results[path] = [{"category": d.category, **to_result(str(path), d)} for d in detections]
-                drawn = [
-                    r | {"text": f"{r['category']} {r['score']:.2f}", "color": utils.color_of(r["category_id"])}
-                    for r in results[path]
-                ]
-                utils.save_image(utils.draw_objects(image, drawn), folder / f"{names[path]}.png")
+                utils.save_image(draw_results(image, results[path]), folder / f"{names[path]}.png")
+                if args.splash:
+                    splash = color_splash(image, [r["segmentation"] for r in with_masks(results[path])])
+                    utils.save_image(splash, figures / SPLASH / f"{names[path]}.png")
                 bar.update()
     in_order = [result for path in paths for result in results.get(path, ())]
     utils.write_json(folder / PREDICTIONS, in_order, indent=1)
@@ -299,6 +326,19 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
     print(f"{len(in_order)} objects in {len(results)} images, score from {lowest:.3g} ({why}); saved in {folder}")
     if problems:
         raise UserError(f"{len(problems)} of {len(paths)} images could not be read: {'; '.join(problems[:20])}")
+
+
+def draw_results(image: "Image.Image", results: list[dict]) -> "Image.Image":
+    """Return an RGB image with boxes, names and scores of detections, and their masks where there are any."""
+    masked = with_masks(results)
+    colors = [utils.color_of(result["category_id"]) for result in masked]
+    tinted = tint_masks(image, [result["segmentation"] for result in masked], colors)
+    drawn = []
+    for result in results:
+        polygons = [outline.ravel().tolist() for outline in outlines(result.get("segmentation"))]
+        text, color = f"{result['category']} {result['score']:.2f}", utils.color_of(result["category_id"])
+        drawn.append(result | {"text": text, "color": color, "segmentation": polygons, "thin": bool(polygons)})
+    return utils.draw_objects(tinted, drawn)
 
 
 def best_known_threshold(figures: Path, checkpoint: Path) -> tuple[float, str]:
@@ -340,12 +380,19 @@ def picture_names(paths: list[Path]) -> dict[Path, str]:
 
 
 def write_csv(path: Path, results: list[dict]) -> None:
-    """Write detections as CSV: the corner of each box, its width and its height in pixels."""
+    """Write detections as CSV: the corner of each box, its width and its height in pixels.
+
+    Where there are masks, the last column has their polygons, as JSON: a list of x, y, x, y, ... for each piece.
+    """
+    columns = ["file", "category_id", "category", "score", "left", "top", "width", "height"]
+    columns += ["polygons"] if with_masks(results) else []
     with utils.atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(("file", "category_id", "category", "score", "left", "top", "width", "height"))
+        rows.writerow(columns)
         for r in results:
-            rows.writerow((r["image_id"], r["category_id"], r["category"], r["score"], *r["bbox"]))
+            row = [r["image_id"], r["category_id"], r["category"], r["score"], *r["bbox"]]
+            polygons = json.dumps(to_polygons(r.get("segmentation")))
+            rows.writerow([*row, polygons][: len(columns)])
 
 
 def to_result(image_id: int | str, detection: "Detection") -> dict:

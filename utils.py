@@ -529,7 +529,7 @@ def draw_objects(image: Image.Image, objects: Sequence[dict], scale: float = 1.0
     Args:
         image: the picture.
         objects: each a dict with COCO's `bbox` (xywh), `text` (empty for none), `color`, and optionally COCO's
-            `segmentation`, of which polygons are drawn.
+            `segmentation`, of which polygons are drawn, and `thin`, whether its box is thinner than them.
         scale: pixels of the picture per unit of the objects' coordinates.
     """
     drawn = image.copy()
@@ -541,11 +541,13 @@ def draw_objects(image: Image.Image, objects: Sequence[dict], scale: float = 1.0
         right, bottom = left + box_width, top + box_height
         segmentation = entry.get("segmentation")  # a mask (RLE) is a dict, and not drawn
         polygons = segmentation if isinstance(segmentation, list) else []
-        for flat in [(left, top, right, top, right, bottom, left, bottom), *polygons]:
+        box = (left, top, right, top, right, bottom, left, bottom)
+        box_line = max(1, width // 2) if entry.get("thin") else width
+        for flat, line in ((box, box_line), *((polygon, width) for polygon in polygons)):
             points = [(x * scale, y * scale) for x, y in zip(flat[::2], flat[1::2], strict=True)]
             closed = [*points, *points[:2]]
-            draw.line(closed, "white", width + 2, joint="curve")  # a halo: visible on any image
-            draw.line(closed, entry["color"], width, joint="curve")
+            draw.line(closed, "white", line + 2, joint="curve")  # a halo: visible on any image
+            draw.line(closed, entry["color"], line, joint="curve")
     for entry in (entry for entry in objects if entry["text"]):  # texts last, over every line
         left, top = (value * scale for value in entry["bbox"][:2])
         font = load_font(font_size, entry["text"])

@@ -63,7 +63,8 @@ def panels_of_everything(runs: list[Run]) -> tuple[Panel, ...]:
         prefix = next((prefix for prefix in SPLITS if key.startswith(prefix)), "")
         title = key.removeprefix(prefix)
         if isinstance(value, list):
-            names = COCO_NUMBERS if key in (COCO_KEY, MASKS_KEY) else [f"{title} [{number}]" for number in range(len(value))]
+            is_coco = key in (COCO_KEY, MASKS_KEY)
+            names = COCO_NUMBERS if is_coco else [f"{title} [{number}]" for number in range(len(value))]
             for number, name in enumerate(names):
                 panels.setdefault(name, {})[Line(key, number)] = None
         elif isinstance(value, int | float) and key != "epoch":

@@ -6,23 +6,23 @@ const AT_FIRST = 12; // images, until all are asked for
 const MISSED = data.kinds.length - 1;
 const EXPLAINS = ["wrong_class", "badly_placed"].map((key) => data.kinds.findIndex((kind) => kind.key === key));
 
-/** What an image's boxes are from the threshold on: entries {status, label, box, text, kind, query}. */
+/** What an image's boxes are from the threshold on: entries {status, label, box, outlines, text, kind, query}. */
 function entriesOf(image, threshold) {
   const explained = new Map(); // index of an object -> whether a detection matches it
   const entries = [];
-  for (const [label, x, y, width, height, score, kind, about, query] of image.detections) {
+  for (const [label, x, y, width, height, score, kind, about, query, outlines] of image.detections) {
     if (score < threshold) continue;
     if (kind === -1) explained.set(about, true);
     else if (EXPLAINS.includes(kind) && !explained.has(about)) explained.set(about, false);
     entries.push({ status: kind === -1 ? "tp" : kind === -2 ? "gt" : "fp", label, score, kind, query,
-      box: [x, y, width, height], other: kind >= 0 && about >= 0 ? image.gt[about][0] : label,
+      outlines, box: [x, y, width, height], other: kind >= 0 && about >= 0 ? image.gt[about][0] : label,
       detail: kind === -1 ? "" : kind === -2 ? "not counted" : data.kinds[kind].name });
   }
-  image.gt.forEach(([label, x, y, width, height, isCrowd], at) => {
+  image.gt.forEach(([label, x, y, width, height, isCrowd, outlines], at) => {
     if (explained.get(at) === true) return; // its detection is drawn
     const isMissed = !isCrowd && !explained.has(at);
     entries.push({ status: isMissed ? "missed" : "gt", label, other: label, score: null, kind: isMissed ? MISSED : -2,
-      query: -1, box: [x, y, width, height], detail: isMissed ? "missed" : isCrowd ? "crowd" : "annotated" });
+      query: -1, outlines, box: [x, y, width, height], detail: isMissed ? "missed" : isCrowd ? "crowd" : "annotated" });
   });
   return entries;
 }
@@ -44,7 +44,14 @@ const nameOf = (entry) => gallery.classes[entry.label];
 const scoreOf = (entry) => (entry.score === null ? "" : ` ${entry.score.toFixed(2)}`);
 const area = (entry) => entry.box[2] * entry.box[3];
 
-/** The boxes of an image, large ones first, so that small ones lie on top. */
+/** A mask; its outlines are x, y, x, y, ... in thousandths of the image's sides. */
+function drawMask(outlines) {
+  const d = outlines.map((outline) => `M${outline.join(" ")}Z`).join("");
+  return make("svg", { viewBox: "0 0 1000 1000", preserveAspectRatio: "none" }, make("path", { class: "halo", d }),
+    make("path", { class: "edge", d }));
+}
+
+/** The boxes of an image, and masks where there are any, large ones first, so that small ones lie on top. */
 function drawBoxes(entries, hasText) {
   const percent = (share) => `${(100 * share).toFixed(2)}%`;
   return make("svg", { "aria-hidden": "true" }, [...entries].sort((a, b) => area(b) - area(a)).map((entry) => {
@@ -52,6 +59,10 @@ function drawBoxes(entries, hasText) {
     const place = { x: percent(x), y: percent(y), width: percent(width), height: percent(height) };
     const group = make("g", { class: `box ${entry.status}` }, make("rect", { class: "halo", ...place }),
       make("rect", { class: "edge", ...place }));
+    if (entry.outlines) {
+      group.classList.add("masked");
+      group.append(drawMask(entry.outlines));
+    }
     if (hasText && entry.status !== "gt") {
       const isHigh = y > 0.04;
       group.append(make("text", { x: percent(Math.max(0, x)), y: percent(Math.max(0, y)), dx: 2, dy: isHigh ? -5 : 14 },

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detr.data.coco_json import iou_xywh
-from detr.evaluation.coco_matching import IGNORED, TP_IOU, UNMATCHED, Matches, match_all
+from detr.data.coco_json import iou_xywh, to_rle
+from detr.evaluation.coco_matching import IGNORED, TP_IOU, UNMATCHED, Matches, choose_iou_type, match_all
 from detr.evaluation.error_analysis import NO_ERROR, Errors, find_errors, missed_gt
 
 MOST_IMAGES = 100  # of a report
@@ -34,6 +34,8 @@ class EvaluatedImages(NamedTuple):
     folder: Path
     matches: Matches
     errors: Errors
+    gt_masks: list[dict | None]  # G runs (RLE), where masks were matched
+    masks: list[dict | None]  # N of them
 
     def of_image(self, number: int, threshold: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of an image's ground truth, and of its detections from this score on, the best first."""
@@ -60,9 +62,15 @@ class EvaluatedImages(NamedTuple):
 
 def evaluate_images(coco: dict, results: list[dict], folder: Path) -> EvaluatedImages:
     """Evaluate checked detections in COCO's results format against the annotations; the images are in `folder`."""
-    matches = match_all(coco, results)
+    iou_type, results = choose_iou_type(coco, results)
+    matches = match_all(coco, results, iou_type)
     images = sorted(coco["images"], key=lambda image: image["id"])
-    return EvaluatedImages(images, folder, matches, find_errors(matches))
+    gt_masks, masks = [None] * len(matches.gt.label), [None] * len(results)
+    if iou_type == "segm":
+        sizes_hw = {image["id"]: (image["height"], image["width"]) for image in images}
+        gt_masks = [to_rle(one["segmentation"], sizes_hw[one["image_id"]]) for one in coco["annotations"]]
+        masks = [results[index]["segmentation"] for index in matches.detections.index]
+    return EvaluatedImages(images, folder, matches, find_errors(matches), gt_masks, masks)
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

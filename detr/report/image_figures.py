@@ -3,6 +3,9 @@
 Shapes: Q queries, I images, h and w cells of an attention map.
 """
 
+import itertools
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch, PathPatch, Rectangle
+from matplotlib.path import Path as Curve
 from PIL import Image
 
 from detr.data.images import read_rgb
@@ -25,6 +29,7 @@ from detr.report.gallery import (
     queries_of,
     worst_first,
 )
+from detr.report.outlines import outlines
 from detr.report.tables import ERROR_NAMES
 from utils import figure_text, pluralize, save_figure
 
@@ -42,6 +47,8 @@ _STYLES = {
 }
 _QUERY_MARKS = {"small": ("o", "#009E73"), "large and wide": ("_", "#D55E00"), "large and tall": ("|", "#0072B2")}
 _PLAIN = {"edgecolor": "white", "linewidth": 1.4}
+_OPACITY = 0.22  # of a mask
+_BOX_WIDTH = 0.7  # of the line around a mask's box
 _MOST_TEXTS = 12  # boxes in an image of the gallery up to which each is named; more would hide it
 _MOST_SMALL_TEXTS = 6  # in a smaller one
 _TEXT_HEIGHT = 0.05  # of an image: with less room above a box its text goes inside
@@ -88,17 +95,19 @@ def draw_evaluated(
     detections = detections[matches.outcome["all"][0, detections] != IGNORED]
     is_named = len(missed) + len(detections) <= most_texts
     for row in others:
-        _draw_box(axis, matches.gt.boxes_xywh[row], _STYLES["other ground truth"])
+        _draw_box(axis, matches.gt.boxes_xywh[row], _STYLES["other ground truth"], evaluated.gt_masks[row])
     for row in missed:
         text = f"missed: {matches.names[matches.gt.label[row]]}"
-        _draw_box(axis, matches.gt.boxes_xywh[row], _STYLES["missed"], text if is_named else "")
+        missed_box = matches.gt.boxes_xywh[row], _STYLES["missed"], evaluated.gt_masks[row]
+        _draw_box(axis, *missed_box, text if is_named else "")
     for one in detections:
         kind = errors.kind[one]
         text = f"{matches.names[matches.detections.label[one]]} {matches.detections.score[one]:.2f}"
         is_tp = kind == NO_ERROR
         text = text if is_tp else f"{kinds[kind]}: {text}"
         style = _STYLES["true positive" if is_tp else "false positive"]
-        _draw_box(axis, matches.detections.boxes_xywh[one], style, text if is_named else "")
+        box_xywh, rle = matches.detections.boxes_xywh[one], evaluated.masks[one]
+        _draw_box(axis, box_xywh, style, rle, text if is_named else "")
 
 
 def draw_attention(
@@ -115,13 +124,15 @@ def draw_attention(
     axes = figure.subplots(len(numbers), columns, squeeze=False)
     for row, number in zip(axes, numbers, strict=True):
         maps, image = attention[number], _read(evaluated, number)
-        queries = queries_of_image[number] or np.argsort(-maps.scores)[:_QUERIES_OF_EACH].tolist()
+        detections = queries_of_image[number]
+        queries = [*detections] or np.argsort(-maps.scores)[:_QUERIES_OF_EACH].tolist()
         draw_evaluated(row[0], evaluated, number, threshold, _MOST_SMALL_TEXTS)
         row[0].set_title(figure_text(evaluated.images[number]["file_name"]), fontsize=8)
         for axis, query in zip(row[1:], queries, strict=False):
             _show(axis, image, maps.cross[query])
             left, top, right, bottom = maps.boxes_xyxy[query]
-            _draw_box(axis, (left, top, right - left, bottom - top), _PLAIN)
+            rle = evaluated.masks[detections[query]] if detections else None
+            _draw_box(axis, (left, top, right - left, bottom - top), _PLAIN, rle, opacity=0)
             axis.set_title(f"query {query}, score {maps.scores[query]:.2f}", fontsize=8)
         for axis, query in zip(row[1 + _QUERIES_OF_EACH :], queries, strict=False):
             _draw_point(axis, image, maps, maps.boxes_cxcywh[query, :2])
@@ -131,16 +142,19 @@ def draw_attention(
     save_figure(figure, path)
 
 
-def _best_queries(evaluated: EvaluatedImages, number: int, maps: AttentionMaps, threshold: float) -> list[int]:
-    """Return those of the best detections of an image, one an object."""
+def _best_queries(evaluated: EvaluatedImages, number: int, maps: AttentionMaps, threshold: float) -> dict[int, int]:
+    """Return those of the best detections of an image, one an object -> the detection."""
     _, detections = evaluated.of_image(number, threshold)
     detections = detections[evaluated.errors.kind[detections] != DUPLICATE]
     boxes_xywh, scores = (
         evaluated.matches.detections.boxes_xywh[detections],
         evaluated.matches.detections.score[detections],
     )
-    queries = dict.fromkeys(query for query in queries_of(boxes_xywh, scores, maps) if query != UNMATCHED)
-    return [*queries][:_QUERIES_OF_EACH]
+    queries: dict[int, int] = {}
+    for query, detection in zip(queries_of(boxes_xywh, scores, maps), detections.tolist(), strict=True):
+        if query != UNMATCHED:
+            queries.setdefault(query, detection)
+    return dict(itertools.islice(queries.items(), _QUERIES_OF_EACH))
 
 
 def _draw_point(axis: Axes, image: Image.Image, maps: AttentionMaps, point_xy: np.ndarray) -> None:
@@ -207,10 +221,24 @@ def _show(axis: Axes, image: Image.Image, attention: np.ndarray | None = None) -
     axis.set_axis_off()
 
 
-def _draw_box(axis: Axes, box_xywh: np.ndarray, style: dict, text: str = "") -> None:
+def _draw_box(
+    axis: Axes,
+    box_xywh: Sequence[float],
+    style: dict,
+    rle: dict | None = None,
+    text: str = "",
+    opacity: float = _OPACITY,
+) -> None:
+    """Draw a box; where there is a mask (RLE), its outline and a light fill in that style, and a thin box around it."""
     left, top, width, height = box_xywh
-    axis.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="#000000a0", linewidth=3))
-    axis.add_patch(Rectangle((left, top), width, height, fill=False, **style))
+    shape = partial(Rectangle, (left, top), width, height)
+    if pieces := outlines(rle):
+        axis.add_patch(shape(fill=False, edgecolor=style["edgecolor"], linewidth=_BOX_WIDTH))
+        curves = (Curve(np.concatenate([outline, outline[:1]]), closed=True) for outline in pieces)
+        shape = partial(PathPatch, Curve.make_compound_path(*curves))
+        axis.add_patch(shape(facecolor=to_rgba(style["edgecolor"], opacity), edgecolor="none"))
+    axis.add_patch(shape(fill=False, edgecolor="#000000a0", linewidth=3))
+    axis.add_patch(shape(fill=False, **style))
     if text:
         (_, right_end), (bottom_end, _) = axis.get_xlim(), axis.get_ylim()
         place = {"va": "top" if top < _TEXT_HEIGHT * bottom_end else "bottom", "ha": "left", "x": max(0, left)}

@@ -21,10 +21,13 @@ from detr.evaluation.error_analysis import ERROR_TYPES, NO_ERROR
 from detr.report import page_charts, page_tables
 from detr.report.curves import FIGURES, panels_of_everything
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evenly_spaced, queries_of
+from detr.report.outlines import outlines
 from detr.report.runs import Run
 from detr.report.tables import ERROR_NAMES
 
 _MOST_BOXES = 100  # detections of an image, the best
+_MOST_POINTS, _LEAST_OF_A_MASK, _MOST_OF_A_MASK = 2000, 8, 120  # of the outlines in an image; each takes some 8 bytes
+_OUTLINE_UNITS = 1000  # outlines are whole numbers of these parts of the image's sides
 _IMAGE_BYTES = 6_000_000  # of all images together; base64 makes a third more of them
 _LARGEST_SIDE, _SMALLEST_SIDE = 1024, 240  # pixels of the longer side of an image
 
@@ -129,14 +132,15 @@ def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, 
         else []
     )
     scale = np.array([image.width, image.height] * 2)
+    gt_outlines, outlines_of_detections = _outlines(evaluated, objects, detections, scale[:2])
     return {
         "name": evaluated.images[number]["file_name"],
         "width": image.width,
         "height": image.height,
         "jpeg": _jpeg(image, budget),
         "gt": [
-            [int(matches.gt.label[one]), *(matches.gt.boxes_xywh[one] / scale).tolist(), int(crowd)]
-            for one, crowd in zip(objects, matches.gt.crowd[objects], strict=True)
+            [int(matches.gt.label[one]), *(matches.gt.boxes_xywh[one] / scale).tolist(), int(crowd), *mask]
+            for one, crowd, mask in zip(objects, matches.gt.crowd[objects], gt_outlines, strict=True)
         ],
         "detections": [
             [
@@ -146,6 +150,7 @@ def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, 
                 _kind(evaluated, one),
                 place.get(int(matches.matched[one]), place.get(int(errors.about[one]), -1)),
                 queries[position] if maps else -1,
+                *outlines_of_detections[position],
             ]
             for position, one in enumerate(detections)
         ],
@@ -157,6 +162,25 @@ def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, 
             "encoder": None if maps.encoder is None else _bytes(maps.encoder.reshape(-1, *maps.encoder.shape[2:])),
         },
     }
+
+
+def _outlines(
+    evaluated: EvaluatedImages, objects: np.ndarray, detections: np.ndarray, size_wh: np.ndarray
+) -> tuple[list[list], list[list]]:
+    """Return a list of outlines in a list, which is empty where masks were not matched, of ground truth and detections.
+
+    An outline is x, y, x, y, ... in `_OUTLINE_UNITS` of the image's sides.
+    """
+    gt, masks = [evaluated.gt_masks[one] for one in objects], [evaluated.masks[one] for one in detections]
+    most = int(np.clip(_MOST_POINTS // max(1, len(gt) + len(masks)), _LEAST_OF_A_MASK, _MOST_OF_A_MASK))
+    tolerance = max(0.5, size_wh.max() / _OUTLINE_UNITS)
+    return tuple(
+        [
+            [[(line / size_wh * _OUTLINE_UNITS).round().astype(int).ravel().tolist() for line in lines]] if rle else []
+            for rle, lines in ((rle, outlines(rle, tolerance, most)) for rle in of_image)
+        ]
+        for of_image in (gt, masks)
+    )
 
 
 def _kind(evaluated: EvaluatedImages, detection: int) -> int:
