@@ -43,6 +43,9 @@ const counts = (entries) => {
 const nameOf = (entry) => gallery.classes[entry.label];
 const scoreOf = (entry) => (entry.score === null ? "" : ` ${entry.score.toFixed(2)}`);
 const area = (entry) => entry.box[2] * entry.box[3];
+const isUnder = (entry) => Boolean(entry.outlines) && entry.status === "gt"; // a poor mask lies on its object's
+
+const byDepth = (a, b) => isUnder(b) - isUnder(a) || area(b) - area(a);
 
 /** A mask; its outlines are x, y, x, y, ... in thousandths of the image's sides. */
 function drawMask(outlines) {
@@ -54,7 +57,7 @@ function drawMask(outlines) {
 /** The boxes of an image, and masks where there are any, large ones first, so that small ones lie on top. */
 function drawBoxes(entries, hasText) {
   const percent = (share) => `${(100 * share).toFixed(2)}%`;
-  return make("svg", { "aria-hidden": "true" }, [...entries].sort((a, b) => area(b) - area(a)).map((entry) => {
+  return make("svg", { "aria-hidden": "true" }, [...entries].sort(byDepth).map((entry) => {
     const [x, y, width, height] = entry.box;
     const place = { x: percent(x), y: percent(y), width: percent(width), height: percent(height) };
     const group = make("g", { class: `box ${entry.status}` }, make("rect", { class: "halo", ...place }),

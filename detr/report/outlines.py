@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-_LARGEST_SHIFT = 0.1  # how far outlines may move, as a share of a mask's area per length: IoU stays over 0.98
+_LARGEST_SHIFT = 0.03  # how far outlines may pass by, as a share of a mask's area per length: IoU stays over 0.98
 _OPACITY = 0.35  # of masks over an image
 
 Pieces = list[list[np.ndarray]]  # of a mask: the outline of each, (N, 2), then those of its holes

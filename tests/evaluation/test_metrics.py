@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
+from detr.data.coco_json import to_rle
 from detr.evaluation import coco_matching as matching
 from detr.evaluation.bootstrap import resampled_ap
 from detr.evaluation.calibration import THRESHOLDS
@@ -19,7 +21,8 @@ from detr.training.evaluate import twelve_coco_numbers
 from tests.conftest import SHARED, needs_shared
 from utils import UserError
 
-pytestmark = pytest.mark.filterwarnings("error")
+OF_PYCOCOTOOLS = "ignore:__array__ implementation:DeprecationWarning"  # its decode, on NumPy 2
+pytestmark = pytest.mark.filterwarnings("error", OF_PYCOCOTOOLS)
 
 COCO_NAMES = [
     "AP",
@@ -87,7 +90,7 @@ def random_set(seed: int, images: int = 12, tied: bool = False, packed: int = 12
     return coco, [results[i] for i in rng.permutation(len(results))]
 
 
-def pycocotools_on(coco: dict, results: list[dict]) -> object:
+def pycocotools_on(coco: dict, results: list[dict], iou_type: str = "bbox") -> object:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -95,7 +98,7 @@ def pycocotools_on(coco: dict, results: list[dict]) -> object:
         truth = COCO()
         truth.dataset = json.loads(json.dumps(coco))
         truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(results))), "bbox")
+        evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(results))), iou_type)
         evaluation.params.maxDets = [1, 10, 100, 10**6]
         evaluation.evaluate()
         evaluation.accumulate()
@@ -141,6 +144,75 @@ def test_equals_pycocotools_on_real_boxes() -> None:
     ]
     theirs = [None if value == -1 else value for value in pycocotools_on(coco, results).stats.tolist()]
     assert list(measure(coco, results)["coco"].values()) == pytest.approx(theirs, abs=1e-9, rel=0)
+
+
+def random_masks(seed: int) -> tuple[dict, list[dict]]:
+    """Discs that are cut, as polygons, crowds as runs (RLE), detections of some of them with masks and boxes, a few
+    with boxes alone, one whose mask is empty.
+    """
+    rng, images = np.random.default_rng(seed), 8
+    sizes_hw = rng.integers(150, 260, (images, 2)).tolist()
+    annotations, results = [], []
+    for number, (height, width) in enumerate(sizes_hw, start=1):
+        across, down = np.meshgrid(np.arange(width), np.arange(height))
+        for n in range(rng.integers(0, 6)):
+            x, y, radius, turn = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(6, 90), rng.uniform(0, 6)
+            angles = turn + np.linspace(0, rng.uniform(3, 6), 12)
+            polygon = np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1).clip(0)
+            rle = to_rle([polygon.ravel().tolist()], (height, width))
+            mask, is_crowd = coco_mask.decode(rle), n == 4
+            runs = np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=2)), append=mask.size)
+            counts = [0] * int(mask[0, 0]) + runs.tolist()
+            box, label = coco_mask.toBbox(rle).tolist(), int(rng.integers(1, 3))
+            common = {"image_id": number, "category_id": label, "bbox": box}
+            segmentation = {"size": [height, width], "counts": counts} if is_crowd else [polygon.ravel().tolist()]
+            own = {"id": len(annotations) + 1, "area": float(mask.sum()), "iscrowd": int(is_crowd)}
+            annotations.append({**common, **own, "segmentation": segmentation})
+            for _ in range(rng.integers(0, 4)):
+                distance = np.hypot(across - x - rng.normal(0, radius / 8), down - y)
+                moved = distance < radius * rng.uniform(0.5, 1)
+                found = coco_mask.encode(np.asfortranarray((moved | mask.astype(bool)).astype(np.uint8)))
+                found["counts"] = found["counts"].decode()
+                box = coco_mask.toBbox(found).tolist()
+                results.append({**common, "bbox": box, "score": float(rng.random()), "segmentation": found})
+            results.append({**common, "score": float(rng.random() / 100)})
+    empty = {"size": sizes_hw[0], "counts": coco_mask.encode(np.zeros(sizes_hw[0], np.uint8, "F"))["counts"].decode()}
+    results.append({"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5, "segmentation": empty})
+    coco = make_coco([], images)
+    for image, (height, width) in zip(coco["images"], sizes_hw, strict=True):
+        image |= {"height": height, "width": width}
+    return coco | {"annotations": annotations}, results
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_masks_equal_pycocotools(seed: int) -> None:
+    coco, results = random_masks(seed)
+    checked = check_results(results, coco, Path("p.json"))
+    masked = [{k: v for k, v in result.items() if k != "bbox"} for result in results if "segmentation" in result]
+    ours = measure(coco, checked)
+    assert ours["iou_type"] == "segm" and ours["detections"] == len(masked) < len(results)
+    for name, theirs in (
+        ("coco", pycocotools_on(coco, masked, "segm")),
+        ("coco_boxes", pycocotools_on(coco, [{**r, "segmentation": []} for r in results])),
+    ):
+        expected = [None if value == -1 else value for value in theirs.stats.tolist()]
+        assert [*ours[name].values()] == pytest.approx(expected, abs=1e-9, rel=0), name
+    assert ours["coco"]["AP"] != ours["coco_boxes"]["AP"]
+
+
+def test_masks_are_measured_where_annotations_and_detections_have_them() -> None:
+    coco, results = random_masks(0)
+    boxes = [{k: v for k, v in result.items() if k != "segmentation"} for result in results]
+    of_boxes = measure(coco, boxes)
+    assert of_boxes["iou_type"] == "bbox" and "coco_boxes" not in of_boxes
+    assert measure(coco, [])["iou_type"] == measure(EMPTY, [])["iou_type"] == "bbox"
+    first, *others = coco["annotations"]
+    for segmentation in ([], None, [[1, 2]], {"size": [1, 1], "counts": "01"}):
+        broken = coco | {"annotations": [first | {"segmentation": segmentation}, *others]}
+        assert measure(broken, results) == of_boxes
+    nothing_there = measure(coco | {"annotations": []}, results)
+    assert nothing_there["iou_type"] == "segm" and nothing_there["coco"]["AP"] is None
+    assert nothing_there["mistakes"]["background"]["count"] > 0
 
 
 def test_overlaps_in_parts_are_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -477,6 +549,21 @@ def test_results_that_do_not_fit_are_named() -> None:
         "and score 1.5; four finite numbers and a score between 0 and 1": [{**good[0], "score": 1.5}],
         "entry 0 has bbox .*nan": [{**good[0], "bbox": [1, 2, 3, math.nan]}],
         r"entry 0 has bbox \[1, 2\]": [{**good[0], "bbox": [1, 2]}],
+    }
+    runs = coco_mask.encode(np.asfortranarray(np.eye(400, dtype=np.uint8)))
+    mask = runs | {"counts": runs["counts"].decode()}
+    (checked,) = check_results([{**good[0], "segmentation": mask}], coco, Path("p.json"))
+    assert coco_mask.area(checked["segmentation"]) == 400
+    counts = r"entry 0 has a mask \(RLE\) whose counts are no runs that fill its image"
+    for broken in ("", "zz", mask["counts"][:-1], "\ud800", "PPPPPPPPPPP0", None, 5, [400.0], [-1, 160001], ["1"]):
+        with pytest.raises(UserError, match=counts):
+            check_results([{**good[0], "segmentation": mask | {"counts": broken}}], coco, Path("p.json"))
+    wrong |= {
+        r"entry 0 has a mask \(RLE\) of another size, \[400, 9\], than its image, \[400, 400\]": [
+            {**good[0], "segmentation": mask | {"size": [400, 9]}}
+        ],
+        r"entry 0 has a polygon that is none": [{**good[0], "segmentation": "mask"}],
+        r"entry 0 has a polygon that is none \(\[1, 1e\+": [{**good[0], "segmentation": [[1, 1e300] * 3]}],
     }
     for message, results in wrong.items():
         with pytest.raises(UserError, match=message):
