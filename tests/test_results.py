@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 
+from detr.data.coco_json import to_rle
 from detr.data.images import find_images
 from detr.data.transforms import evaluation_params
 from detr.detector import Detector
@@ -238,6 +240,46 @@ def test_any_photograph(trained: Path, run: RunScript, tmp_path: Path, capsys: p
     assert run("results", "--images", "data/custom/annotations") == 2
     assert "no images; accepted: what Pillow reads" in capsys.readouterr().err
     assert run("results", "--images", "gray.png", "--batch_size", 0) == 2
+
+
+def test_masks_from_training_to_every_picture(
+    coco_folder: Path, run: RunScript, no_diagrams: None, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("main", *TINY, "--nheads", 8, "--masks", "--backbone_weights", "none", "--epochs", 1) == 0
+    figures, truth = Path("outputs/figures"), read_truth()
+    right = [{k: a[k] for k in ("image_id", "category_id", "bbox", "segmentation")} for a in truth["annotations"]]
+    Path("outputs/predictions.json").write_text(json.dumps([one | {"score": 0.8} for one in right]))
+    capsys.readouterr()
+    assert run("results", "--splash") == 0
+    assert "AP                                  1.000 (1.000 to 1.000), boxes 1.000" in capsys.readouterr().out
+    assert {path.stem for path in (figures / "splash").iterdir()} == {"disc00", "disc01", "disc02"}
+    pixels = np.asarray(Image.open(figures / "splash/disc01.png"))
+    is_colored = (pixels != pixels[..., :1]).any(axis=-1)
+    mask = np.zeros_like(is_colored)
+    for one in right:
+        if one["image_id"] == truth["images"][1]["id"]:
+            mask |= coco_mask.decode(to_rle(one["segmentation"], mask.shape)).astype(bool)
+    assert (is_colored == mask).all()
+    command = ("results", "--images", "discs/val", "--threshold", 0, "--device", "cpu")
+    assert run(*command, "--splash") == 0
+    found = json.loads((figures / "images/predictions.json").read_text())
+    assert {"disc00", "disc01", "disc02"} <= {path.stem for path in (figures / "images").glob("*.png")}
+    with (figures / "images/predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for entry, row in zip(found, rows, strict=True):
+        if "segmentation" not in entry:
+            assert row["polygons"] == "[]"
+        elif coco_mask.area(entry["segmentation"]) > 40:
+            back = coco_mask.merge(coco_mask.frPyObjects(json.loads(row["polygons"]), *entry["segmentation"]["size"]))
+            assert coco_mask.iou([back], [entry["segmentation"]], [0])[0, 0] >= 0.98
+
+
+def test_splash_needs_masks(trained: Path, run: RunScript, no_diagrams: None, capsys: pytest.CaptureFixture) -> None:
+    for flags in ((), ("--images", "discs/val", "--device", "cpu")):
+        capsys.readouterr()
+        assert run("results", "--splash", *flags) == 2
+        assert "--splash needs a detector that was trained with --masks" in capsys.readouterr().err
+    assert not (trained / "figures/splash").exists()
 
 
 def test_a_damaged_image_does_not_stop_the_others(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from detr.report import image_figures
 from detr.report.gallery import AttentionMaps, EvaluatedImages, evaluate_images, worst_first
@@ -85,3 +86,40 @@ def test_an_object_that_is_found_badly_is_drawn_where_it_is(tmp_path: Path) -> N
         drawn[number] = [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in white]
         plt.close(figure)
     assert drawn == {0: [], 1: [(60, 20, 20, 40)], 2: []}  # a missed one is drawn as such
+
+
+@pytest.mark.filterwarnings("error", "ignore:__array__ implementation:DeprecationWarning")
+def test_a_right_box_with_a_poor_mask_shows(tmp_path: Path) -> None:
+    """Its outline lies over that of the object; around both there is a thin box. A missed object is hatched."""
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import PathPatch
+
+    Image.new("RGB", (100, 80)).save(tmp_path / "a.png")
+    squares = [(0, 0, 40, 40), (50, 30, 50, 50)]
+    polygons = [[x, y, x + w, y, x + w, y + h, x, y + h] for x, y, w, h in squares]
+    common = {"image_id": 1, "category_id": 1}
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 80}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {**common, "id": n, "bbox": box, "segmentation": [polygon]}
+            for n, (box, polygon) in enumerate(zip(squares, polygons, strict=True), 1)
+        ],
+    }
+    poor = np.zeros((80, 100), np.uint8, "F")
+    poor[:10, :40] = poor[36:40, :40] = 1  # two pieces
+    results = [{**common, "bbox": squares[0], "score": 0.9, "segmentation": coco_mask.encode(poor)}]
+    evaluated = evaluate_images(truth, [*results, {**common, "bbox": squares[1], "score": 0.009}], tmp_path)
+    figure, axis = plt.subplots()
+    image_figures.draw_evaluated(axis, evaluated, 0, 0.5)
+    shapes = [patch for patch in axis.patches if isinstance(patch, PathPatch)]
+    boxes = [patch for patch in axis.patches if not isinstance(patch, PathPatch)]
+    plt.close(figure)
+    assert {text.get_text() for text in axis.texts} == {"missed: cat", "localization: cat 0.90"}
+    assert len(shapes) == 3 * 3 and len(boxes) == 3  # fill, halo, line; of the object, the missed one, the detection
+    assert all(box.get_linewidth() < 1 for box in boxes)
+    assert [shape.get_hatch() for shape in shapes].count("////") == 1
+    extents = [shape.get_path().get_extents().bounds for shape in shapes]
+    assert extents.count((0, 0, 40, 40)) == 6 and extents.count((50, 30, 50, 50)) == 3
+    draw_gallery(evaluated, 0.5, tmp_path / "gallery.png")
+    draw_attention(evaluated, {0: look_with(None)}, 0.5, tmp_path / "attention.png")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detr.evaluation.coco_matching import UNMATCHED
+from detr.evaluation.coco_matching import UNMATCHED, check_results
 from detr.evaluation.error_analysis import ERROR_TYPES
 from detr.evaluation.metrics import measure
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, evaluate_images, evenly_spaced, queries_of
@@ -294,6 +294,59 @@ def test_the_references_own_log(browser: Browser, tmp_path: Path) -> None:
     assert browser.evaluate("document.querySelectorAll('#training-charts .chart').length") == 8
     browser.evaluate("document.getElementById('everything').open = true")
     browser.wait_for("document.querySelectorAll('#everything .chart').length > 40")
+
+
+def masked_page(folder: Path) -> str:
+    """Objects of `truth_of` with masks: image 1 has a right one; of that in image 2 the right half is missing."""
+    names = [f"{n}.png" for n in range(4)]
+    for name in names:
+        Image.new("RGB", (120, 90), "teal").save(folder / name)
+    truth = truth_of(names)
+    for one in truth["annotations"]:
+        x, y, width, height = one["bbox"]
+        one["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    results = [
+        {**common, "score": 0.9, "segmentation": [[x, y, x + w * share, y, x + w * share, y + h, x, y + h]]}
+        for common, share in ((truth["annotations"][0], 1), (truth["annotations"][2], 0.4))
+        for x, y, w, h in [common["bbox"]]
+    ]
+    results = check_results(results, truth, Path("p.json"))
+    evaluated, metrics = evaluate_images(truth, results, folder), {"run": measure(truth, results, threshold=0.5)}
+    return build_page([Run("run", LOG, {})], metrics, evaluated)
+
+
+def test_masks_are_outlines_in_whole_numbers(tmp_path: Path) -> None:
+    page = masked_page(tmp_path)
+    assert "Mask AP" in page and "run, boxes" in page and "measured by masks" in page
+    first, second, _, empty = data_of(page)["gallery"]["images"]
+    (outline,) = first["detections"][0][-1]
+    assert (min(outline[::2]), max(outline[::2]), min(outline[1::2]), max(outline[1::2])) == (83, 417, 111, 556)
+    assert [len(entry) for entry in first["gt"]] == [7, 7] and first["gt"][0][-1] == [outline]
+    assert len(second["detections"]) == 1 and empty["gt"] == []
+
+
+def test_boxes_have_no_outlines(page: Path) -> None:
+    images = data_of(page.read_text(encoding="utf-8"))["gallery"]["images"]
+    assert {len(entry) for image in images for entry in image["gt"]} == {6}
+    assert {len(entry) for image in images for entry in image["detections"]} == {9}
+
+
+@needs_chromium
+def test_masks_are_drawn_and_answer_to_the_pointer(tmp_path: Path, browser: Browser) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(masked_page(tmp_path), encoding="utf-8")
+    browser.open(path)
+    assert drawn(browser) == {"tp": 1, "fp": 1, "missed": 2}
+    count = "document.querySelectorAll('#cards .box.{} path.edge').length"
+    assert [browser.evaluate(count.format(kind)) for kind in ("tp", "fp", "missed", "gt")] == [1, 1, 2, 1]
+    browser.evaluate("[...document.querySelectorAll('.card')].find((c) => c.querySelector('.box.fp')).click()")
+    order = "[...document.querySelectorAll('#stage .box')].map((one) => one.classList[1])"
+    assert browser.evaluate(order) == ["gt", "fp"]  # a poor mask lies on its object's
+    mask = "document.querySelector('#stage .box.fp path.edge').getBoundingClientRect().width"
+    box = "document.querySelector('#stage .box.fp rect.edge').getBoundingClientRect().width"
+    assert browser.evaluate(mask) / browser.evaluate(box) == pytest.approx(0.4, abs=0.02)
+    browser.point("#stage .box.fp path.edge")
+    assert browser.evaluate("document.querySelectorAll('#stage .box.fp.chosen').length") == 1
 
 
 def data_of(page: str) -> dict:
