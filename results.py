@@ -21,7 +21,7 @@ from detr.data.images import find_images, read_rgb, read_size_hw
 from detr.evaluation.coco_matching import check_results, with_masks
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evaluate_images, evenly_spaced
-from detr.report.runs import COCO_KEY, Run, read_runs
+from detr.report.runs import COCO_KEY, MASKS_KEY, Run, read_runs
 from detr.training.flags import positive_int
 from detr.training.run_files import BEST, PREDICTIONS
 from utils import UserError
@@ -139,12 +139,13 @@ def load_detector(
 def show_curves(runs: list[Run], figures: Path) -> None:
     """Save the curves of all runs, and print where each stands."""
     for run in runs:
-        epochs, ap = run.series(COCO_KEY)
+        key, of = (MASKS_KEY, "mask ") if run.series(MASKS_KEY)[1] else (COCO_KEY, "")
+        epochs, ap = run.series(key)
         if ap:
             best = max(range(len(ap)), key=ap.__getitem__)
-            ap50 = dict(zip(*run.series(COCO_KEY, 1), strict=True)).get(epochs[best])
+            ap50 = dict(zip(*run.series(key, 1), strict=True)).get(epochs[best])
             known = "" if ap50 is None else f" (AP50 {ap50:.3f})"
-            print(f"{run.name}: best AP {ap[best]:.3f}{known}, last AP {ap[-1]:.3f}, {len(run.log)} epochs")
+            print(f"{run.name}: best {of}AP {ap[best]:.3f}{known}, last {of}AP {ap[-1]:.3f}, {len(run.log)} epochs")
         else:
             evaluated = any(entry.get(COCO_KEY) for entry in run.log)
             why = "AP not defined: no objects to validate on" if evaluated else "none evaluated"
