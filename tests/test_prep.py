@@ -73,8 +73,8 @@ def test_unknown_weights_are_refused_before_any_work(
 ) -> None:
     assert run("prep", "--via", via_folder, "--weights", "detr-r51") == 2
     assert (
-        "accepted: detr-r50, detr-r50-dc5, detr-r101, detr-r101-dc5, detr-tiny, detr-small, none, or a file"
-        in capsys.readouterr().err
+        "accepted: detr-r50, detr-r50-dc5, detr-r101, detr-r101-dc5, detr-r50-panoptic, detr-r50-dc5-panoptic, "
+        "detr-r101-panoptic, detr-tiny, detr-small, none, or a file" in capsys.readouterr().err
     )
     assert not Path("data").exists()
 
