@@ -526,7 +526,7 @@ def test_tensorboard_that_is_not_installed_is_named_before_training(
 def test_color_jitter_is_off_unless_asked_for_and_a_function_of_the_key(coco_folder: Path) -> None:
     def images(*flags: object) -> CocoDetection:
         args = parse_arguments("", list(map(str, (*SCRATCH, *flags))))
-        return main.load_data(args, {"scale": 800, "max_size": 1333}).train
+        return main.load_data(args, {"scale": 800, "max_size": 1333}, ResumeState()).train
 
     plain, jittered = images(), images("--color_jitter", 0.3)
     for epoch in range(3):

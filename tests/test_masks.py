@@ -36,6 +36,7 @@ def test_the_balloon_outlines_fed_back_score_one(run: RunScript, tmp_path: Path)
     assert twelve_coco_numbers(coco, as_results(coco), "segm")[0] == 1.0
 
 
+@pytest.mark.long
 def test_the_samples_outlines_fed_back_score_one(run: RunScript, tmp_path: Path) -> None:
     run("prep", "--sample", "--weights", "none")
     coco = read_coco(tmp_path / "data" / "custom" / "annotations" / "custom_val.json")
@@ -49,6 +50,7 @@ def trained(coco_folder: Path, run: RunScript) -> Path:
     return Path("outputs")
 
 
+@pytest.mark.long
 def test_masks_are_trained_resumed_and_evaluated(trained: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
     first = read_log()[0]
     assert {"train_loss_mask", "train_loss_dice_unscaled", "test_loss_mask"} <= first.keys()
@@ -81,6 +83,7 @@ def test_masks_are_trained_resumed_and_evaluated(trained: Path, run: RunScript, 
         assert np.mean(coco_mask.decode(closest["segmentation"]) != masks[0].mask) < 0.01
 
 
+@pytest.mark.long
 def test_a_mask_head_starts_fresh_freezes_the_rest_and_is_left_out(
     coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
 ) -> None:

@@ -43,10 +43,16 @@ class ShippedWeights(NamedTuple):
 
 
 _SAMPLE = Path(__file__).parents[1] / "sample"  # its README.md says how they were pre-trained
-_FLAGS = "--batch_size 8 --lr 3e-4 --lr_backbone {} --clip_max_norm 1 --scales 256 --max_size 384 --epochs 60"
+_TINY = "--batch_size 8 --lr 3e-4 --lr_backbone 3e-4 --clip_max_norm 1 --scales 256 --max_size 384 --epochs 60"
+_SMALL = (
+    "--batch_size 8 --lr 3e-4 --lr_backbone 1e-4 --clip_max_norm 1 --scales 224 256 288 --max_size 432 "
+    "--color_jitter 0.2 --query_groups 3 --epochs 60"
+)
 SHIPPED_WEIGHTS = {
-    "detr-tiny": ShippedWeights(_SAMPLE / "detr-tiny.pth", 256, 384, 50, _FLAGS.format("3e-4").split()),
-    "detr-small": ShippedWeights(_SAMPLE / "detr-small.pth", 256, 384, 50, _FLAGS.format("1e-4").split()),
+    "detr-tiny": ShippedWeights(_SAMPLE / "detr-tiny.pth", 256, 384, 50, _TINY.split()),
+    "detr-small": ShippedWeights(
+        _SAMPLE / "detr-small.pth", 288, 432, 50, _SMALL.split(), outline_flags=("--copy_paste", "0.5")
+    ),
 }
 
 MASK_WEIGHTS = tuple(name for name in PUBLIC_WEIGHTS if name.endswith("panoptic"))  # those with a mask head

@@ -73,7 +73,7 @@ def train(backbone: Backbone, folder: Path, scale: int, max_size: int, epochs: i
         sampler.set_epoch(epoch)
         began, right, seen = time.monotonic(), 0, 0
         for batch in read_batches(loader):
-            logits = head(backbone(batch.images))  # (B, K + 1, H, W)
+            logits = head(backbone(batch.images)[-1])  # (B, K + 1, H, W)
             mask = F.interpolate(batch.padding_mask[None].float(), size=logits.shape[-2:])[0].bool()
             labels = cell_labels(batch.targets, mask, data.num_classes)
             loss = F.cross_entropy(logits, labels, weight)

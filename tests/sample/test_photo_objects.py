@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from pycocotools import mask as coco_mask
 
 from detr.sample import shape_set
 from detr.sample.canvas import Canvas
@@ -163,5 +164,9 @@ def test_a_set_with_photographs(coco_folder: Path, tmp_path: Path, monkeypatch: 
             left, top, wide, high = annotation["bbox"]
             width, height = sizes[annotation["image_id"]]
             assert min(left, top) >= 0 and left + wide <= width and top + high <= height
-            assert annotation["area"] == pytest.approx(wide * high) and 1 <= annotation["category_id"] <= len(classes)
+            mask = coco_mask.decode(annotation["segmentation"])
+            rows, columns = np.nonzero(mask)
+            assert mask.shape == (height, width) and annotation["area"] == mask.sum()
+            assert abs(rows.min() - top) <= 1 and abs(columns.max() + 1 - left - wide) <= 1
+            assert 1 <= annotation["category_id"] <= len(classes)
     assert len(set(names)) == 6, "no scene is in both splits"
