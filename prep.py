@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import utils
-from detr.data.coco_json import white_in
+from detr.data.coco_json import all_have_outlines, white_in
 from detr.importers.coco import read_coco_folder
 from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of, title_of
@@ -258,7 +258,7 @@ def next_command(coco_path: Path, weights: str, coco: dict) -> str:
     resume = ["--resume", stripped.as_posix()] if stripped else []
     shipped = SHIPPED_WEIGHTS.get(weights)
     flags = list(shipped.flags) if shipped else ["--epochs", "100"]
-    if all(annotation.get("segmentation") for annotation in coco["annotations"]):
+    if all_have_outlines(coco):
         flags += [*(shipped.outline_flags if shipped else ()), *(["--masks"] if weights in MASK_WEIGHTS else [])]
     options = ["--dataset_file", "custom", "--coco_path", coco_path.as_posix(), "--output_dir", "outputs", *resume]
     return utils.command_line(["python", "main.py", *options, "--num_classes", str(len(coco["categories"])), *flags])

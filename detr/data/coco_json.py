@@ -197,6 +197,11 @@ def to_rle(segmentation: list | dict, size_hw: tuple[int, int]) -> dict:
     return segmentation | {"counts": segmentation["counts"].encode()}
 
 
+def all_have_outlines(coco: dict) -> bool:
+    """Return whether masks can be learned from, or measured against, every object: each has a segmentation."""
+    return all(annotation.get("segmentation") for annotation in coco["annotations"])
+
+
 def segmentation_problem(segmentation: object, size_hw: tuple[int, int]) -> str:
     """Return what keeps a value from being a COCO segmentation of an image; empty where nothing does.
 

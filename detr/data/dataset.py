@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from detr.box_ops import normalize_cxcywh, xywh_to_xyxy
 from detr.data.cache import ImageCache
-from detr.data.coco_json import LAYOUTS, check_images, find_val, read_coco
+from detr.data.coco_json import LAYOUTS, all_have_outlines, check_images, find_val, read_coco
 from detr.data.copy_paste import LARGEST_SHARE, SMALLEST_SIDE, covered, cut_out, paste_objects
 from detr.data.images import read_rgb
 from detr.data.masks import PackedMasks, PackedPolygons
@@ -261,10 +261,10 @@ def load_folder(
 
 def _lacks_outlines(val_file: Path, val_coco: dict) -> bool:
     """Return whether masks cannot be evaluated, and say so."""
-    if all(annotation.get("segmentation") for annotation in val_coco["annotations"]):
-        return False
-    print(f"{val_file}: not all objects have an outline: boxes alone are evaluated")
-    return True
+    lacks = not all_have_outlines(val_coco)
+    if lacks:
+        print(f"{val_file}: not all objects have an outline: boxes alone are evaluated")
+    return lacks
 
 
 def _check_objects(train_file: Path, train_coco: dict, val_file: Path, val_coco: dict, evaluate: bool) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
-from detr.data.coco_json import LARGEST, white_in
+from detr.data.coco_json import LARGEST, segmentation_problem, to_rle, white_in
 from detr.data.images import SIDEWAYS, Header
 from detr.importers.notes import TURNED, UNSURE, Notes
 from detr.importers.via.frames import evidence, turned_point, usual_frame
@@ -225,34 +226,17 @@ def _turn_annotation(annotation: dict, orientation: int, width: int, height: int
 
 
 def _turn_mask(rle: dict, orientation: int, width: int, height: int) -> dict:
-    """Turn a mask, which comes back as uncompressed RLE. Raises UserError that goes on behind an image's name."""
-    counts, stored_hw = rle.get("counts"), (width, height) if orientation in SIDEWAYS else (height, width)
-    counts = _uncompressed(counts) if isinstance(counts, str) else counts
-    is_valid = isinstance(counts, list) and all(isinstance(n, int) and 0 <= n <= width * height for n in counts)
-    if not is_valid or rle.get("size") != list(stored_hw) or sum(counts) != width * height:
-        raise UserError(f": a mask (RLE) that does not cover the {stored_hw[1]}x{stored_hw[0]} pixels of its image")
-    pixels = np.repeat(np.arange(len(counts)) % 2, counts).reshape(stored_hw, order="F")
+    """Turn a mask, which comes back as compressed RLE. Raises UserError that goes on behind an image's name."""
+    stored_hw = (width, height) if orientation in SIDEWAYS else (height, width)
+    if problem := segmentation_problem(rle, stored_hw):
+        raise UserError(f": an object {problem}")
+    pixels = coco_mask.decode(to_rle(rle, stored_hw))
     # As `turned_point` turns points.
     pixels = pixels.T if orientation in SIDEWAYS else pixels
     pixels = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
     pixels = pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
-    flat = np.concatenate([[0], pixels.flatten(order="F"), [-1]])  # the first run is of zeros, if of none
-    ends = np.flatnonzero(np.diff(flat))
-    return {"size": [height, width], "counts": np.diff(np.concatenate([[0], ends])).tolist()}
-
-
-def _uncompressed(text: str) -> list[int]:
-    """Return the runs of a compressed RLE: each 5 bits a letter, lowest first, less the run before the last."""
-    counts, value, shift = [], 0, 0
-    for letter in text:
-        bits = ord(letter) - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            value -= (1 << shift) if bits & 16 else 0
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value, shift = 0, 0
-    return counts
+    turned = coco_mask.encode(np.asfortranarray(pixels))
+    return turned | {"counts": turned["counts"].decode()}
 
 
 def _corners(bbox_xywh: list[float]) -> list[tuple[float, float]]:

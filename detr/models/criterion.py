@@ -64,10 +64,8 @@ class MatchedQueries:
         """Match, and return (M,) images and queries."""
         supervised = self.criterion.supervised(outputs)
         self.match = self.criterion.matcher(supervised, self.targets)
-        layers, _, queries, _ = supervised.logits.shape
-        matched = [min(count, queries) for count in self.targets.counts]  # what `assign` gives for each
-        start = (layers - 1) * sum(matched)
-        self.pairs = Match(*(field[start : start + sum(matched[: self.images])] for field in self.match))
+        matched = [min(count, supervised.logits.shape[2]) for count in self.targets.counts]
+        self.pairs = self.match.of_last_layer(matched, self.images)
         return self.pairs.image, self.pairs.query
 
 

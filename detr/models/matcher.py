@@ -3,6 +3,7 @@
 Shapes: L decoder layers, B images, Q queries, T objects of the fullest image, K classes, M matched pairs.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,14 @@ class Match(NamedTuple):
     image: Tensor
     query: Tensor
     target: Tensor  # position among the image's own objects
+
+    def of_last_layer(self, matched: Sequence[int], images: int) -> "Match":
+        """Return the pairs of the last layer and of the first images, of all of which `matched` says how many each has.
+
+        Pairs are in the order of layers and images (`assign`), so that nothing needs to be asked of the device.
+        """
+        end = len(self.layer) - sum(matched[images:])
+        return Match(*(field[end - sum(matched[:images]) : end] for field in self))
 
 
 def matching_cost(

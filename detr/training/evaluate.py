@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from detr.box_ops import xyxy_to_xywh
+from detr.data.coco_json import all_have_outlines
 from detr.data.dataset import LabelMap
 from detr.evaluation.coco_matching import match_all, with_masks
 from detr.evaluation.coco_metrics import coco_numbers, curves
@@ -93,7 +94,7 @@ def evaluate(
     model.eval()
     counts = Counter(annotation["image_id"] for annotation in coco["annotations"] if not annotation.get("iscrowd", 0))
     normalizers = criterion.normalizers([counts[image["id"]] for image in coco["images"]], model.config.num_queries)
-    has_masks = model.config.masks and all(annotation.get("segmentation") for annotation in coco["annotations"])
+    has_masks = model.config.masks and all_have_outlines(coco)
     losses: Losses | None = None
     results: list[dict] = []
     with torch.inference_mode():  # not below it: torch 2.5's collectives refuse tensors that are made in inference mode
