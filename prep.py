@@ -28,7 +28,7 @@ from detr.importers.questions import Undecided
 from detr.importers.splits import Split
 from detr.importers.via.classes import CHECKED, ClassFlags
 from detr.importers.via.importer import import_via
-from detr.models.model_zoo import MASK_WEIGHTS, PUBLIC_URL, PUBLIC_WEIGHTS, SHIPPED_WEIGHTS
+from detr.models.model_zoo import PUBLIC_URL, PUBLIC_WEIGHTS, SHIPPED_WEIGHTS
 from detr.sample.draw import draw_set
 from detr.training.flags import MAX_SIZE, NUM_QUERIES, SCALES, positive_int
 from utils import UserError
@@ -54,7 +54,7 @@ REFUSED = {
 SAMPLE_COUNTS = {"train": 80, "val": 40}  # drawn images; the validation scenes follow the training scenes
 SAMPLE_SEED = 20
 DEFAULT_WEIGHTS = "detr-r50"
-SAMPLE_WEIGHTS = "detr-tiny"
+SAMPLE_WEIGHTS = "detr-small"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -256,10 +256,8 @@ def next_command(coco_path: Path, weights: str, coco: dict) -> str:
     """Return the command that trains on what was prepared, and on its outlines where all objects have them."""
     stripped = stripped_path(weights)
     resume = ["--resume", stripped.as_posix()] if stripped else []
-    shipped = SHIPPED_WEIGHTS.get(weights)
-    flags = list(shipped.flags) if shipped else ["--epochs", "100"]
-    if all_have_outlines(coco):
-        flags += [*(shipped.outline_flags if shipped else ()), *(["--masks"] if weights in MASK_WEIGHTS else [])]
+    known = SHIPPED_WEIGHTS.get(weights) or PUBLIC_WEIGHTS.get(weights, PUBLIC_WEIGHTS[DEFAULT_WEIGHTS])
+    flags = [*known.flags, *(known.outline_flags if all_have_outlines(coco) else ())]
     options = ["--dataset_file", "custom", "--coco_path", coco_path.as_posix(), "--output_dir", "outputs", *resume]
     return utils.command_line(["python", "main.py", *options, "--num_classes", str(len(coco["categories"])), *flags])
 

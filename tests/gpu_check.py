@@ -111,8 +111,8 @@ class Check:
 
     def train(self, *arguments: object) -> tuple:
         """The command that fine-tunes the shipped weights on the drawn sample; later arguments win."""
-        shipped = SHIPPED_WEIGHTS["detr-tiny"]
-        start = ("--weights", "detr-tiny_no-class-head.pth", "--resume", "auto", "--num_workers", 2)
+        shipped = SHIPPED_WEIGHTS["detr-small"]
+        start = ("--weights", "detr-small_no-class-head.pth", "--resume", "auto", "--num_workers", 2)
         return ("main.py", *start, *shipped.flags, "--device", self.device.type, *arguments)
 
 

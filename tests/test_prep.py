@@ -74,7 +74,7 @@ def test_unknown_weights_are_refused_before_any_work(
     assert run("prep", "--via", via_folder, "--weights", "detr-r51") == 2
     assert (
         "accepted: detr-r50, detr-r50-dc5, detr-r101, detr-r101-dc5, detr-r50-panoptic, detr-r50-dc5-panoptic, "
-        "detr-r101-panoptic, detr-tiny, detr-small, none, or a file" in capsys.readouterr().err
+        "detr-r101-panoptic, detr-small, none, or a file" in capsys.readouterr().err
     )
     assert not Path("data").exists()
 
@@ -155,7 +155,7 @@ def test_without_a_network_the_way_without_one_is_named(
     assert run("prep") == 2
     assert capsys.readouterr().err.endswith("; python prep.py --sample needs no network\n")
     assert run("prep", "--via", via_folder) == 2
-    assert capsys.readouterr().err.endswith("; --weights detr-tiny is small and needs no network\n")
+    assert capsys.readouterr().err.endswith("; --weights detr-small is small and needs no network\n")
 
 
 @pytest.mark.parametrize("content", [b"<html>", b""])

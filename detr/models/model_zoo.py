@@ -19,6 +19,16 @@ class PublicWeights(NamedTuple):
         """The hex in the name begins the file's SHA-256."""
         return self.file_name.removesuffix(".pth").rsplit("-", 1)[1]
 
+    @property
+    def flags(self) -> list[str]:
+        """The flags of main.py for fine-tuning."""
+        return ["--epochs", "100"]
+
+    @property
+    def outline_flags(self) -> list[str]:
+        """Further ones where all objects have outlines."""
+        return ["--masks"] if "panoptic" in self.file_name else []
+
 
 PUBLIC_WEIGHTS = {
     "detr-r50": PublicWeights("detr-r50-e632da11.pth", dilation=False),
@@ -39,23 +49,19 @@ class ShippedWeights(NamedTuple):
     max_size: int  # longest side
     num_queries: int
     flags: list[str]  # of main.py, for fine-tuning
-    outline_flags: tuple[str, ...] = ()  # further ones where all objects have outlines
+    outline_flags: list[str]  # further ones where all objects have outlines
 
 
 _SAMPLE = Path(__file__).parents[1] / "sample"  # its README.md says how they were pre-trained
-_TINY = "--batch_size 8 --lr 3e-4 --lr_backbone 3e-4 --clip_max_norm 1 --scales 256 --max_size 384 --epochs 60"
 _SMALL = (
     "--batch_size 8 --lr 3e-4 --lr_backbone 1e-4 --clip_max_norm 1 --scales 224 256 288 --max_size 432 "
     "--color_jitter 0.2 --query_groups 3 --epochs 60"
 )
 SHIPPED_WEIGHTS = {
-    "detr-tiny": ShippedWeights(_SAMPLE / "detr-tiny.pth", 256, 384, 50, _TINY.split()),
     "detr-small": ShippedWeights(
-        _SAMPLE / "detr-small.pth", 288, 432, 50, _SMALL.split(), outline_flags=("--copy_paste", "0.5")
-    ),
+        _SAMPLE / "detr-small.pth", 288, 432, 50, _SMALL.split(), ["--copy_paste", "0.5", "--masks"]
+    )
 }
-
-MASK_WEIGHTS = tuple(name for name in PUBLIC_WEIGHTS if name.endswith("panoptic"))  # those with a mask head
 
 # What the rows of the published class heads stand for: COCO's category ids, with holes; the last row is "no object".
 # Those of stuff, behind the others in the panoptic files, have no objects to outline and are left out.

@@ -16,6 +16,7 @@ from detr.sample.surfaces import lamp_light
 from detr.sample.things import SHAPE_CLASSES, SHAPES
 
 _SCALE = 2
+_SIDES = (256, 353)  # pixels, from and below
 _MIN_VISIBLE_SHARE = 0.3  # of the whole thing
 _STREAM = 2  # random numbers of its own: no scene of `draw` shares its background
 _STANDING = ("box", "cone", "cup")  # the others lie, hang or fly any way up
@@ -30,16 +31,13 @@ class ShapeScene(NamedTuple):
     labels: np.ndarray  # (T,) int64, positions in `things.SHAPE_CLASSES`, or those of the photographs
 
 
-def draw_shape_scene(
-    seed: int, index: int, sides: tuple[int, int] = (192, 288), photos: PhotoObjects | None = None
-) -> ShapeScene:
+def draw_shape_scene(seed: int, index: int, photos: PhotoObjects | None = None) -> ShapeScene:
     """Scene `index` of a seed: the same on every call, whatever was drawn before.
 
-    `sides` are the smallest and the largest height and width in pixels. About half of the objects and of the
-    backgrounds come from `photos`, if there are any.
+    About half of the objects and of the backgrounds come from `photos`, if there are any.
     """
     rng = np.random.default_rng((_STREAM, seed, index))
-    canvas = Canvas(tuple(rng.integers(sides[0], sides[1] + 1, 2).tolist()), _SCALE)
+    canvas = Canvas(tuple(rng.integers(*_SIDES, 2).tolist()), _SCALE)
     labels: list[int] = []
     crop = photos.crop(rng, (canvas.height * _SCALE, canvas.width * _SCALE)) if photos and rng.random() < 0.6 else None
     if crop:
@@ -65,9 +63,8 @@ def draw_shape_scene(
 
 
 def _add_things(canvas: Canvas, rng: Rng, photos: PhotoObjects | None) -> list[int]:
-    """Add 1 to 7 things that are drawn, or cut out of photographs; returns their labels."""
-    smallest, largest = (0.06, 0.3) if photos else (0.09, 0.24)
-    typical = canvas.short * np.exp(rng.uniform(np.log(smallest), np.log(largest)))
+    """Add 1 to 9 things that are drawn, or cut out of photographs; returns their labels."""
+    typical = canvas.short * np.exp(rng.uniform(np.log(0.03), np.log(0.3)))
 
     def random_pose() -> Pose:
         size = typical * rng.uniform(0.7, 1.35)
@@ -75,7 +72,7 @@ def _add_things(canvas: Canvas, rng: Rng, photos: PhotoObjects | None) -> list[i
         return Pose(x, y, size, rng.uniform(-np.pi, np.pi))
 
     labels = []
-    for pose in scattered(rng, int(rng.integers(1, 8)), random_pose):
+    for pose in scattered(rng, int(rng.integers(1, 10)), random_pose):
         if photos and rng.random() < 0.5:
             cutout, label = photos.cutout(rng, 2 * pose.size * _SCALE)
             canvas.paste(cutout, (pose.x, pose.y))

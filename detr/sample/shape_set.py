@@ -1,13 +1,10 @@
-"""Draw scenes to pre-train small detectors on, as a COCO folder. No torch.
+"""Draw scenes to pre-train small detectors on, as a COCO folder: drawn things, and photographs' objects. No torch.
 
-python -m detr.sample.shape_set data/shapes                     20,000 + 400 scenes of drawn classes, 230 MB
-python -m detr.sample.shape_set data/scenes --photos coco       the same with photographs as backgrounds, and objects
-                                                                cut out of them
+python -m detr.sample.shape_set coco data/scenes
 """
 
 import argparse
 import json
-import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,11 +17,8 @@ from detr.sample.photo_objects import PhotoObjects
 from detr.sample.shape_scene import draw_shape_scene
 from detr.sample.things import SHAPE_CLASSES
 
-SEED = 1
-SIDES = (192, 256)  # pixels
 
-
-def draw_split(seed: int, first: int, count: int, folder: Path, names: list[str], photos: PhotoObjects | None) -> dict:
+def draw_split(seed: int, first: int, count: int, folder: Path, names: list[str], photos: PhotoObjects) -> dict:
     """Draw scenes `first` to `first + count - 1` of a seed into `folder`; returns their COCO annotations."""
     folder.mkdir(parents=True, exist_ok=True)
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
@@ -38,9 +32,9 @@ def draw_split(seed: int, first: int, count: int, folder: Path, names: list[str]
     return coco
 
 
-def _draw_one(seed: int, folder: Path, photos: PhotoObjects | None, index: int) -> tuple[dict, list[dict]]:
+def _draw_one(seed: int, folder: Path, photos: PhotoObjects, index: int) -> tuple[dict, list[dict]]:
     """Draw one scene and save it; returns its image and its annotations, which have no ids yet, as COCO has them."""
-    scene = draw_shape_scene(seed, index, SIDES, photos)
+    scene = draw_shape_scene(seed, index, photos)
     name, (width, height) = f"shapes{index:06}.jpg", scene.image.size
     (folder / name).write_bytes(to_jpeg(scene.image))
     annotations = []
@@ -75,19 +69,20 @@ def load_photos(coco_folder: Path) -> tuple[PhotoObjects, list[str]]:
 def main() -> None:
     """Draw both splits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, help="COCO folder (official layout) of photographs")
     parser.add_argument("folder", type=Path, help="the COCO folder to write")
     parser.add_argument("--train", type=int, default=20_000, help="scenes to train on (%(default)s)")
     parser.add_argument("--val", type=int, default=400, help="scenes to evaluate on (%(default)s)")
-    parser.add_argument("--photos", type=Path, metavar="DIR", help="COCO folder (official layout) of photographs")
+    parser.add_argument("--seed", type=int, default=1, help="other scenes with each (%(default)s)")
     args = parser.parse_args()
-    photos, names = load_photos(args.photos) if args.photos else (None, list(SHAPE_CLASSES))
+    photos, names = load_photos(args.photos)
     first = 0
     for split, count in {"val": args.val, "train": args.train}.items():
-        coco = draw_split(SEED, first, count, args.folder / f"{split}2017", names, photos)
+        coco = draw_split(args.seed, first, count, args.folder / f"{split}2017", names, photos)
         path = args.folder / "annotations" / f"custom_{split}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(coco), encoding="utf-8")
-        print(f"{path}: {count} scenes, {len(coco['annotations'])} objects, {os.cpu_count()} processes")
+        print(f"{path}: {count} scenes, {len(coco['annotations'])} objects")
         first += count
 
 

@@ -1,6 +1,6 @@
 """Make a detector's file small: half precision, as the weights in sample/ are kept.
 
-python -m detr.training.shrink outputs/checkpoint_best.pth detr-tiny.pth
+python -m detr.training.shrink outputs/checkpoint_best.pth detr-small.pth
 """
 
 import argparse

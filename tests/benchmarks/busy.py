@@ -40,7 +40,7 @@ def companion(code: str) -> Iterator[None]:
 def images_per_second(environment: dict[str, str], coco_path: Path) -> float:
     """Of the second epoch of a run of main.py with these environment variables."""
     with tempfile.TemporaryDirectory() as folder:
-        shipped = SHIPPED_WEIGHTS["detr-tiny"]
+        shipped = SHIPPED_WEIGHTS["detr-small"]
         flags = [
             *shipped.flags,
             "--weights",

@@ -136,7 +136,7 @@ def test_cutouts_are_whole_large_objects(photos: PhotoObjects) -> None:
 def test_scenes_from_photographs_are_the_same_on_every_call(photos: PhotoObjects) -> None:
     labels = []
     for index in range(12):
-        scene, again = (draw_shape_scene(1, index, (100, 140), photos) for _ in range(2))
+        scene, again = (draw_shape_scene(1, index, photos) for _ in range(2))
         assert scene.image.tobytes() == again.image.tobytes() and (scene.boxes_xyxy == again.boxes_xyxy).all()
         assert (scene.boxes_xyxy[:, 2:] <= scene.image.size).all() and (scene.boxes_xyxy >= 0).all()
         assert len(scene.boxes_xyxy) == len(scene.labels)
@@ -145,8 +145,8 @@ def test_scenes_from_photographs_are_the_same_on_every_call(photos: PhotoObjects
 
 
 def test_a_set_with_photographs(coco_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = ["--train", "4", "--val", "2", "--photos", str(coco_folder)]
-    monkeypatch.setattr("sys.argv", ["shape_set", str(tmp_path / "shapes"), *flags])
+    flags = ["--train", "4", "--val", "2"]
+    monkeypatch.setattr("sys.argv", ["shape_set", str(coco_folder), str(tmp_path / "shapes"), *flags])
     shape_set.main()
     names = []
     for split, count in (("val", 2), ("train", 4)):
