@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import utils
-from detr.data.coco_json import check_white, find_val, fingerprint, match_categories, read_coco
+from detr.data.coco_json import check_white, find_gt, fingerprint, match_categories
 from detr.data.images import find_images, read_rgb, read_size_hw
 from detr.evaluation.coco_matching import check_results, with_masks
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
@@ -247,17 +247,6 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path, load: LoadDete
         gt_ids = match_categories(own, gt["categories"], path)
         predictions = [result | {"category_id": gt_ids[result["category_id"]]} for result in predictions]
     return Measured(gt, image_folder, predictions, measure(gt, predictions, args.threshold))
-
-
-def find_gt(coco_path: Path | None, config: dict) -> tuple[dict | None, Path]:
-    """Return the validation annotations that a run was evaluated on and their images; None where they are not known."""
-    recorded = config.get("args", {})
-    if coco_path is None and "coco_path" in recorded:
-        coco_path = Path(recorded["coco_path"])
-    if coco_path is None:
-        return None, Path()
-    path, image_folder = find_val(coco_path, recorded.get("dataset_file", "custom"))
-    return read_coco(path), image_folder
 
 
 def detect_all(detector: "Detector", gt: dict, image_folder: Path) -> list[dict]:

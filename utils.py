@@ -78,6 +78,12 @@ def command_line(words: Sequence[str]) -> str:
     return (subprocess.list2cmdline if os.name == "nt" else shlex.join)(words)
 
 
+def check_packages(what: str, names: Sequence[str]) -> None:
+    """Raise UserError naming those packages that `what` needs and that are not installed."""
+    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+        raise UserError(f"{what} needs what is not installed: pip install {' '.join(missing)}")
+
+
 def _fail(message: str) -> int:
     rank = os.environ.get("RANK", "0")  # under torchrun
     print(f"error: {message}" if rank == "0" else f"error in process {rank}: {message}", file=sys.stderr)

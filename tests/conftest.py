@@ -1,5 +1,6 @@
 """Small things that many tests start from: drawn photographs with VIA outlines, and the scripts run in-process."""
 
+import importlib
 import json
 import math
 import os
@@ -115,7 +116,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunScript:
     def run_script(name: str, *arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         try:
-            utils.run_script(__import__(name).main)
+            utils.run_script(importlib.import_module(name).main)
         except SystemExit as stop:
             return int(stop.code or 0)
         return 0

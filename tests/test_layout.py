@@ -23,6 +23,8 @@ FLOORS = (
     ("detr.report",),
     ("detr.sample",),
     ("detr.detector",),
+    ("detr.export_onnx", "detr.export_huggingface"),
+    ("detr.export",),
     SCRIPTS,
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

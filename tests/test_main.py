@@ -766,7 +766,7 @@ def test_a_safetensors_file_is_refused_in_one_sentence(
     Path("model.safetensors").write_bytes(content)
     assert run("main", *TINY, "--resume", "model.safetensors") == 2
     assert capsys.readouterr().err == (
-        "error: model.safetensors: safetensors files are not read; accepted: what torch.save writes (.pth)\n"
+        "error: model.safetensors: safetensors hold no architecture; accepted: the folder with it and its config.json\n"
     )
 
 

@@ -125,9 +125,12 @@ def predict_masks(
         queries, image: which masks to predict; only these are computed.
     """
     keys, shared = attention.keys(memory), head.shared(src, maps)
-    at_once = max(1, len(image)) if torch.is_grad_enabled() else _PAIRS_AT_ONCE
-    logits = [
-        head(attention(own_queries, keys[own], padding_mask[own]), [x[own] for x in shared]).to(queries.dtype)
-        for own_queries, own in zip(queries.split(at_once), image.split(at_once), strict=True)
-    ]
-    return torch.cat(logits)
+
+    def predict(queries: Tensor, image: Tensor) -> Tensor:
+        heatmaps = attention(queries, keys[image], padding_mask[image])
+        return head(heatmaps, [x[image] for x in shared]).to(queries.dtype)
+
+    if torch.is_grad_enabled():  # of an exported graph too, whose number of pairs is not known
+        return predict(queries, image)
+    parts = zip(queries.split(_PAIRS_AT_ONCE), image.split(_PAIRS_AT_ONCE), strict=True)
+    return torch.cat([predict(*part) for part in parts])

@@ -20,6 +20,7 @@ from torch import Tensor
 from detr.models.backbone import BACKBONES, STRIDES
 from detr.models.class_transfer import ClassRows
 from detr.models.detr import Detr, DetrConfig
+from detr.models.huggingface import is_hub_folder, read_folder
 from detr.models.model_zoo import PUBLIC_WEIGHTS
 from utils import UserError, atomic_path
 
@@ -30,10 +31,12 @@ TRAIN_ONLY = ("extra_queries",)  # parameters that help to train a DETR and are 
 
 
 def read_checkpoint(path: Path) -> dict:
-    """Read a file that holds a DETR's `model` state dict, and whatever lies beside it.
+    """Read a file that holds a DETR's `model` state dict, and whatever lies beside it; or a folder of `transformers`.
 
     Raises UserError with the file's name and the reason: missing, truncated, holding code, not a DETR.
     """
+    if is_hub_folder(path):
+        return read_folder(path)
     checkpoint = _read_tensors(path)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
         raise UserError(f"{path}: not a DETR checkpoint; expected a dict with the weights under 'model'")
@@ -80,7 +83,7 @@ def _upgrade(checkpoint: dict) -> dict:
 def _read_tensors(path: Path) -> object:
     """`torch.load` with tensors and plain values only, plus the Namespace of the reference's own checkpoints."""
     if path.suffix == ".safetensors" and path.exists():
-        raise UserError(f"{path}: safetensors files are not read; accepted: what torch.save writes (.pth)")
+        raise UserError(f"{path}: safetensors hold no architecture; accepted: the folder with it and its config.json")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)

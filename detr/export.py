@@ -1,0 +1,230 @@
+"""Write a detector for other programs. What they compute from it is compared with PyTorch before the file is kept.
+
+python -m detr.export outputs/checkpoint_best.pth --to onnx                 outputs/checkpoint_best.onnx
+python -m detr.export outputs/checkpoint_best.pth --to onnx small.onnx --precision fp16
+python -m detr.export outputs/checkpoint_best.pth --to huggingface DIR      a folder for transformers
+"""
+
+import argparse
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import utils
+from detr.data.coco_json import find_gt, match_categories
+from detr.data.images import read_rgb
+from detr.data.loader import pad_images
+from detr.data.transforms import evaluation_params, resample, to_tensor
+from detr.detector import Detector
+from detr.export_huggingface import load_folder, run_hub, write_folder
+from detr.export_onnx import OUTPUTS, PRECISIONS, every_query, pad_pixels, to_outputs, write_onnx
+from detr.models.postprocess import LEAST_MASK_SCORE, Detections, masks_to_rle
+from detr.structures import MaskLogits
+from detr.training.evaluate import to_coco_results, twelve_coco_numbers
+from detr.training.run_files import CONFIG
+from utils import UserError
+
+MOST_DIFFERENT = {"scores": 1e-4, "boxes_xyxy": 1e-4, "masks": 1e-2}  # in float32; of masks the logits
+MOST_AP_LOST = 0.01  # by fewer bits
+_PADDED = 3  # images that are compared as one padded batch
+
+Outputs = list[Tensor]  # see `export_onnx.OUTPUTS`
+Run = Callable[[list[Image.Image]], Outputs]
+
+
+class Comparison(NamedTuple):
+    """A written detector beside the one in PyTorch."""
+
+    images: int
+    differences: dict[str, float]  # the largest of each output
+    ap: dict[str, tuple[float, float]]  # of boxes, and of masks: in PyTorch, as written; empty where not defined
+
+    def __str__(self) -> str:
+        parts = [f"{name} {difference:.1e}" for name, difference in self.differences.items()]
+        ap = "".join(f"; {name} {written:.4f}, in PyTorch {ours:.4f}" for name, (ours, written) in self.ap.items())
+        of = utils.pluralize(self.images, "validation image" if self.ap else "image")
+        return f"largest differences from PyTorch on {of}: {', '.join(parts)}{ap}"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="a detector: checkpoint_best.pth of a run")
+    add("output", type=Path, nargs="?", help="what to write (default: beside the checkpoint, under its name)")
+    add(
+        "--to", required=True, choices=("onnx", "huggingface"), help="a file for onnxruntime; a folder for transformers"
+    )
+    add("--precision", choices=PRECISIONS, default="fp32", help="number format; AP must stay within 0.01 (%(default)s)")
+    add("--coco_path", type=Path, help="COCO folder to compare on (default: that of the run, else random images)")
+    return parser.parse_intermixed_args()
+
+
+def main() -> None:
+    """Write, compare, keep."""
+    args = parse_arguments()
+    suffix = ".onnx" if args.to == "onnx" else "_huggingface"
+    if args.precision != "fp32":
+        if args.to != "onnx":
+            raise UserError(f"--precision {args.precision} is for --to onnx; transformers converts what it loads")
+        suffix = f"_{args.precision}{suffix}"
+    path = args.output or args.checkpoint.with_name(f"{args.checkpoint.stem}{suffix}")
+    gt, folder = _find_images(args.checkpoint, args.coco_path)
+    detector = Detector(args.checkpoint, device="cpu", amp="off", categories=gt and gt["categories"])
+    with (utils.atomic_path if args.to == "onnx" else _new_folder)(path) as temporary:
+        if args.to == "onnx":
+            write_onnx(detector, temporary, args.precision)
+            run = onnx_runner(temporary)
+        else:
+            write_folder(detector, temporary)
+            run = hub_runner(temporary, sorted(detector.label_map.names))
+        comparison = compare(detector, run, gt, folder, args.checkpoint)
+        check(comparison, args.precision, path)
+    print(f"{path}: {comparison}")
+
+
+@contextlib.contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `path` once whole. Raises UserError where something is there already."""
+    if path.exists():
+        raise UserError(f"{path} is there already; accepted: the name of a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
+        (new := Path(temporary) / path.name).mkdir()
+        yield new
+        new.rename(path)
+
+
+def _find_images(checkpoint: Path, coco_path: Path | None) -> tuple[dict | None, Path]:
+    """Return the annotations to compare on and their images' folder; None where the run's are not there any more."""
+    config = utils.read_json(checkpoint.parent / CONFIG) or {}
+    recorded = config.get("args", {}).get("coco_path")
+    if coco_path is None and not (recorded and Path(recorded).is_dir()):
+        print("no validation images are known (--coco_path names them): compared on random ones")
+        return None, Path()
+    return find_gt(coco_path, config)
+
+
+def _read_images(gt: dict | None, folder: Path) -> Iterator[tuple[int, Image.Image]]:
+    """Yield the number and the pixels of each image, in RGB."""
+    if gt is None:
+        random = np.random.default_rng(0)
+        for number, size_hw in enumerate([(480, 640), (640, 480), (500, 500)]):
+            yield number, Image.fromarray(random.integers(0, 256, (*size_hw, 3), dtype=np.uint8))
+    else:
+        for image in gt["images"]:
+            yield image["id"], read_rgb(folder / image["file_name"])
+
+
+# ------------------------------------------------------------------------------------------------------------ comparing
+
+
+def compare(detector: Detector, run: Run, gt: dict | None, folder: Path, source: Path) -> Comparison:
+    """Compare what `run` returns with PyTorch: image by image, and the first ones as a padded batch.
+
+    Args:
+        detector: on the CPU, in float32.
+        run: the written detector; of images as they are fed, (H, W) and smaller.
+        gt, folder: COCO annotations and where their images are, or None for random images.
+        source: the detector's file, for messages.
+    """
+    first, differences = [], {}
+    results: tuple[list[dict], list[dict]] = ([], [])
+    gt_ids = gt and match_categories(detector.label_map.categories, gt["categories"], source)
+
+    def outputs_of(images: list[Image.Image]) -> tuple[Outputs, Outputs]:
+        both = run_detector(detector, images), run(images)
+        for name, ours, written in zip(OUTPUTS, *both, strict=False):
+            differences[name] = max(differences.get(name, 0.0), float((ours - written).abs().max()))
+        return both
+
+    with utils.Progress(len(gt["images"]) if gt else None, "compare") as bar:
+        for image_id, image in _read_images(gt, folder):
+            size_hw = (image.height, image.width)
+            resized = resample(image, evaluation_params(size_hw, None, **detector.resolution), size_hw)
+            first += [resized] if len(first) < _PADDED else []
+            for of, outputs in zip(results, outputs_of([resized]), strict=True):
+                of += to_results(detector, outputs, image_id, (resized.height, resized.width), size_hw)
+            bar.update()
+    outputs_of(first)
+    kinds = {"AP": "bbox"} | ({"mask AP": "segm"} if detector.model.config.masks else {})
+    ap = {}
+    for name, kind in kinds.items() if gt else ():
+        ours, written = (
+            twelve_coco_numbers(gt, [r | {"category_id": gt_ids[r["category_id"]]} for r in of], kind)[0]
+            for of in results
+        )
+        ap |= {name: (ours, written)} if ours >= 0 else {}
+    return Comparison(max(len(first), len(gt["images"]) if gt else 0), differences, ap)
+
+
+@torch.inference_mode()
+def run_detector(detector: Detector, images: list[Image.Image]) -> Outputs:
+    """Return `OUTPUTS` of images in PyTorch, padded and normalized as in training."""
+    outputs = detector.model(*_padded(images), every_query)
+    return list(to_outputs(outputs, sorted(detector.label_map.names)))
+
+
+def onnx_runner(path: Path) -> Run:
+    """Return a function that runs an ONNX file on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(images: list[Image.Image]) -> Outputs:
+        pixels, sizes_hw = pad_pixels([torch.from_numpy(np.array(image)) for image in images])
+        outputs = session.run(None, {"images": pixels.numpy(), "sizes_hw": sizes_hw.numpy()})
+        return [torch.from_numpy(output) for output in outputs]
+
+    return run
+
+
+def hub_runner(folder: Path, labels: list[int]) -> Run:
+    """Return a function that runs what `transformers` loads from a folder."""
+    model = load_folder(folder)
+    return lambda images: list(to_outputs(run_hub(model, *_padded(images)), labels))
+
+
+def _padded(images: list[Image.Image]) -> tuple[Tensor, Tensor]:
+    """Return images as a batch (B, 3, H, W), normalized, and its padding mask."""
+    return pad_images([to_tensor(image) for image in images])
+
+
+def to_results(
+    detector: Detector, outputs: Outputs, image_id: int, valid_hw: tuple[int, int], size_hw: tuple[int, int]
+) -> list[dict]:
+    """Return the `OUTPUTS` of one image in COCO's results format; it was fed at `valid_hw`, and is `size_hw` large."""
+    scores, column = outputs[0].max(-1)
+    labels = torch.tensor(sorted(detector.label_map.names))[column]
+    boxes_xyxy = outputs[1] * torch.tensor(size_hw[::-1] * 2)
+    runs = None
+    if len(outputs) > 2:
+        query = torch.nonzero(scores[0] >= LEAST_MASK_SCORE)[:, 0]
+        masks = MaskLogits(outputs[2][0, query], torch.zeros_like(query), query)
+        runs = masks_to_rle(masks, [valid_hw], valid_hw, [size_hw])
+    return to_coco_results(Detections(scores, labels, boxes_xyxy), [image_id], detector.label_map, runs)
+
+
+def check(comparison: Comparison, precision: str, path: Path) -> None:
+    """Raise UserError where the written detector is not the same: in its outputs, or with fewer bits in its AP."""
+    if precision == "fp32":
+        wrong = [name for name, value in comparison.differences.items() if not value <= MOST_DIFFERENT[name]]
+    elif not comparison.ap:
+        raise UserError(f"--precision {precision} needs annotated images to measure what it costs: --coco_path")
+    else:
+        wrong = [name for name, (ours, written) in comparison.ap.items() if not written >= ours - MOST_AP_LOST]
+    if wrong:
+        raise UserError(
+            f"{path} was not written, as it would not be the same detector: {wrong[0]} differs; {comparison}"
+        )
+
+
+if __name__ == "__main__":
+    utils.run_script(main)

@@ -1,0 +1,177 @@
+"""A detector as one ONNX file, for onnxruntime: any image size, any number of images at once.
+
+    session = onnxruntime.InferenceSession("checkpoint_best.onnx")
+    categories = json.loads(session.get_modelmeta().custom_metadata_map["categories"])
+    pixels = np.asarray(image)  # RGB, resized: `scale` and `max_size` of the metadata are its sides as trained
+    scores, boxes = session.run(None, {"images": pixels[None], "sizes_hw": [pixels.shape[:2]]})[:2]
+
+Inputs: `images`, uint8 (B, H, W, 3), as image libraries decode them; smaller ones begin in the upper left corner, and
+what lies beyond them is not read. `sizes_hw`, int64 (B, 2), is the height and the width of each. The graph normalizes.
+Outputs: `scores` (B, Q, K) in [0, 1] of the classes in `categories`; `boxes_xyxy` (B, Q, 4) in [0, 1] of each image's
+own width and height; `masks` (B, Q, H/4, W/4) of a detector with a mask head, above 0 inside an object.
+
+Shapes: B images, H and W size of the largest, Q queries, K classes.
+"""
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from detr.box_ops import cxcywh_to_xyxy
+from detr.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from detr.detector import Detector
+from detr.models.detr import Detr
+from detr.structures import DetrOutput
+from utils import UserError, check_packages
+
+if TYPE_CHECKING:
+    import onnx
+
+PRECISIONS = ("fp32", "fp16", "int8")
+OUTPUTS = ("scores", "boxes_xyxy", "masks")
+_OLDEST_TORCH = (2, 6)  # the first whose exporter keeps image sizes and batches open
+_EXAMPLE_HW = ((96, 160), (96, 128), (64, 160))  # of the images that the graph is recorded with
+
+
+def every_query(outputs: DetrOutput) -> tuple[Tensor, Tensor]:
+    """Choose a mask for every query: (B * Q,) images and queries."""
+    batch, queries = outputs.boxes_cxcywh.shape[1:3]
+    image, query = torch.arange(batch)[:, None], torch.arange(queries)
+    return image.expand(batch, queries).flatten(), query.expand(batch, queries).flatten()
+
+
+def to_outputs(outputs: DetrOutput, labels: list[int]) -> tuple[Tensor, ...]:
+    """Return `OUTPUTS` of the last decoder layer; `labels` are those that stand for a category."""
+    scores = outputs.logits[-1].softmax(-1)[..., labels]
+    boxes_xyxy = cxcywh_to_xyxy(outputs.boxes_cxcywh[-1])
+    masks = () if outputs.masks is None else (outputs.masks.logits.unflatten(0, scores.shape[:2]),)
+    return scores, boxes_xyxy, *masks
+
+
+class OnnxDetr(nn.Module):
+    """What the file computes: a DETR from pixels to scores and boxes."""
+
+    def __init__(self, detr: Detr, labels: list[int]) -> None:
+        super().__init__()
+        self.detr, self.labels = detr, labels
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD))
+
+    def forward(self, images: Tensor, sizes_hw: Tensor) -> tuple[Tensor, ...]:
+        """Map images (B, H, W, 3), uint8, and the sizes in them (B, 2) to `OUTPUTS`."""
+        rows, columns = torch.arange(images.shape[1]), torch.arange(images.shape[2])
+        padding_mask = (rows[:, None] >= sizes_hw[:, 0, None, None]) | (columns >= sizes_hw[:, 1, None, None])
+        normalized = (images.float() / 255 - self.mean) / self.std
+        normalized = normalized.masked_fill(padding_mask[..., None], 0.0).permute(0, 3, 1, 2)
+        return to_outputs(self.detr(normalized, padding_mask, every_query), self.labels)
+
+
+def pad_pixels(images: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return images (H, W, 3), uint8, as the two inputs of the file; the padding is not black, as it is not read."""
+    sizes_hw = torch.tensor([image.shape[:2] for image in images])
+    padded = torch.full((len(images), *sizes_hw.amax(0).tolist(), 3), 255, dtype=torch.uint8)
+    for row, image in enumerate(images):
+        padded[row, : image.shape[0], : image.shape[1]] = image
+    return padded, sizes_hw
+
+
+def write_onnx(detector: Detector, path: Path, precision: str) -> None:
+    """Write the detector, on the CPU, as an ONNX file. What it computes is not yet compared with anything.
+
+    Raises UserError where packages are missing, or PyTorch is too old or cannot do it.
+    """
+    check_packages("--to onnx", ("onnx", "onnxruntime", "onnxscript"))
+    import onnx
+
+    with _quiet():
+        program = _recorded(detector)
+        program.save(path, external_data=False)
+        _fold_constants(path)
+        model = onnx.load(path)
+        if precision == "fp16":
+            from onnxruntime.transformers.float16 import convert_float_to_float16
+
+            model = convert_float_to_float16(model, keep_io_types=True)
+        elif precision == "int8":
+            from onnxruntime.quantization import QuantType, quantize_dynamic
+
+            # Convolutions too would cost several AP, and onnxruntime runs them more slowly than in float32.
+            kinds = {"op_types_to_quantize": ["MatMul", "Gemm"], "per_channel": True, "weight_type": QuantType.QInt8}
+            quantize_dynamic(model, path, **kinds)
+            model = onnx.load(path)
+    _describe(model, detector, precision)
+    onnx.save(model, path)
+
+
+def _recorded(detector: Detector) -> "torch.onnx.ONNXProgram":
+    """Return the exporter's program, with open image sizes and batch."""
+    if torch.__version__ < _OLDEST_TORCH:
+        raise UserError(
+            f"--to onnx needs PyTorch {'.'.join(map(str, _OLDEST_TORCH))} or later, this is {torch.__version__}: the "
+            "exporter of older ones writes files that compute something else"
+        )
+    module = OnnxDetr(detector.model, sorted(detector.label_map.names)).eval().requires_grad_(False)
+    example = pad_pixels([torch.zeros(*size_hw, 3, dtype=torch.uint8) for size_hw in _EXAMPLE_HW])
+    batch = torch.export.Dim("batch")
+    sizes = {0: batch, 1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
+    try:
+        return torch.onnx.export(
+            module,
+            example,
+            input_names=["images", "sizes_hw"],
+            output_names=OUTPUTS[: 2 + detector.model.config.masks],
+            dynamic_shapes=(sizes, {0: batch}),
+            dynamo=True,  # the other exporter says nothing and scores are off by 0.2
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"PyTorch {torch.__version__} could not write this detector as ONNX: {reason}") from error
+
+
+def _fold_constants(path: Path) -> None:
+    """Compute in the file what does not depend on the image, such as BatchNorm's part of each convolution."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # ONNX's own operators only
+    options.optimized_model_filepath = str(path)
+    onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    model = onnx.load(path)
+    kept = [opset for opset in model.opset_import if not opset.domain]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    onnx.save(model, path)
+
+
+def _describe(model: "onnx.ModelProto", detector: Detector, precision: str) -> None:
+    """Put into the file what its user has to know, as JSON."""
+    import onnx
+
+    ids = {label: detector.label_map.to_category_id(label) for label in sorted(detector.label_map.names)}
+    categories = [{"id": ids[label], "name": detector.label_map.names[label]} for label in ids]
+    normalization = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    about = {"categories": categories, **detector.resolution, **normalization, "white": detector.white}
+    about["precision"] = precision
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in about.items()})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what the exporter and the quantizer say about their own insides."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
