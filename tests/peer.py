@@ -5,24 +5,13 @@ from torch import Tensor
 
 from detr.models.backbone import FrozenBatchNorm2d
 from detr.models.detr import Detr, DetrConfig
+from detr.models.huggingface import to_hub
+from detr.models.weights import has_mask_head
 from detr.structures import Batch, DetrOutput, Targets
 
-_ATTENTION = {"self_attn": "self_attn", "multihead_attn": "encoder_attn"}
-_NORMS = {
-    "encoder": {"norm1": "self_attn_layer_norm", "norm2": "final_layer_norm"},
-    "decoder": {"norm1": "self_attn_layer_norm", "norm2": "encoder_attn_layer_norm", "norm3": "final_layer_norm"},
-}
-_PREFIXES = (
-    ("backbone.0.body.", "model.backbone.model."),
-    ("backbone.1.row_embed", "model.position_embedding.row_embeddings"),
-    ("backbone.1.col_embed", "model.position_embedding.column_embeddings"),
-    ("input_proj", "model.input_projection"),
-    ("query_embed", "model.query_position_embeddings"),
-    ("transformer.decoder.norm", "model.decoder.layernorm"),
-    ("class_embed", "class_labels_classifier"),
-    ("bbox_embed", "bbox_predictor"),
-)
-_MASK_LAYERS = {
+# Where the names in memory differ from those on disk, by which `transformers` reads the published folders.
+_IN_MEMORY = {
+    ".conv_encoder": "", "out_proj": "o_proj", ".fc": ".mlp.fc",
     "q_linear": "q_proj", "k_linear": "k_proj", "out_lay": "output_conv",
     **{f"lay{n}": f"conv{n}.conv" for n in (1, 2)}, **{f"gn{n}": f"conv{n}.norm" for n in (1, 2)},
     **{f"adapter{n}": f"fpn_stages.{n - 1}.fpn_adapter" for n in (1, 2, 3)},
@@ -48,40 +37,12 @@ def make_model(config: DetrConfig) -> Detr:
 
 
 def to_peer_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict (values or gradients) under the peer's names; packed projections are split in three."""
+    """Our state dict (values or gradients) under the peer's names in memory; packed projections are split in three."""
     peer = {}
-    for key, value in state.items():
-        for ours, theirs in _PREFIXES:
-            if key.startswith(ours):
-                peer[theirs + key[len(ours) :]] = value
-                break
-        else:
-            _, stack, _, layer, *rest = key.split(".")
-            peer |= _layer_entry(f"model.{stack}.layers.{layer}", stack, rest, value)
-    return peer
-
-
-def _layer_entry(prefix: str, stack: str, rest: list[str], value: Tensor) -> dict[str, Tensor]:
-    part, kind = rest[0], rest[-1]
-    if part in _ATTENTION:
-        attention = f"{prefix}.{_ATTENTION[part]}"
-        if rest[1] == "out_proj":
-            return {f"{attention}.o_proj.{kind}": value}
-        suffix = kind.removeprefix("in_proj_")
-        return {f"{attention}.{p}_proj.{suffix}": piece for p, piece in zip("qkv", value.chunk(3), strict=True)}
-    if part in _NORMS[stack]:
-        return {f"{prefix}.{_NORMS[stack][part]}.{kind}": value}
-    return {f"{prefix}.mlp.{part.replace('linear', 'fc')}.{kind}": value}
-
-
-def to_peer_mask_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same for a DETR with a mask head, whose peer keeps the detector under `detr.`."""
-    heads = {key: value for key, value in state.items() if key.startswith(("bbox_attention.", "mask_head."))}
-    peer = to_peer_state({key: value for key, value in state.items() if key not in heads})
-    peer = {f"detr.{key}": value for key, value in peer.items()}
-    for key, value in heads.items():
-        module, layer, kind = key.split(".")
-        peer[f"{module}.{_MASK_LAYERS[layer]}.{kind}"] = value
+    for name, value in to_hub(state, has_mask_head(state)).items():
+        for on_disk, in_memory in _IN_MEMORY.items():
+            name = name.replace(on_disk, in_memory)
+        peer[name] = value
     return peer
 
 
@@ -110,11 +71,10 @@ def make_peer(detr: Detr) -> torch.nn.Module:
         num_queries=ours.num_queries,
         num_labels=ours.num_classes,
     )
-    translate = to_peer_mask_state if ours.masks else to_peer_state
     peer = transformers.DetrForSegmentation(config) if ours.masks else transformers.DetrForObjectDetection(config)
-    peer.load_state_dict(translate(detr.state_dict()), strict=True)
+    peer.load_state_dict(to_peer_state(detr.state_dict()), strict=True)
     # Three flags each, so that packed projections split in three like their weights.
-    trained = translate({name: torch.full((3,), p.requires_grad) for name, p in detr.named_parameters()})
+    trained = to_peer_state({name: torch.full((3,), p.requires_grad) for name, p in detr.named_parameters()})
     for name, parameter in peer.named_parameters():
         parameter.requires_grad_(bool(trained[name].all()))
     return peer

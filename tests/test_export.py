@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from detr.data.loader import pad_images
 from detr.detector import Detector
 from detr.export import Comparison, check
+from detr.export_onnx import write_onnx
 from detr.models.detr import DetrConfig
 from detr.models.weights import detector_state, load_detector, read_checkpoint
 from tests.conftest import RunScript
@@ -217,8 +220,8 @@ def test_masks_are_learnt_on_a_published_folder(
         (lambda hub: edit(hub, d_model="wide"), "hub/config.json: d_model is 'wide'"),
         (lambda hub: edit(hub, d_model=64), "hub: the weights do not fit a DETR with resnet18: has shape"),
         (
-            lambda hub: edit(hub, decoder_attention_heads=8),
-            "hub/config.json: decoder_attention_heads is 8; accepted: 4",
+            lambda hub: edit(hub, decoder_attention_heads=4),
+            "hub/config.json: decoder_attention_heads is 4; accepted: 8",
         ),
     ],
 )
@@ -233,3 +236,133 @@ def test_other_folders_are_refused_by_name(damage, message: str, run: RunScript)
 def edit(hub: Path, **values: object) -> None:
     path = hub / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+# ----------------------------------------------------------------------------------------------------------------- onnx
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a detector with masks, own.pth, and of the file that the exporter makes of it, own.onnx."""
+    folder = tmp_path_factory.mktemp("exported")
+    detector = Detector(save(MASKS, folder / "own.pth"), device="cpu", amp="off")
+    write_onnx(detector, folder / "own.onnx", "fp32")
+    return folder
+
+
+@pytest.fixture
+def instant_export(exported: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The exporter, which takes many seconds, has its file already. Returns the detector."""
+
+    class Recorded:
+        def save(self, path: Path, external_data: bool) -> None:
+            shutil.copy(exported / "own.onnx", path)
+
+    monkeypatch.setattr("detr.export_onnx._recorded", lambda detector: Recorded())
+    return exported / "own.pth"
+
+
+def run_onnx(path: Path, images: list[np.ndarray], padding: int = 0) -> list[np.ndarray]:
+    """As a program without PyTorch would."""
+    import onnxruntime
+
+    sizes_hw = np.array([image.shape[:2] for image in images])
+    padded = np.full((len(images), *sizes_hw.max(0), 3), padding, dtype=np.uint8)
+    for row, image in enumerate(images):
+        padded[row, : image.shape[0], : image.shape[1]] = image
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(["scores", "boxes_xyxy", "masks"], {"images": padded, "sizes_hw": sizes_hw})
+
+
+@needs_onnx
+@pytest.mark.parametrize("sizes_hw", [[(96, 128)], [(33, 67)], SIZES_HW, [(160, 90), (32, 32)]])
+def test_any_size_and_number_of_images_gives_what_pytorch_gives(sizes_hw: list, exported: Path) -> None:
+    images = [np.asarray(image) for image in random_images(sizes_hw)]
+    scores, boxes_xyxy, masks = run_onnx(exported / "own.onnx", images)
+    normalized = [
+        torch.from_numpy((image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).float().permute(2, 0, 1)
+        for image in images
+    ]
+    detr = load_detector(exported / "own.pth").model
+    with torch.no_grad():
+        output = detr(*pad_images(normalized), lambda o: torch.nonzero(torch.ones(o.logits.shape[1:3]), as_tuple=True))
+    x, y, w, h = output.boxes_cxcywh[-1].unbind(-1)
+    expected = torch.stack((x - w / 2, y - h / 2, x + w / 2, y + h / 2), dim=-1)
+    np.testing.assert_allclose(scores, output.logits[-1].softmax(-1)[..., :3], atol=1e-5)
+    np.testing.assert_allclose(boxes_xyxy, expected, atol=1e-5)
+    np.testing.assert_allclose(masks.reshape(output.masks.logits.shape), output.masks.logits, atol=1e-3)
+
+
+@needs_onnx
+def test_padding_is_not_read(exported: Path) -> None:
+    images = [np.asarray(image) for image in random_images()]
+    for black, white in zip(*(run_onnx(exported / "own.onnx", images, padding) for padding in (0, 255)), strict=True):
+        assert np.array_equal(black, white)
+
+
+@needs_onnx
+def test_the_file_says_what_its_user_has_to_know(instant_export: Path, run: RunScript) -> None:
+    import onnx
+
+    assert run("detr.export", instant_export, "--to", "onnx", "other.onnx") == 0
+    model = onnx.load("other.onnx")
+    about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert about["categories"] == CATEGORIES
+    assert (about["scale"], about["max_size"], about["precision"]) == (64, 128, "fp32")
+    assert (about["mean"], about["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert {opset.domain for opset in model.opset_import} == {""}
+    assert [path.name for path in Path().iterdir() if "onnx" in path.name] == ["other.onnx"]
+
+
+@needs_onnx
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_ap_is_measured_on_the_validation_images(
+    precision: str, instant_export: Path, coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = coco_folder / "annotations/custom_val.json"
+    coco = json.loads(path.read_text()) | {"categories": CATEGORIES}
+    for annotation in coco["annotations"]:
+        annotation["category_id"] = 5
+    path.write_text(json.dumps(coco))
+    flags = ["--coco_path", coco_folder, "--precision", precision]
+    code = run("detr.export", instant_export, "--to", "onnx", "out.onnx", *flags)
+    assert code == 0, capsys.readouterr().err
+    assert "on 3 validation images" in (printed := capsys.readouterr().out) and "; mask AP " in printed
+
+
+@needs_onnx
+def test_a_wrong_file_is_not_kept(
+    instant_export: Path, run: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = torch.load(instant_export, weights_only=True)
+    wrong["model"]["detr.bbox_embed.layers.2.bias"] += 0.01
+    torch.save(wrong, "wrong.pth")
+    Path("wrong.onnx").write_bytes(b"of before")
+    assert run("detr.export", "wrong.pth", "--to", "onnx") == 2
+    assert "wrong.onnx was not written, as it would not be the same detector: boxes_xyxy" in capsys.readouterr().err
+    assert Path("wrong.onnx").read_bytes() == b"of before" and not list(Path().glob(".*"))
+
+
+@needs_onnx
+def test_fewer_bits_need_images_to_measure_on(
+    instant_export: Path, run: RunScript, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("detr.export", instant_export, "--to", "onnx", "out.onnx", "--precision", "int8") == 2
+    assert "--precision int8 needs annotated images" in capsys.readouterr().err and not Path("out.onnx").exists()
+
+
+@needs_onnx
+def test_an_old_exporter_is_out_of_reach(
+    run: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.5.1"))
+    assert run("detr.export", save(TINY), "--to", "onnx") == 2
+    assert "--to onnx needs PyTorch 2.6 or later, this is 2.5.1" in capsys.readouterr().err
+
+
+@needs_onnx
+@pytest.mark.long
+@pytest.mark.parametrize("config", [DetrConfig(91), DetrConfig(3, dilation=True), DetrConfig(3, masks=True)])
+def test_resnet50_is_written(config: DetrConfig, run: RunScript, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("detr.export", save(config), "--to", "onnx") == 0
+    print(capsys.readouterr().out)

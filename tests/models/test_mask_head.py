@@ -12,7 +12,7 @@ from detr.models.matcher import HungarianMatcher
 from detr.models.postprocess import masks_to_rle
 from detr.structures import Batch, DetrOutput, MaskLogits
 from tests.models.test_parity import default_dtype, make_batch
-from tests.peer import make_model, make_peer, peer_labels, to_peer_mask_state
+from tests.peer import make_model, make_peer, peer_labels, to_peer_state
 from utils import UserError
 
 SMALL = {"hidden_dim": 64, "enc_layers": 1, "dec_layers": 2, "num_queries": 7, "dim_feedforward": 48, "masks": True}
@@ -64,7 +64,7 @@ def test_masks_losses_and_gradients_equal_the_peer(name: str) -> None:
     for term, value in terms.items():
         torch.testing.assert_close(losses.terms[term], value, atol=1e-6, rtol=1e-4, check_dtype=False)
     expected = {key: p.grad for key, p in peer.named_parameters() if p.grad is not None}
-    found = to_peer_mask_state({key: p.grad for key, p in detr.named_parameters() if p.grad is not None})
+    found = to_peer_state({key: p.grad for key, p in detr.named_parameters() if p.grad is not None})
     assert found.keys() == expected.keys()
     whole = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
     for key, gradient in expected.items():
