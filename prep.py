@@ -360,7 +360,7 @@ def copy_images(split: Split, destination: Path) -> None:
 def check_weights_name(weights: str) -> None:
     """Raise UserError for a name that is neither known nor a file, before any work is done."""
     names = (*PUBLIC_WEIGHTS, *SHIPPED_WEIGHTS, "none")
-    if weights not in names and not Path(weights).is_file():
+    if weights not in names and not any(map(Path.is_file, (Path(weights), Path(weights) / "model.safetensors"))):
         raise UserError(f"--weights {weights}: no such file; accepted: {', '.join(names)}, or a file")
 
 

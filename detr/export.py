@@ -19,7 +19,7 @@ from torch import Tensor
 
 import utils
 from detr.data.coco_json import find_gt, match_categories
-from detr.data.images import read_rgb
+from detr.data.images import White, read_rgb
 from detr.data.loader import pad_images
 from detr.data.transforms import evaluation_params, resample, to_tensor
 from detr.detector import Detector
@@ -112,7 +112,7 @@ def _find_images(checkpoint: Path, coco_path: Path | None) -> tuple[dict | None,
     return find_gt(coco_path, config)
 
 
-def _read_images(gt: dict | None, folder: Path) -> Iterator[tuple[int, Image.Image]]:
+def _read_images(gt: dict | None, folder: Path, white: White) -> Iterator[tuple[int, Image.Image]]:
     """Yield the number and the pixels of each image, in RGB."""
     if gt is None:
         random = np.random.default_rng(0)
@@ -120,7 +120,7 @@ def _read_images(gt: dict | None, folder: Path) -> Iterator[tuple[int, Image.Ima
             yield number, Image.fromarray(random.integers(0, 256, (*size_hw, 3), dtype=np.uint8))
     else:
         for image in gt["images"]:
-            yield image["id"], read_rgb(folder / image["file_name"])
+            yield image["id"], read_rgb(folder / image["file_name"], white=white)
 
 
 # ------------------------------------------------------------------------------------------------------------ comparing
@@ -142,11 +142,12 @@ def compare(detector: Detector, run: Run, gt: dict | None, folder: Path, source:
     def outputs_of(images: list[Image.Image]) -> tuple[Outputs, Outputs]:
         both = run_detector(detector, images), run(images)
         for name, ours, written in zip(OUTPUTS, *both, strict=False):
-            differences[name] = max(differences.get(name, 0.0), float((ours - written).abs().max()))
+            largest = float((ours - written).abs().max())
+            differences[name] = float(np.maximum(differences.get(name, 0.0), largest))  # unlike max, keeps NaN
         return both
 
     with utils.Progress(len(gt["images"]) if gt else None, "compare") as bar:
-        for image_id, image in _read_images(gt, folder):
+        for image_id, image in _read_images(gt, folder, detector.white):
             size_hw = (image.height, image.width)
             resized = resample(image, evaluation_params(size_hw, None, **detector.resolution), size_hw)
             first += [resized] if len(first) < _PADDED else []
@@ -154,9 +155,11 @@ def compare(detector: Detector, run: Run, gt: dict | None, folder: Path, source:
                 of += to_results(detector, outputs, image_id, (resized.height, resized.width), size_hw)
             bar.update()
     outputs_of(first)
-    kinds = {"AP": "bbox"} | ({"mask AP": "segm"} if detector.model.config.masks else {})
+    kinds = {"AP": "bbox"} if gt else {}
+    if gt and detector.model.config.masks and all(annotation.get("segmentation") for annotation in gt["annotations"]):
+        kinds["mask AP"] = "segm"
     ap = {}
-    for name, kind in kinds.items() if gt else ():
+    for name, kind in kinds.items():
         ours, written = (
             twelve_coco_numbers(gt, [r | {"category_id": gt_ids[r["category_id"]]} for r in of], kind)[0]
             for of in results

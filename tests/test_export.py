@@ -14,7 +14,7 @@ from PIL import Image
 
 from detr.data.loader import pad_images
 from detr.detector import Detector
-from detr.export import Comparison, check
+from detr.export import Comparison, check, compare, run_detector
 from detr.export_onnx import write_onnx
 from detr.models.detr import DetrConfig
 from detr.models.weights import detector_state, load_detector, read_checkpoint
@@ -28,9 +28,14 @@ MASKS = dataclasses.replace(TINY, masks=True, nheads=8, num_classes=4)
 CATEGORIES = [{"id": 2, "name": "cat"}, {"id": 5, "name": "dog"}, {"id": 9, "name": "größe"}]
 SIZES_HW = [(64, 96), (33, 120), (128, 77)]
 
-needs_onnx = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("onnx", "onnxruntime", "onnxscript"))), reason="onnxruntime is not installed"
-)
+
+def needs(*packages: str, oldest_torch: tuple[int, int] = (0, 0)) -> pytest.MarkDecorator:
+    is_there = all(map(importlib.util.find_spec, packages)) and torch.__version__ >= oldest_torch
+    return pytest.mark.skipif(not is_there, reason=f"needs {', '.join(packages)}, and a PyTorch that goes with them")
+
+
+needs_onnx = needs("onnx", "onnxruntime", "onnxscript", oldest_torch=(2, 6))
+needs_hub = needs("transformers", "timm", "safetensors")
 
 
 def save(config: DetrConfig, path: Path = Path("own.pth"), **other: object) -> Path:
@@ -77,9 +82,21 @@ def test_only_the_same_detector_is_kept(precision: str, differences: dict, ap: d
             check(comparison, precision, Path("x.onnx"))
 
 
+def test_a_score_that_is_not_a_number_is_seen(run: RunScript) -> None:
+    detector = Detector(save(TINY), device="cpu", amp="off")
+    broken = iter([math.nan, 0.0, 0.0, 0.0])
+
+    def with_nan(images: list[Image.Image]) -> list[torch.Tensor]:
+        scores, boxes_xyxy = run_detector(detector, images)
+        return [scores + next(broken), boxes_xyxy]
+
+    assert math.isnan(compare(detector, with_nan, None, Path(), Path("own.pth")).differences["scores"])
+
+
 # --------------------------------------------------------------------------------------------------------- hugging face
 
 
+@needs_hub
 @pytest.mark.parametrize(
     "config",
     [
@@ -95,7 +112,8 @@ def test_only_the_same_detector_is_kept(precision: str, differences: dict, ap: d
 def test_transformers_loads_the_same_detector(
     config: DetrConfig, run: RunScript, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     path = save(config)
     assert run("detr.export", path, "--to", "huggingface", "hub") == 0
     assert "hub: largest differences from PyTorch on 3 images" in capsys.readouterr().out
@@ -116,8 +134,10 @@ def test_transformers_loads_the_same_detector(
     assert back.resolution == {"scale": 64, "max_size": 128}
 
 
+@needs_hub
 def test_the_pipeline_of_transformers_names_the_classes(run: RunScript) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     assert run("detr.export", save(TINY), "--to", "huggingface", "hub") == 0
     image = random_images()[0]
     theirs = transformers.pipeline("object-detection", model="hub")(image, threshold=0.0)
@@ -128,6 +148,7 @@ def test_the_pipeline_of_transformers_names_the_classes(run: RunScript) -> None:
     assert [*best["box"].values()] == pytest.approx(ours[0].box_xyxy, abs=1.5)
 
 
+@needs_hub
 def test_rows_without_a_class_come_back_as_such(run: RunScript) -> None:
     path = save(dataclasses.replace(TINY, num_classes=91), raw_ids=True)
     assert run("detr.export", path, "--to", "huggingface", "hub") == 0
@@ -136,6 +157,7 @@ def test_rows_without_a_class_come_back_as_such(run: RunScript) -> None:
     assert json.loads(Path("hub/config.json").read_text())["id2label"]["0"] == "N/A"
 
 
+@needs_hub
 @pytest.mark.parametrize(
     ("config", "what"),
     [
@@ -159,6 +181,7 @@ def test_a_folder_that_is_there_is_kept(run: RunScript, capsys: pytest.CaptureFi
     assert not list(Path("hub").iterdir())
 
 
+@needs_hub
 @pytest.mark.parametrize(("to", "packages"), [("onnx", "onnx onnxruntime onnxscript"), ("huggingface", "safetensors")])
 def test_missing_packages_are_named(
     to: str, packages: str, run: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -178,7 +201,8 @@ HEADS_AND_WIDTH = {"attention_heads": 8, "ffn_dim": 48}
 
 def published_folder(path: Path) -> None:
     """What `transformers` itself writes, as the published DETRs are kept."""
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     names = {0: "N/A", 1: "person", 2: "N/A", 3: "disc"}
     sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "num_queries": 7}
     sizes |= {f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in HEADS_AND_WIDTH.items()}
@@ -187,6 +211,7 @@ def published_folder(path: Path) -> None:
     transformers.DetrForObjectDetection(theirs).save_pretrained(path)
 
 
+@needs_hub
 @pytest.mark.parametrize("flags", [["--resume", "hub"], ["--resume", "auto", "--weights", "hub"]])
 def test_a_published_folder_starts_a_fine_tuning(
     flags: list[str], coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture[str]
@@ -196,9 +221,19 @@ def test_a_published_folder_starts_a_fine_tuning(
     assert run("main", *flags, *small) == 0
     printed = capsys.readouterr().out
     assert "class rows taken over: disc, no object" in printed
-    assert Detector("outputs/checkpoint_best.pth").model.config.backbone == "resnet18"
+    assert run("detr.export", "outputs/checkpoint_best.pth", "--to", "huggingface") == 0
+    assert "on 3 validation images: " in (printed := capsys.readouterr().out) and "; AP " in printed
+    assert Detector("outputs/checkpoint_best_huggingface").label_map.names == {0: "disc"}
 
 
+@needs_hub
+def test_prep_strips_a_published_folder(via_folder: Path, run: RunScript) -> None:
+    published_folder(Path("hub"))
+    assert run("prep", "--via", via_folder, "--categories", "disc", "--weights", "hub") == 0
+    assert "class_embed.weight" not in read_checkpoint(Path("hub_no-class-head.pth"))["model"]
+
+
+@needs_hub
 def test_masks_are_learnt_on_a_published_folder(
     coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,6 +243,7 @@ def test_masks_are_learnt_on_a_published_folder(
     assert "starting fresh: the mask head" in capsys.readouterr().out
 
 
+@needs_hub
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -216,6 +252,7 @@ def test_masks_are_learnt_on_a_published_folder(
         (lambda hub: (hub / "config.json").write_text("{"), "hub/config.json: not JSON"),
         (lambda hub: edit(hub, model_type="yolos"), "hub/config.json: a model of the type 'yolos'; accepted: detr"),
         (lambda hub: edit(hub, decoder_layers=3), "hub/model.safetensors: does not fit its config.json: model.decoder"),
+        (lambda hub: edit(hub, encoder_layers=0), "does not fit its config.json: model.encoder.layers.0."),
         (lambda hub: edit(hub, backbone_config={"model_type": "resnet"}), "its backbone is 'resnet'; accepted: a Res"),
         (lambda hub: edit(hub, d_model="wide"), "hub/config.json: d_model is 'wide'"),
         (lambda hub: edit(hub, d_model=64), "hub: the weights do not fit a DETR with resnet18: has shape"),

@@ -94,9 +94,12 @@ def read_folder(path: Path) -> dict:
     with torch.device("meta"):
         own = Detr(DetrConfig(**config)).state_dict()
     names = {key: hub_names(key, config["masks"]) for key in own}
-    missing = [name for parts in names.values() for name in parts if name not in hub]
-    if missing:
-        raise UserError(f"{path / WEIGHTS}: does not fit its {CONFIG}: {missing[0]} is missing")
+    known = [name for parts in names.values() for name in parts]
+    wrong = [f"{name} is missing" for name in known if name not in hub]
+    left_over = hub.keys() - set(known)
+    wrong += [f"{name} has no place" for name in sorted(left_over) if not name.endswith("num_batches_tracked")]
+    if wrong:
+        raise UserError(f"{path / WEIGHTS}: does not fit its {CONFIG}: {wrong[0]}")
     model = {key: torch.cat([hub[name] for name in parts]) for key, parts in names.items()}
     checkpoint = {"model": model, "config": config}
     return checkpoint | _categories_of(theirs) | _resolution_of(read_json(path / PREPROCESSOR) or {})
