@@ -24,7 +24,7 @@ from utils import UserError
 
 TINY = DetrConfig(3, backbone="resnet18", hidden_dim=32, nheads=4, enc_layers=1, dec_layers=2, num_queries=7,
                   dim_feedforward=48)  # fmt: skip
-MASKS = dataclasses.replace(TINY, masks=True, nheads=8, num_classes=4)
+MASKS = dataclasses.replace(TINY, masks=True, nheads=8, num_classes=4, dec_layers=1)
 CATEGORIES = [{"id": 2, "name": "cat"}, {"id": 5, "name": "dog"}, {"id": 9, "name": "größe"}]
 SIZES_HW = [(64, 96), (33, 120), (128, 77)]
 
@@ -212,7 +212,11 @@ def published_folder(path: Path) -> None:
 
 
 @needs_hub
-@pytest.mark.parametrize("flags", [["--resume", "hub"], ["--resume", "auto", "--weights", "hub"]])
+@pytest.mark.parametrize(
+    "flags",
+    [["--resume", "hub"], pytest.param(["--resume", "auto", "--weights", "hub"], marks=pytest.mark.long)],
+    ids=["resume", "weights"],
+)
 def test_a_published_folder_starts_a_fine_tuning(
     flags: list[str], coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture[str]
 ) -> None:
