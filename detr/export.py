@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 import utils
-from detr.data.coco_json import find_gt, match_categories
+from detr.data.coco_json import all_have_outlines, find_gt, match_categories
 from detr.data.images import White, read_rgb
 from detr.data.loader import pad_images
 from detr.data.transforms import evaluation_params, resample, to_tensor
@@ -156,7 +156,7 @@ def compare(detector: Detector, run: Run, gt: dict | None, folder: Path, source:
             bar.update()
     outputs_of(first)
     kinds = {"AP": "bbox"} if gt else {}
-    if gt and detector.model.config.masks and all(annotation.get("segmentation") for annotation in gt["annotations"]):
+    if gt and detector.model.config.masks and all_have_outlines(gt):
         kinds["mask AP"] = "segm"
     ap = {}
     for name, kind in kinds.items():

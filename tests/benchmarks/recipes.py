@@ -1,7 +1,7 @@
 """What each ingredient of the training recipe is worth: the same minutes of training with it and without it.
 
 python prep.py --sample && python -m tests.benchmarks.recipes
-python -m tests.benchmarks.recipes --coco_path ../shared/bccd --only ours reference random
+python -m tests.benchmarks.recipes --coco_path ../shared/bccd --only preset reference random
 
 A recipe's number of epochs is what fits into the minutes, by its own time per epoch. Printed is the AP of the last
 epoch, not of the best: nothing is chosen on the images it is measured on.
@@ -18,35 +18,34 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
+from detr.models.model_zoo import SHIPPED_WEIGHTS
+
 ROOT = Path(__file__).resolve().parents[2]
-WEIGHTS = "detr-tiny_no-class-head.pth"
+REFERENCE = (
+    "--lr 1e-4 --lr_backbone 1e-5 --clip_max_norm 0.1 --batch_size 2 --dropout 0.1 --ema_decay 0 --eos_coef 0.1 "
+    "--query_groups 1 --color_jitter 0"
+)
+WEIGHTS = SHIPPED_WEIGHTS["detr-small"]
 SHAPE = (
-    "--backbone mobilenet_v3_small --stride 16 --hidden_dim 128 --enc_layers 3 --dec_layers 3 --dim_feedforward 512 "
+    "--backbone mobilenet_v2 --stride 16 --hidden_dim 128 --enc_layers 3 --dec_layers 4 --dim_feedforward 512 "
     "--num_queries 50"
 )
-SIZE = "--scales 256 --max_size 384"  # of every recipe
-OURS = (
-    "--batch_size 8 --lr 3e-4 --lr_backbone 3e-4 --clip_max_norm 1 --dropout 0 --ema_decay 0.99 --query_groups 4 "
-    "--lr_schedule cosine --warmup_steps 50 --color_jitter 0.2 --eos_coef 0.3"
-)
-FROM_TINY = f"--weights {WEIGHTS}"
-
-
-def without(flags: str) -> str:
-    """Our recipe with other values of some flags, which come last and so count."""
-    return f"{FROM_TINY} {OURS} {flags}"
-
-
-RECIPES = {
-    "ours": without(""),
-    "without average": without("--ema_decay 0"),
-    "without query groups": without("--query_groups 1"),
-    "without warm-up and cosine": without("--warmup_steps 0 --lr_schedule step"),
-    "without color jitter": without("--color_jitter 0"),
-    "without mirror and crop": without("--no_augment"),
-    "no object counts a tenth": without("--eos_coef 0.1"),
-    "reference": f"{FROM_TINY} --lr 1e-4 --lr_backbone 1e-5 --batch_size 2 --dropout 0.1 --ema_decay 0",
-    "random": f"--backbone_weights none {SHAPE} {OURS}",
+PRESET = " ".join(WEIGHTS.flags)  # as prep.py prints it
+START = f"--weights {WEIGHTS.path.relative_to(ROOT)}"
+RECIPES = {  # of flags that are there twice the last counts
+    "preset": f"{START} {PRESET}",
+    "copy-paste": f"{START} {PRESET} --copy_paste 0.5",
+    "one size": f"{START} {PRESET} --scales {WEIGHTS.scale}",
+    "no query groups": f"{START} {PRESET} --query_groups 1",
+    "no color jitter": f"{START} {PRESET} --color_jitter 0",
+    "no flips and crops": f"{START} {PRESET} --no_augment",
+    "no EMA": f"{START} {PRESET} --ema_decay 0",
+    "cosine": f"{START} {PRESET} --lr_schedule cosine --warmup_steps 50",
+    "no object a tenth": f"{START} {PRESET} --eos_coef 0.1",
+    "frozen backbone": f"{START} {PRESET} --freeze backbone",
+    "reference": f"{START} {PRESET} {REFERENCE}",
+    "imagenet": f"{SHAPE} --batch_norm frozen {PRESET}",
+    "random": f"{SHAPE} --backbone_weights none {PRESET}",
 }
 
 
@@ -54,7 +53,7 @@ def train(name: str, seed: int, epochs: int, extra: list[str]) -> list[dict]:
     """Run main.py with a recipe, evaluated at the end only; returns its log."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, ROOT / "main.py", "--output_dir", folder]
-        command += [*RECIPES[name].split(), *SIZE.split(), *extra]
+        command += [*RECIPES[name].split(), *extra]
         command += ["--epochs", epochs, "--eval_every", epochs, "--save_every", epochs, "--seed", seed]
         command += ["--num_workers", 0, "--cache", "ram", "--device", "cpu"]
         one_core = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -74,7 +73,7 @@ def main() -> None:
     """The table, a row as soon as all its seeds are done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--coco_path", default="data/custom")
-    parser.add_argument("--minutes", type=float, default=3, help="of training, on one core (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=5, help="of training, on one core (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="RECIPE")
     parser.add_argument("--flags", default="", help="further flags of main.py, for every recipe")

@@ -238,7 +238,7 @@ def start(coco_folder: Path) -> Path:
 MACHINES = {
     "T4": (T4, ("--backbone_weights", "none", "--accumulate", 2, "--batch_size", 1), ON_GPU),
     "Pascal": (PASCAL, ("--weights", "public.pth", "--freeze", "backbone"), ON_GPU[-4:]),
-    "Ampere": (AMPERE, ("--weights", "public.pth", "--query_groups", 2, "--cache", "ram"), ON_GPU[-4:]),
+    "Ampere": (AMPERE, ("--weights", "public.pth", "--query_groups", 2, "--cache", "ram", "--masks"), ON_GPU[-4:]),
 }
 
 
