@@ -254,8 +254,8 @@ def check_class_flags(args: argparse.Namespace, source: str) -> None:
 
 def next_command(coco_path: Path, weights: str, coco: dict) -> str:
     """Return the command that trains on what was prepared, and on its outlines where all objects have them."""
-    stripped = stripped_path(weights)
-    resume = ["--resume", stripped.as_posix()] if stripped else []
+    start = start_path(weights)
+    resume = ["--resume", start.as_posix()] if start else []
     known = SHIPPED_WEIGHTS.get(weights) or PUBLIC_WEIGHTS.get(weights, PUBLIC_WEIGHTS[DEFAULT_WEIGHTS])
     flags = [*known.flags, *(known.outline_flags if all_have_outlines(coco) else ())]
     options = ["--dataset_file", "custom", "--coco_path", coco_path.as_posix(), "--output_dir", "outputs", *resume]
@@ -364,24 +364,27 @@ def check_weights_name(weights: str) -> None:
         raise UserError(f"--weights {weights}: no such file; accepted: {', '.join(names)}, or a file")
 
 
-def stripped_path(weights: str) -> Path | None:
-    """Return where the weights without class head are kept, None for `none`."""
+def start_path(weights: str) -> Path | None:
+    """Return the file to start from, without class head unless it is ours; None for `none`.
+
+    Ours are taken whole: the rows of their classes are objects in general, and a better start for any class than none.
+    """
     if weights == "none":
         return None
-    if weights in (*PUBLIC_WEIGHTS, *SHIPPED_WEIGHTS):
+    if weights in SHIPPED_WEIGHTS:
+        path = SHIPPED_WEIGHTS[weights].path
+        return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    if weights in PUBLIC_WEIGHTS:
         return Path(f"{weights}_no-class-head.pth")
     return Path(weights).with_name(f"{Path(weights).stem}_no-class-head.pth")
 
 
 def prepare_weights(weights: str) -> None:
     """Fetch the weights and write them without their class head, once."""
-    stripped = stripped_path(weights)
-    if stripped is None:
+    stripped = start_path(weights)
+    if stripped is None or weights in SHIPPED_WEIGHTS:
         return
-    if weights in PUBLIC_WEIGHTS:
-        original = Path(PUBLIC_WEIGHTS[weights].file_name)
-    else:
-        original = SHIPPED_WEIGHTS[weights].path if weights in SHIPPED_WEIGHTS else Path(weights)
+    original = Path(PUBLIC_WEIGHTS[weights].file_name if weights in PUBLIC_WEIGHTS else weights)
     is_current = stripped.exists() and (not original.exists() or stripped.stat().st_mtime >= original.stat().st_mtime)
     if not is_current:
         if weights in PUBLIC_WEIGHTS:

@@ -112,7 +112,7 @@ class Check:
     def train(self, *arguments: object) -> tuple:
         """The command that fine-tunes the shipped weights on the drawn sample; later arguments win."""
         shipped = SHIPPED_WEIGHTS["detr-small"]
-        start = ("--weights", "detr-small_no-class-head.pth", "--resume", "auto", "--num_workers", 2)
+        start = ("--weights", shipped.path, "--resume", "auto", "--num_workers", 2)
         return ("main.py", *start, *shipped.flags, "--device", self.device.type, *arguments)
 
 

@@ -251,7 +251,9 @@ def test_resume_auto_starts_from_weights_once(coco_folder: Path, run: RunScript,
     torch.save({"model": Detr(DetrConfig(4, backbone="resnet18", hidden_dim=32, dec_layers=2)).state_dict()}, "w.pth")
     command = ("main", "--resume", "auto", "--weights", "w.pth", *TINY[-8:])
     assert run(*command, "--epochs", 1) == 0
-    assert "class rows taken over: no object; fresh: disc\n" in capsys.readouterr().out  # 4 classes without names
+    assert (
+        "class rows taken over: no object; mean of all rows: disc\n" in capsys.readouterr().out
+    )  # 4 classes without names
     assert run(*command, "--epochs", 2) == 0
     assert "outputs/checkpoint.pth: " in capsys.readouterr().out and len(read_log()) == 2
     assert run("main", "--resume", "w.pth", "--weights", "w.pth") == 2
@@ -286,7 +288,7 @@ def test_class_rows_are_taken_over_by_name(
     """From a public file, then from the detector that came of it, on the same classes and on others."""
     rename_classes(coco_folder, "pedestrian", "Cats", "balloon")
     assert run("main", "--resume", "public.pth", "--class_map", "person=Pedestrian", *FROZEN) == 0
-    said = "tensors loaded; class rows taken over: person -> pedestrian, cat -> Cats, no object; fresh: balloon\n"
+    said = "class rows taken over: person -> pedestrian, cat -> Cats, no object; mean of all rows: balloon\n"
     assert said in capsys.readouterr().out
     first = weights("outputs/checkpoint_best.pth")["model"]
     for key, theirs in public_head.items():
@@ -301,7 +303,7 @@ def test_class_rows_are_taken_over_by_name(
 
     rename_classes(coco_folder, "dog", "balloons", "pedestrian", "cat")
     assert run(*again, "--output_dir", "others", "--num_classes", 6) == 0
-    said = "class rows taken over: balloon -> balloons, pedestrian, Cats -> cat, no object; fresh: dog\n"
+    said = "class rows taken over: balloon -> balloons, pedestrian, Cats -> cat, no object; mean of all rows: dog\n"
     assert said in capsys.readouterr().out
     others = weights("others/checkpoint_best.pth")["model"]
     assert all(torch.equal(others[key][[1, 2, 3, 6]], first[key][[2, 0, 1, 3]]) for key in public_head)
@@ -319,7 +321,7 @@ def test_raw_ids_stay_rows(coco_folder: Path, public_head: dict, run: RunScript,
         coco["annotations"] = [{**a, "category_id": 90} for a in coco["annotations"]]
         (coco_folder / f"annotations/instances_{split}2017.json").write_text(json.dumps(coco))
     assert run("main", "--dataset_file", "coco", "--resume", "public.pth", *FROZEN) == 0
-    assert "class rows taken over: cat, no object; fresh: disc\n" in capsys.readouterr().out
+    assert "class rows taken over: cat, no object; mean of all rows: disc\n" in capsys.readouterr().out
     raw = weights("outputs/checkpoint_best.pth")
     assert raw["raw_ids"] is True and len(raw["model"]["class_embed.bias"]) == 92
     assert run("main", "--resume", "outputs/checkpoint_best.pth", *FROZEN, "--output_dir", "custom") == 0

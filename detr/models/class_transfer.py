@@ -18,7 +18,7 @@ class ClassRows(NamedTuple):
 
     file_names: dict[int, str]  # row of the file's head -> class; holes and unnamed rows are left out
     names: dict[int, str]  # label -> class of the dataset
-    row_of_label: dict[int, int]  # labels without a row start fresh
+    row_of_label: dict[int, int]  # labels without a row start as the mean of all rows
 
     def __str__(self) -> str:
         taken = []
@@ -27,7 +27,7 @@ class ClassRows(NamedTuple):
             taken.append(new if old == new else f"{old} -> {new}")
         fresh = ", ".join(self.names[label] for label in self.fresh)
         text = f"class rows taken over: {', '.join([*taken, 'no object'])}"
-        return text + (f"; fresh: {fresh}" if fresh else "")
+        return text + (f"; mean of all rows: {fresh}" if fresh else "")
 
     @property
     def fresh(self) -> list[int]:

@@ -260,12 +260,17 @@ def load_weights(detr: Detr, model: dict[str, Tensor], path: Path, class_rows: C
 
 
 def _head_from_rows(own: dict[str, Tensor], model: dict[str, Tensor], class_rows: ClassRows, path: Path) -> dict:
-    """Return the network's class head as initialised, with the rows in place that come from the file's."""
+    """Return the network's class head with rows of the file's; spare rows, of no class, stay as initialised.
+
+    Classes without a row start as the mean of all: with "no object", it tells an object from none from the first step.
+    """
     head, rows = {}, len(model["class_embed.bias"])
+    named = list(class_rows.file_names) or list(range(rows - 1))
     for key in CLASS_HEAD:
         theirs, ours = model[key], own[key].clone()
         if theirs.shape != (rows, *ours.shape[1:]) or not all(row < rows - 1 for row in class_rows.file_names):
             raise UserError(f"{path}: its class head does not fit its classes, {key} has shape {tuple(theirs.shape)}")
+        ours[class_rows.fresh] = theirs[named].mean(0)
         for label, row in class_rows.row_of_label.items():
             ours[label] = theirs[row]
         ours[-1] = theirs[-1]

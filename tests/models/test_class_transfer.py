@@ -118,7 +118,9 @@ def test_a_class_map_of_unknown_names_is_refused(file_names: list, names: list, 
 def test_the_report_is_one_readable_line() -> None:
     names = {0: "pedestrian", 1: "cats", 2: "balloon", 3: "dog"}
     assert str(match_classes(PUBLIC_CLASSES, names, [("person", "pedestrian")], PATH)) == (
-        "class rows taken over: person -> pedestrian, cat -> cats, dog, no object; fresh: balloon"
+        "class rows taken over: person -> pedestrian, cat -> cats, dog, no object; mean of all rows: balloon"
     )
     assert str(match_classes(PUBLIC_CLASSES, {0: "dog"}, [], PATH)) == "class rows taken over: dog, no object"
-    assert str(match_classes({}, {0: "a", 1: "b"}, [], PATH)) == "class rows taken over: no object; fresh: a, b"
+    assert (
+        str(match_classes({}, {0: "a", 1: "b"}, [], PATH)) == "class rows taken over: no object; mean of all rows: a, b"
+    )

@@ -251,7 +251,7 @@ def test_prep_draws_and_imports_the_sample(
     monkeypatch.setattr(prep, "SAMPLE_COUNTS", {"train": 4, "val": 3})
     assert run("prep", "--sample") == 0
     output = capsys.readouterr().out
-    assert "--resume detr-small_no-class-head.pth --num_classes 1" in output and "classes: balloon" in output
+    assert "detr/sample/detr-small.pth --num_classes 1" in output and "classes: balloon" in output
     for split, count in (("train", 4), ("val", 3)):
         via = json.loads(Path(f"data/sample_via/{split}/via_region_data.json").read_text())
         coco = json.loads(Path(f"data/custom/annotations/custom_{split}.json").read_text())
