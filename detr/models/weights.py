@@ -270,9 +270,9 @@ def _head_from_rows(own: dict[str, Tensor], model: dict[str, Tensor], class_rows
         theirs, ours = model[key], own[key].clone()
         if theirs.shape != (rows, *ours.shape[1:]) or not all(row < rows - 1 for row in class_rows.file_names):
             raise UserError(f"{path}: its class head does not fit its classes, {key} has shape {tuple(theirs.shape)}")
-        ours[class_rows.fresh] = theirs[named].mean(0)
-        for label, row in class_rows.row_of_label.items():
-            ours[label] = theirs[row]
+        for label in class_rows.names:
+            row = class_rows.row_of_label.get(label)
+            ours[label] = theirs[named].float().mean(0) if row is None else theirs[row]
         ours[-1] = theirs[-1]
         head[key] = ours
     return head
