@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import utils
-from detr.data.coco_json import check_white, find_gt, fingerprint, match_categories
+from detr.data.coco_json import check_images, check_white, find_gt, fingerprint, match_categories
 from detr.data.images import find_images, read_rgb, read_size_hw
-from detr.evaluation.coco_matching import check_results, with_masks
+from detr.evaluation.coco_matching import MatchedResults, check_results, match_results, with_masks
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evaluate_images, evenly_spaced
 from detr.report.runs import COCO_KEY, MASKS_KEY, Run, read_runs
@@ -95,6 +95,7 @@ class Measured(NamedTuple):
     gt: dict  # COCO
     image_folder: Path
     predictions: list[dict]  # COCO's results format
+    matched: MatchedResults
     metrics: dict  # of `detr.evaluation.metrics.measure`
 
 
@@ -118,7 +119,7 @@ def main() -> None:
             show_splash(first, args.log[0], figures)
         evaluated, attention = None, {}
         if first and first.gt["images"]:
-            evaluated = evaluate_images(first.gt, first.predictions, first.image_folder)
+            evaluated = evaluate_images(first.gt, first.predictions, first.image_folder, first.matched)
             attention = compute_attention(evaluated, checkpoint, partial(load, first.gt["categories"]))
             show_images(evaluated, attention, first.metrics["threshold"], figures)
         write_report(runs, measured, evaluated, attention, figures)
@@ -183,6 +184,7 @@ def show_splash(measured: Measured | None, folder: Path, figures: Path) -> None:
     """Save the validation images in gray, but for the objects that were detected from the threshold on."""
     if not (measured and with_masks(measured.predictions)):
         raise UserError(f"{folder}: no detections with masks; --splash needs a detector that was trained with --masks")
+    check_images(measured.gt, measured.image_folder)  # masks are cut out pixel by pixel
     masks: dict[int, list[dict]] = {image["id"]: [] for image in measured.gt["images"]}
     for result in with_masks(measured.predictions):
         if result["score"] >= measured.metrics["threshold"]:
@@ -246,7 +248,11 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path, load: LoadDete
         predictions = check_results(utils.read_json(path), gt | {"categories": own}, path)
         gt_ids = match_categories(own, gt["categories"], path)
         predictions = [result | {"category_id": gt_ids[result["category_id"]]} for result in predictions]
-    return Measured(gt, image_folder, predictions, measure(gt, predictions, args.threshold))
+    matched = match_results(gt, predictions)
+    if matched.no_masks and (with_masks(predictions) or run.config.get("config", {}).get("masks")):
+        print(f"{folder}: boxes are measured, and no masks: {matched.no_masks}")
+    metrics = measure(gt, predictions, args.threshold, matched)
+    return Measured(gt, image_folder, predictions, matched, metrics)
 
 
 def detect_all(detector: "Detector", gt: dict, image_folder: Path) -> list[dict]:

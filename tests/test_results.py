@@ -17,6 +17,7 @@ from detr.data.coco_json import to_rle
 from detr.data.images import find_images
 from detr.data.transforms import evaluation_params
 from detr.detector import Detector
+from detr.evaluation import coco_matching
 from detr.evaluation.metrics import measure
 from detr.models.detr import Detr, DetrConfig
 from detr.models.weights import load_detector
@@ -272,6 +273,42 @@ def test_masks_from_training_to_every_picture(
         elif coco_mask.area(entry["segmentation"]) > 40:
             back = coco_mask.merge(coco_mask.frPyObjects(json.loads(row["polygons"]), *entry["segmentation"]["size"]))
             assert coco_mask.iou([back], [entry["segmentation"]], [0])[0, 0] >= 0.98
+
+
+def test_what_keeps_masks_from_being_measured_is_said(
+    trained: Path, run: RunScript, no_diagrams: None, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, truth, matched = Path("data/custom/annotations/custom_val.json"), read_truth(), []
+    match = coco_matching.match_all
+    monkeypatch.setattr(coco_matching, "match_all", lambda *given: matched.append(given[2]) or match(*given))
+    (trained / "predictions.json").write_text(json.dumps([one | {"score": 0.8} for one in truth["annotations"]]))
+    assert run("results", "--splash") == 0
+    assert "boxes are measured" not in capsys.readouterr().out
+    assert matched == ["segm"]  # once, for metrics and pictures
+    first, *others = truth["annotations"]
+    path.write_text(json.dumps(truth | {"annotations": [first | {"segmentation": []}, *others]}))
+    assert run("results") == 0
+    said = "outputs: boxes are measured, and no masks: annotation 1, of disc00.png, has no outline"
+    assert said in capsys.readouterr().out
+    path.write_text(json.dumps(truth))
+    boxes = [{key: value for key, value in one.items() if key != "segmentation"} for one in truth["annotations"]]
+    (trained / "predictions.json").write_text(json.dumps([box | {"score": 0.8} for box in boxes]))
+    config = json.loads((trained / "config.json").read_text())
+    assert run("results") == 0 and "boxes are measured" not in capsys.readouterr().out
+    (trained / "config.json").write_text(json.dumps(config | {"config": config["config"] | {"masks": True}}))
+    assert run("results") == 0
+    assert "boxes are measured, and no masks: no detection has a mask" in capsys.readouterr().out
+
+
+def test_splash_of_an_image_that_was_resized(
+    trained: Path, run: RunScript, no_diagrams: None, capsys: pytest.CaptureFixture
+) -> None:
+    truth = read_truth()
+    (trained / "predictions.json").write_text(json.dumps([one | {"score": 0.8} for one in truth["annotations"]]))
+    Image.new("RGB", (50, 40)).save("data/custom/val2017/disc01.png")
+    assert run("results", "--splash") == 2
+    assert "disc01.png: the file has 50x40 pixels, the annotations say 104x80" in capsys.readouterr().err
+    assert not (trained / "figures/splash").exists()
 
 
 def test_splash_needs_masks(trained: Path, run: RunScript, no_diagrams: None, capsys: pytest.CaptureFixture) -> None:

@@ -176,18 +176,6 @@ def with_masks(results: list[dict]) -> list[dict]:
     return [result for result in results if result.get("segmentation")]
 
 
-def choose_iou_type(coco: dict, results: list[dict]) -> tuple[str, list[dict]]:
-    """Return by what detections are measured, and those that can be: by masks (`segm`) where all annotations and any
-    detection have one, otherwise by boxes (`bbox`).
-    """
-    masked = with_masks(results)
-    sizes_hw = {image["id"]: (image["height"], image["width"]) for image in (coco["images"] if masked else ())}
-    has_masks = bool(masked) and not any(
-        segmentation_problem(one.get("segmentation"), sizes_hw[one["image_id"]]) for one in coco["annotations"]
-    )
-    return ("segm", masked) if has_masks else ("bbox", results)
-
-
 def match(
     pairs: Pairs, rank: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, iou_thresholds: np.ndarray
 ) -> np.ndarray:
@@ -276,3 +264,26 @@ def match_all(coco: dict, results: list[dict], iou_type: str = "bbox") -> Matche
             matched = matched_gt[0]
     names = [c["name"] for c in sorted(coco["categories"], key=lambda category: category["id"])]
     return Matches(names, len(coco["images"]), gt, detections, pairs, outcome, counted, matched)
+
+
+class MatchedResults(NamedTuple):
+    """Detections that were matched by what can be measured of them."""
+
+    iou_type: str  # COCO's: segm where masks are matched, bbox where boxes are
+    results: list[dict]  # those that count: where masks are matched, they have one
+    matches: Matches
+    no_masks: str  # why masks are not measured; empty where they are
+
+
+def match_results(coco: dict, results: list[dict]) -> MatchedResults:
+    """Match checked detections by masks where all annotations and any detection have one, otherwise by boxes."""
+    masked = with_masks(results)
+    images = {image["id"]: image for image in coco["images"]}
+    no_masks = "" if masked else "no detection has a mask"
+    for annotation in coco["annotations"] if masked else ():
+        image = images[annotation["image_id"]]
+        if problem := segmentation_problem(annotation.get("segmentation"), (image["height"], image["width"])):
+            no_masks = f"annotation {annotation['id']}, of {image['file_name']}, {problem}"
+            break
+    iou_type, measured = ("bbox", results) if no_masks else ("segm", masked)
+    return MatchedResults(iou_type, measured, match_all(coco, measured, iou_type), no_masks)

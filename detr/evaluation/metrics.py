@@ -10,14 +10,16 @@ import math
 
 from detr.evaluation import bootstrap
 from detr.evaluation.calibration import THRESHOLDS, at_thresholds, best_threshold, calibration, scored
-from detr.evaluation.coco_matching import IOU_THRESHOLDS, Matches, choose_iou_type, match_all
+from detr.evaluation.coco_matching import IOU_THRESHOLDS, MatchedResults, Matches, match_all, match_results
 from detr.evaluation.coco_metrics import MAX_DETECTIONS, RECALLS, Curves, class_numbers, coco_numbers, curves
 from detr.evaluation.error_analysis import confusion, find_errors, summarize_errors
 
 FALLBACK_THRESHOLD = 0.5  # where no best one is known, or there is no true positive
 
 
-def measure(coco: dict, results: list[dict], threshold: float | None = None) -> dict:
+def measure(
+    coco: dict, results: list[dict], threshold: float | None = None, matched: MatchedResults | None = None
+) -> dict:
     """Return all metrics of a run: of masks where the annotations and detections have them, otherwise of boxes.
 
     Detections without a mask do not count where masks are measured; `coco_boxes` are the 12 numbers of all boxes then.
@@ -26,9 +28,9 @@ def measure(coco: dict, results: list[dict], threshold: float | None = None) -> 
         coco: the annotations, a COCO dict.
         results: detections in COCO's results format, checked by `coco_matching.check_results`; may be empty.
         threshold: the lowest score that confusion and mistakes are counted from; None takes that of the best F1.
+        matched: `match_results` of both, where it is known already: masks take a while.
     """
-    iou_type, measured = choose_iou_type(coco, results)
-    matches = match_all(coco, measured, iou_type)
+    iou_type, measured, matches, _ = matched or match_results(coco, results)
     whole, everything = curves(matches), scored(matches)
     best = best_threshold(everything)
     if threshold is None:

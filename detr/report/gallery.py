@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detr.data.coco_json import iou_xywh, to_rle
-from detr.evaluation.coco_matching import IGNORED, TP_IOU, UNMATCHED, Matches, choose_iou_type, match_all
+from detr.evaluation.coco_matching import IGNORED, TP_IOU, UNMATCHED, MatchedResults, Matches, match_results
 from detr.evaluation.error_analysis import NO_ERROR, Errors, find_errors, missed_gt
 
 MOST_IMAGES = 100  # of a report
@@ -60,10 +60,14 @@ class EvaluatedImages(NamedTuple):
         return bool(self.matches.outcome["all"][0, number] == IGNORED)
 
 
-def evaluate_images(coco: dict, results: list[dict], folder: Path) -> EvaluatedImages:
-    """Evaluate checked detections in COCO's results format against the annotations; the images are in `folder`."""
-    iou_type, results = choose_iou_type(coco, results)
-    matches = match_all(coco, results, iou_type)
+def evaluate_images(
+    coco: dict, results: list[dict], folder: Path, matched: MatchedResults | None = None
+) -> EvaluatedImages:
+    """Evaluate checked detections in COCO's results format against the annotations; the images are in `folder`.
+
+    `matched` is `match_results` of both, where it is known already.
+    """
+    iou_type, results, matches, _ = matched or match_results(coco, results)
     images = sorted(coco["images"], key=lambda image: image["id"])
     gt_masks, masks = [None] * len(matches.gt.label), [None] * len(results)
     if iou_type == "segm":
