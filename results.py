@@ -3,6 +3,7 @@
 python results.py                                     the run in outputs/
 python results.py --log outputs other_run             several runs side by side
 python results.py --images one.jpg holiday/           what the detector finds in any image
+python results.py --images new/ --via new/via.json    the same as a VIA project to correct and to train on
 python results.py --splash                            with masks: objects in color, everything else in gray
 """
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import utils
 from detr.data.coco_json import check_images, check_white, find_gt, fingerprint, match_categories
 from detr.data.images import find_images, read_rgb, read_size_hw
+from detr.evaluation.calibration import FAINTEST
 from detr.evaluation.coco_matching import MatchedResults, check_results, match_results, with_masks
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evaluate_images, evenly_spaced
@@ -61,6 +63,14 @@ def parse_arguments() -> argparse.Namespace:
     add("--checkpoint", type=Path, metavar="FILE", help="detector to use (default: checkpoint_best.pth of the run)")
     add("--device", default="auto", help="auto, cuda, mps or cpu: where a detector runs (%(default)s)")
     add("--coco_path", type=Path, help="the COCO folder (default: the one the run was trained on)")
+    add(
+        "--via",
+        type=Path,
+        metavar="FILE",
+        help="write the detections in --images as a VIA 2 project; the images in which most errors are expected are "
+        "first. Corrected, it goes into prep.py --via OLD FILE",
+    )
+    add("--limit", type=positive_int, metavar="N", help="only the first N images of --via (default: all)")
     size = {"type": positive_int, "metavar": "PIXELS"}
     add("--scale", **size, help="shorter side of the images for a detector (default: as it was evaluated)")
     add("--max_size", **size, help="longest side (default: as it was evaluated)")
@@ -68,6 +78,10 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if (args.scale or args.max_size) and not (args.checkpoint or args.images):
         parser.error("--scale and --max_size need --checkpoint or --images: saved detections have their size already")
+    if args.via and not args.images:
+        parser.error("--via needs --images: it is for images that have no annotations yet")
+    if args.limit and not args.via:
+        parser.error("--limit needs --via: all images are looked at")
     return args
 
 
@@ -87,6 +101,7 @@ from detr.report.metric_figures import draw_confusion, draw_metrics
 from detr.report.outlines import color_splash, outlines, tint_masks, to_polygons
 from detr.report.page import build_page
 from detr.report.tables import class_table, headline_table
+from detr.report.via_project import Detected, names_in_project, write_detections
 
 
 class Measured(NamedTuple):
@@ -293,24 +308,29 @@ def compute_attention(
 def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector) -> None:
     """Detect objects in any images; save each with its boxes drawn, and all detections as JSON and as CSV."""
     paths = find_images(args.images)
+    if args.via:
+        names_in_project(args.via, paths)  # before all the work
     checkpoint = args.checkpoint or args.log[0] / BEST
     gt, _ = find_gt(args.coco_path, {})
     detector = load(gt and gt["categories"])
     if args.splash and not detector.model.config.masks:
         raise UserError(f"{checkpoint}: detects no masks; --splash needs a detector that was trained with --masks")
-    lowest, why = args.threshold, "--threshold"
+    metrics, (lowest, why) = last_metrics(figures), (args.threshold, "--threshold")
     if lowest is None:
-        lowest, why = best_known_threshold(figures, checkpoint)
-    folder, names, results = figures / "images", picture_names(paths), {}
+        lowest, why = best_known_threshold(metrics, figures / METRICS, checkpoint)
+    lowest_seen = min(lowest, FAINTEST) if args.via else lowest
+    folder, names, results, detected = figures / "images", picture_names(paths), {}, {}
     with utils.Progress(len(paths), "detect") as bar:
         sizes_hw, problems = try_each(paths, read_size_hw)
         for batch in batches_by_aspect_ratio(sizes_hw, args.batch_size):
             images, damaged = try_each(batch, partial(read_rgb, white=detector.white))
             problems += damaged
             for (path, image), detections in zip(
-                images.items(), detector.detect([*images.values()], lowest), strict=True
+                images.items(), detector.detect([*images.values()], lowest_seen), strict=True
             ):
-                results[path] = [{"category": d.category, **to_result(str(path), d)} for d in detections]
+                kept = [d for d in detections if d.score >= lowest]
+                results[path] = [{"category": d.category, **to_result(str(path), d)} for d in kept]
+                detected[path] = Detected(image.size, results[path], [d.score for d in detections])
                 utils.save_image(draw_results(image, results[path]), folder / f"{names[path]}.png")
                 if args.splash:
                     splash = color_splash(image, [r["segmentation"] for r in with_masks(results[path])])
@@ -320,6 +340,14 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
     utils.write_json(folder / PREDICTIONS, in_order, indent=1)
     write_csv(folder / "predictions.csv", in_order)
     print(f"{len(in_order)} objects in {len(results)} images, score from {lowest:.3g} ({why}); saved in {folder}")
+    if args.via:
+        detected = {path: detected[path] for path in paths if path in detected}
+        bins = metrics["calibration"]["bins"] if metrics else []
+        categories = [category["name"] for category in detector.label_map.categories]
+        count = write_detections(args.via, detected, categories, lowest, bins, args.limit)
+        print(
+            f"saved {args.via}: {utils.pluralize(count, 'image')} to correct; then python prep.py --via OLD {args.via}"
+        )
     if problems:
         raise UserError(f"{len(problems)} of {len(paths)} images could not be read: {'; '.join(problems[:20])}")
 
@@ -337,11 +365,14 @@ def draw_results(image: "Image.Image", results: list[dict]) -> "Image.Image":
     return utils.draw_objects(tinted, drawn)
 
 
-def best_known_threshold(figures: Path, checkpoint: Path) -> tuple[float, str]:
-    """Return the threshold of the best F1 of the first run as it was last measured, and where it is from."""
-    path = figures / METRICS
-    measured = utils.read_json(path) or {"runs": [{"metrics": None}]}
-    metrics = measured["runs"][0]["metrics"]
+def last_metrics(figures: Path) -> dict | None:
+    """Return the metrics of the first run as it was last measured; None where it was not."""
+    measured = utils.read_json(figures / METRICS)
+    return measured["runs"][0]["metrics"] if measured else None
+
+
+def best_known_threshold(metrics: dict | None, path: Path, checkpoint: Path) -> tuple[float, str]:
+    """Return the threshold of the best F1 in the metrics of a file, and where it is from."""
     best = metrics["overall"]["best"]["threshold"] if metrics else None
     if best is None:
         return FALLBACK_THRESHOLD, f"{path} knows no better one"

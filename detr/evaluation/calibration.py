@@ -11,6 +11,7 @@ from detr.evaluation.coco_matching import IGNORED, TP, Matches
 
 THRESHOLDS = np.arange(101) / 100  # where curves are given
 _BINS = 10
+FAINTEST = 0.05  # of scores that count in `expected_errors`: below, a hundred queries would add up to noise
 
 
 class ScoredDetections(NamedTuple):
@@ -81,3 +82,21 @@ def calibration(detections: ScoredDetections) -> dict:
     ]
     total = int(count.sum())
     return {"bins": bins, "expected_error": float(np.abs(tp - score).sum()) / total if total else None}
+
+
+def calibrated(scores: np.ndarray, bins: list[dict]) -> np.ndarray:
+    """Return (N,) how probably detections of these scores are right, by the bins of `calibration`.
+
+    Between the bins' mean scores it is interpolated; without bins it is the score itself.
+    """
+    known = [(one["score"], one["precision"]) for one in bins if one["count"]]
+    return np.interp(scores, *zip(*known, strict=True)) if known else np.asarray(scores, dtype=np.float64)
+
+
+def expected_errors(scores: list[float], threshold: float, bins: list[dict]) -> float:
+    """Return how many wrong decisions are to be expected in an image: detections from the threshold on that are wrong,
+    and others from `FAINTEST` on that are right.
+    """
+    known = np.array([score for score in scores if score >= min(FAINTEST, threshold)])
+    right = calibrated(known, bins)
+    return float(np.where(known >= threshold, 1 - right, right).sum())

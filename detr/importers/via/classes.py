@@ -3,11 +3,11 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detr.importers.notes import OTHER, SEVERAL, UNLABELLED, UNNAMED
 from detr.importers.questions import Question, Undecided
-from detr.importers.via.record import AnnotatedImage, Region
+from detr.importers.via.record import DETECTED, DETECTED_CLASS, AnnotatedImage, Region
 from utils import UserError, is_line, join_names, pluralize, printable, quote
 
 CHECKED = ("first", "each")
@@ -72,6 +72,12 @@ def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: 
     images = list(images)
     counts, examples = _attributes(images)
     attribute, is_by_name, questions = _choose(counts, examples, flags, implicit)
+    detected = {text for _, region in _shapes(images) for text in _texts(region.attributes.get(DETECTED_CLASS))}
+    if detected and not attribute and not is_by_name:
+        attribute, questions = DETECTED_CLASS, []
+        others = flags.categories[0] if len(flags.categories) == 1 else implicit
+        if others in detected and not flags.unlabelled:  # regions without attributes, as the detector learnt them
+            flags = replace(flags, unlabelled=others)
     if not attribute and not is_by_name:
         if len(flags.categories) > 1:
             raise UserError("--categories names several classes, and no region has an attribute that tells which it is")
@@ -101,7 +107,7 @@ def _attributes(images: list[AnnotatedImage]) -> tuple[Counter[str], dict[str, d
     counts: Counter[str] = Counter()
     examples: dict[str, dict[str, None]] = defaultdict(dict)
     for _, region in _shapes(images):
-        for name, value in region.attributes.items():
+        for name, value in _own(region).items():
             texts = _texts(value)
             counts[name] += bool(texts)
             if len(examples[name]) < 5:
@@ -123,7 +129,7 @@ def _choose(
     used = [name for name, count in counts.items() if count]
     table = join_names(f"{printable(name)} ({count})" for name, count in counts.most_common())
     if flags.attribute is not None:
-        if flags.attribute not in counts:
+        if flags.attribute not in {*counts, DETECTED_CLASS}:
             raise UserError(f"--attribute {flags.attribute}: no region has it; there are {table or 'none'}")
         return flags.attribute, False, []
     if not used:
@@ -200,9 +206,18 @@ def _such_as(places: list[tuple[str, str]]) -> str:
 
 
 def _values(region: Region, attribute: str | None, is_by_name: bool) -> list[str]:
-    if not is_by_name:
-        return _texts(region.attributes.get(attribute))
-    return [name for name, value in region.attributes.items() if any(t.lower() not in _NO for t in _texts(value))]
+    """Return the classes that a region is given: by the attribute, by those that are set, or by results.py."""
+    own = _own(region)
+    if is_by_name:
+        values = [name for name, value in own.items() if any(text.lower() not in _NO for text in _texts(value))]
+    else:
+        values = _texts(own.get(attribute))
+    return values or _texts(region.attributes.get(DETECTED_CLASS))
+
+
+def _own(region: Region) -> dict[str, object]:
+    """Return the attributes that somebody has filled in, without those that results.py wrote."""
+    return {name: value for name, value in region.attributes.items() if name not in DETECTED}
 
 
 def _texts(value: object) -> list[str]:

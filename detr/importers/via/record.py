@@ -3,6 +3,9 @@
 from typing import NamedTuple
 
 Point = tuple[float, float]
+# The attributes of regions that results.py wrote. They hold a class whatever other files call theirs, and notes.
+DETECTED_CLASS, DETECTED_SCORE, DETECTED_NOTE = "detected_class", "detected_score", "detected_note"
+DETECTED = (DETECTED_CLASS, DETECTED_SCORE, DETECTED_NOTE)
 
 
 class Region(NamedTuple):
