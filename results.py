@@ -4,6 +4,7 @@ python results.py                                     the run in outputs/
 python results.py --log outputs other_run             several runs side by side
 python results.py --images one.jpg holiday/           what the detector finds in any image
 python results.py --images new/ --via new/via.json    the same as a VIA project to correct and to train on
+python results.py --review                            annotations that are probably wrong
 python results.py --splash                            with masks: objects in color, everything else in gray
 """
 
@@ -18,10 +19,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import utils
 from detr.data.coco_json import check_images, check_white, find_gt, fingerprint, match_categories
+from detr.data.folds import read_both_splits
 from detr.data.images import find_images, read_rgb, read_size_hw
 from detr.evaluation.calibration import FAINTEST
 from detr.evaluation.coco_matching import MatchedResults, check_results, match_results, with_masks
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
+from detr.evaluation.review import find_suspects
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evaluate_images, evenly_spaced
 from detr.report.runs import COCO_KEY, MASKS_KEY, Run, read_runs
 from detr.training.flags import positive_int
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.json"
 SPLASH = "splash"  # folder of pictures
+MOST_SUSPECTS = 40  # of a review
 T = TypeVar("T")
 LoadDetector = Callable[[list[dict] | None], "Detector"]  # of the categories that name a file's classes
 
@@ -70,18 +74,33 @@ def parse_arguments() -> argparse.Namespace:
         help="write the detections in --images as a VIA 2 project; the images in which most errors are expected are "
         "first. Corrected, it goes into prep.py --via OLD FILE",
     )
-    add("--limit", type=positive_int, metavar="N", help="only the first N images of --via (default: all)")
+    add(
+        "--review",
+        action="store_true",
+        help="list the annotations of both splits that are probably wrong; with --via, all of them as a project, where "
+        "these have notes",
+    )
+    add(
+        "--limit",
+        type=positive_int,
+        metavar="N",
+        help=f"only the first N images of --images and --via (all), or suspects of --review ({MOST_SUSPECTS})",
+    )
     size = {"type": positive_int, "metavar": "PIXELS"}
     add("--scale", **size, help="shorter side of the images for a detector (default: as it was evaluated)")
     add("--max_size", **size, help="longest side (default: as it was evaluated)")
     add("--splash", action="store_true", help="also save images in gray but for the objects (of a detector with masks)")
     args = parser.parse_args()
-    if (args.scale or args.max_size) and not (args.checkpoint or args.images):
-        parser.error("--scale and --max_size need --checkpoint or --images: saved detections have their size already")
-    if args.via and not args.images:
-        parser.error("--via needs --images: it is for images that have no annotations yet")
-    if args.limit and not args.via:
-        parser.error("--limit needs --via: all images are looked at")
+    if (args.scale or args.max_size) and not (args.checkpoint or args.images or args.review):
+        parser.error(
+            "--scale and --max_size need --checkpoint, --images or --review: saved detections have their size already"
+        )
+    if args.images and args.review:
+        parser.error("--images and --review: one of them; --review is about the images that are annotated")
+    if args.via and not (args.images or args.review):
+        parser.error("--via needs --images, for what is detected there, or --review, for what is annotated")
+    if args.limit and not (args.via or args.review):
+        parser.error("--limit needs --via or --review")
     return args
 
 
@@ -100,6 +119,7 @@ from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
 from detr.report.metric_figures import draw_confusion, draw_metrics
 from detr.report.outlines import color_splash, outlines, tint_masks, to_polygons
 from detr.report.page import build_page
+from detr.report.suspects import draw_suspects, suspects_table, write_review
 from detr.report.tables import class_table, headline_table
 from detr.report.via_project import Detected, names_in_project, write_detections
 
@@ -121,6 +141,9 @@ def main() -> None:
     load = partial(load_detector, checkpoint, args.device, args.scale, args.max_size)
     if args.images:
         detect_in_images(args, figures, load)
+        return
+    if args.review:
+        review_annotations(args, checkpoint, load)
         return
     runs = read_runs(args.log, needs_log=not args.checkpoint)
     with utils.figure_fonts():
@@ -245,11 +268,7 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path, load: LoadDete
         print(f"no metrics: {folder} {' and '.join(missing)}")
         return None
     if detects:
-        detector = load(gt["categories"])
-        gt_ids = match_categories(detector.label_map.categories, gt["categories"], args.checkpoint)
-        check_white(detector.white, gt, args.checkpoint)
-        detections = detect_all(detector, gt, image_folder)
-        predictions = [result | {"category_id": gt_ids[result["category_id"]]} for result in detections]
+        predictions = detect_all(load(gt["categories"]), gt, image_folder, args.checkpoint)
         utils.write_json(path, predictions)
         print(f"saved {path}")
     elif run.config.get("validation_images", now := fingerprint(gt)) != now:
@@ -270,15 +289,19 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path, load: LoadDete
     return Measured(gt, image_folder, predictions, matched, metrics)
 
 
-def detect_all(detector: "Detector", gt: dict, image_folder: Path) -> list[dict]:
-    """Return the detections in the annotated images, in COCO's results format."""
+def detect_all(
+    detector: "Detector", gt: dict, image_folder: Path, checkpoint: Path, threshold: float = 0.0
+) -> list[dict]:
+    """Return the detections in the annotated images, in COCO's results format, with the annotations' category ids."""
+    gt_ids = match_categories(detector.label_map.categories, gt["categories"], checkpoint)
+    check_white(detector.white, gt, checkpoint)
     predictions = []
     with utils.Progress(len(gt["images"]), "detect") as bar:
         for image in gt["images"]:
-            detections = detector(image_folder / image["file_name"], threshold=0)
+            detections = detector(image_folder / image["file_name"], threshold)
             predictions += [to_result(image["id"], detection) for detection in detections]
             bar.update()
-    return predictions
+    return [result | {"category_id": gt_ids[result["category_id"]]} for result in predictions]
 
 
 def compute_attention(
@@ -300,6 +323,27 @@ def compute_attention(
             attention[number] = detector.attention(evaluated.folder / evaluated.images[number]["file_name"])
             bar.update()
     return attention
+
+
+def review_annotations(args: argparse.Namespace, checkpoint: Path, load: LoadDetector) -> None:
+    """List the annotations of both splits that are probably wrong, the most suspicious first, and draw the first."""
+    recorded = read_runs(args.log[:1], needs_log=False)[0].config.get("args", {})
+    folder = args.coco_path or Path(recorded.get("coco_path", ""))
+    if not folder.name:
+        raise UserError(f"{args.log[0]} does not say where its images are; --coco_path tells")
+    coco = read_both_splits(folder, recorded.get("dataset_file", "custom"))
+    check_images(coco, folder)
+    if args.via:
+        names_in_project(args.via, [folder / image["file_name"] for image in coco["images"]])  # before all the work
+    results = detect_all(load(coco["categories"]), coco, folder, checkpoint, FAINTEST)
+    suspects, path = find_suspects(coco, results)[: args.limit or MOST_SUSPECTS], args.log[0] / "figures" / "review.png"
+    print(suspects_table(suspects, coco))
+    if suspects:
+        draw_suspects(suspects, coco, folder, path)
+        print(f"saved {path}")
+    if args.via:
+        write_review(args.via, suspects, coco, folder)
+        print(f"saved {args.via}: correct it, then python prep.py --via {args.via} --coco_path NEW")
 
 
 # ------------------------------------------------------------------------------------------------------------ any image

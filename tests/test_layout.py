@@ -30,7 +30,13 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_FREE_ROOMS = ("utils", "detr.importers", "detr.evaluation", "detr.report", "detr.sample")
 TORCH_FREE_FILES = (
-    *("detr.models.model_zoo", "detr.models.class_transfer", "detr.data.images", "detr.data.coco_json"),
+    *(
+        "detr.models.model_zoo",
+        "detr.models.class_transfer",
+        "detr.data.images",
+        "detr.data.coco_json",
+        "detr.data.folds",
+    ),
     *("detr.training.flags", "detr.training.schedule", "detr.training.run_files", "detr.training.cpu_load"),
 )
 FILES = sorted([*(ROOT / "detr").rglob("*.py"), *(ROOT / f"{name}.py" for name in (*SCRIPTS, "utils"))])

@@ -1,6 +1,5 @@
 """Imported data: a checked COCO dict per split with its image files, and which image goes to which split. No torch."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -9,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from detr.data.folds import name_share
 from detr.importers.notes import Notes
 from utils import UserError, pluralize
 
@@ -45,7 +45,7 @@ def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: fl
         raise UserError(
             f"{pluralize(len(names), 'image')} cannot be divided into training and validation; at least 2 are needed"
         )
-    shares = [_share(name, seed) for name in names]
+    shares = [name_share(name, seed) for name in names]
     in_val = [share < fraction for share in shares]
     counts = {
         side: Counter(c for i, categories in enumerate(classes) if in_val[i] is side for c in categories)
@@ -88,8 +88,3 @@ def _move(
             counts[to_val].update(classes[index])
             return True
     return False
-
-
-def _share(name: str, seed: int) -> float:
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64

@@ -35,7 +35,7 @@ def headline_table(runs: list[tuple[str, dict]]) -> str:
     )
     if any(metrics["iou_type"] == "segm" for _, metrics in runs):
         note += "; where boxes are named, all other numbers are of masks"
-    return f"{_aligned(rows)}\n{note}"
+    return f"{aligned(rows)}\n{note}"
 
 
 def class_table(runs: list[tuple[str, dict]]) -> str:
@@ -44,12 +44,12 @@ def class_table(runs: list[tuple[str, dict]]) -> str:
     if len(runs) > 1:
         rows = [["AP of", *(name for name, _ in runs)]]
         rows += [[name, *(number(by.get(name, {}).get("AP")) for by in by_name)] for name in class_names(runs)]
-        return _aligned(rows)
+        return aligned(rows)
     rows = [["class", "objects", "AP", "AP50", "AR", "best F1"]]
     for one in runs[0][1]["classes"]:
         numbers = [number(one[key]) for key in ("AP", "AP50", "AR")]
         rows.append([one["name"], f"{one['objects']:,}", *numbers, _best(one["best"])])
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def class_names(runs: list[tuple[str, dict]]) -> list[str]:
@@ -80,7 +80,8 @@ def _error(error: dict) -> str:
     return f"{error['count']:,}" + ("" if gain is None else f" ({gain:+.3f})")
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
+    """Return the lines of a table, whose columns are as wide as their longest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,64 @@
+"""Both splits of a COCO folder as one set of images, and its division into folds for cross-validation. No torch."""
+
+import hashlib
+from pathlib import Path
+
+from detr.data.coco_json import LAYOUTS, fingerprint, read_coco
+from utils import UserError, pluralize
+
+
+def name_share(name: str, seed: int = 0) -> float:
+    """Return where in [0, 1) a hash of an image's name and a seed lies: images added later move none of the others."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def read_both_splits(folder: Path, layout: str) -> dict:
+    """Return the training and validation images of a COCO folder as one COCO dict, with their subfolder in their names.
+
+    Ids of the validation images and their annotations are moved behind those of training. A split that lists the same
+    images is there once. Raises UserError where a file is missing or wrong, or the categories differ.
+    """
+    train_file, val_file, *folders = (folder / part for part in LAYOUTS[layout])
+    train, val = read_coco(train_file), read_coco(val_file)
+    if train["categories"] != val["categories"]:
+        raise UserError(f"{val_file}: its categories differ from those of {train_file}; they need the same")
+    splits = [train] if fingerprint(train) == fingerprint(val) else [train, val]
+    whole = train | {"images": [], "annotations": []}
+    for coco, images in zip(splits, folders, strict=False):
+        offsets = {part: max((entry["id"] for entry in whole[part]), default=0) for part in ("images", "annotations")}
+        for image in coco["images"]:
+            name = f"{images.name}/{image['file_name']}"
+            whole["images"].append(image | {"id": image["id"] + offsets["images"], "file_name": name})
+        for annotation in coco["annotations"]:
+            ids = {
+                "id": annotation["id"] + offsets["annotations"],
+                "image_id": annotation["image_id"] + offsets["images"],
+            }
+            whole["annotations"].append(annotation | ids)
+    return whole
+
+
+def split_fold(coco: dict, fold: str) -> tuple[dict, dict]:
+    """Return what a fold trains on and what it validates on, of `read_both_splits`; `2/5` is the second of five.
+
+    The names are sorted by their hash and cut into parts of equal size; images of one name stay together. Raises
+    UserError where there are fewer names than folds.
+    """
+    number, count = map(int, fold.split("/"))
+    names = {image["id"]: image["file_name"].partition("/")[2] for image in coco["images"]}
+    ordered = sorted(set(names.values()), key=name_share)
+    if len(ordered) < count:
+        raise UserError(f"--fold {fold}: there are only {pluralize(len(ordered), 'image')}; accepted: as many folds")
+    fold_of = {name: place * count // len(ordered) + 1 for place, name in enumerate(ordered)}
+    parts = []
+    for is_val in (False, True):
+        ids = {i for i, name in names.items() if (fold_of[name] == number) is is_val}
+        parts.append(
+            coco
+            | {
+                "images": [image for image in coco["images"] if image["id"] in ids],
+                "annotations": [one for one in coco["annotations"] if one["image_id"] in ids],
+            }
+        )
+    return parts[0], parts[1]

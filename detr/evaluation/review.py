@@ -1,0 +1,86 @@
+"""Annotations that are probably wrong: where a detector and they disagree. Numpy only.
+
+Shapes: G annotated objects, N detections.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from detr.data.coco_json import iou_xywh
+from detr.evaluation.coco_matching import TP_IOU, Detections, overlapping_pairs, pack_detections, pack_gt
+
+KINDS = {
+    "missing": "detected, and not annotated",
+    "spurious": "annotated, and nothing is detected there",
+    "class": "detected as another class",
+    "loose": "detected, and the box does not fit",
+}
+# The IoU from which on a box fits, and below which it does not: detections of one object differ by no more, and a box
+# that is off by a third of its sides overlaps by less.
+_FITS, _OFF = 0.8, 0.4
+
+
+class Suspect(NamedTuple):
+    """One thing that is probably wrong in the annotations."""
+
+    kind: str  # of KINDS
+    suspicion: float  # 0 to 1
+    image_id: int
+    annotation: dict | None  # COCO's; None where one is missing
+    result: dict | None  # the detection that tells, COCO's results format; None where there is none
+
+    @property
+    def bbox(self) -> list[float]:
+        """Return where it is: xywh in pixels."""
+        return (self.annotation or self.result)["bbox"]
+
+
+def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
+    """Return at most one suspicion about each annotation and what is missing beside them, the strongest first.
+
+    Each detection is about the annotation that it overlaps most. An annotation is told by the one of its detections
+    with the largest product of score and IoU: it is as suspicious as that one is faint or does not fit, or of another
+    class. Other detections are what is missing, as far as they do not lie on annotations. Crowd regions explain
+    detections and are not suspicious.
+
+    Args:
+        coco: the annotations, a COCO dict.
+        results: detections in COCO's results format, faint ones too: they tell that something is there.
+    """
+    gt, detections = pack_gt(coco), pack_detections(coco, results)
+    pairs = overlapping_pairs(gt, detections)
+    most = np.zeros(len(detections.score))
+    np.maximum.at(most, pairs.detection, pairs.iou)
+    about = pairs.where(pairs.iou == most[pairs.detection])
+    # Of what is written to one place, the last stays.
+    about = about.where(np.argsort(detections.score[about.detection] * about.iou, kind="stable"))
+    teller, fit = np.full(len(gt.crowd), -1), np.zeros(len(gt.crowd))
+    teller[about.gt], fit[about.gt] = about.detection, ((about.iou - _OFF) / (_FITS - _OFF)).clip(0, 1)
+    suspects = []
+    for number in np.flatnonzero(~gt.crowd).tolist():
+        annotation, one = coco["annotations"][number], int(teller[number])
+        result = results[detections.index[one]] if one >= 0 else None
+        score = result["score"] if result else 0.0
+        kind, suspicion = ("spurious" if 1 - score >= score * (1 - fit[number]) else "loose"), 1 - score * fit[number]
+        if result and result["category_id"] != annotation["category_id"] and score * fit[number] >= suspicion:
+            kind, suspicion = "class", score * fit[number]
+        suspects.append(Suspect(kind, float(suspicion), annotation["image_id"], annotation, result))
+    covered = np.bincount(pairs.detection, pairs.iou, minlength=len(most))
+    is_missing = detections.score * (1 - covered).clip(0, 1)
+    is_missing[teller[teller >= 0]] = 0
+    for number in _without_overlap(detections, is_missing):
+        result = results[detections.index[number]]
+        suspects.append(Suspect("missing", float(is_missing[number]), result["image_id"], None, result))
+    return sorted(suspects, key=lambda suspect: -suspect.suspicion)
+
+
+def _without_overlap(detections: Detections, weight: np.ndarray) -> list[int]:
+    """Return the detections of some weight that do not overlap a weightier one: several may tell of one object."""
+    kept: list[int] = []
+    for number in np.argsort(-weight, kind="stable")[: int((weight > 0).sum())].tolist():
+        others = [other for other in kept if detections.image[other] == detections.image[number]]
+        boxes_xywh = detections.boxes_xywh[[number] * len(others)]
+        if not (iou_xywh(boxes_xywh, detections.boxes_xywh[others]) >= TP_IOU / 2).any():
+            kept.append(number)
+    return kept
