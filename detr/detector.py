@@ -16,7 +16,7 @@ from detr.data.loader import pad_images
 from detr.data.sampler import same_size_batches
 from detr.data.transforms import apply_to_image, check_sizes, evaluation_params
 from detr.models.attention_maps import attention_maps
-from detr.models.postprocess import ScoringQueries, masks_to_rle, postprocess
+from detr.models.postprocess import ScoringQueries, average_boxes, masks_to_rle, postprocess
 from detr.models.weights import load_detector
 from detr.report.gallery import AttentionMaps
 from detr.training.device import pick_device, pick_precision
@@ -96,7 +96,8 @@ class Detector:
             if outputs.masks is not None:
                 size_hw = tuple(pixels[batch[0]].shape[1:])
                 runs = masks_to_rle(outputs.masks, [size_hw] * len(batch), size_hw, original_hw)
-            fields = [field.tolist() for field in postprocess(outputs, original_hw)]
+            found = average_boxes(postprocess(outputs, original_hw), runs, self.model.config.mask_box_weight)
+            fields = [field.tolist() for field in found]
             for row, (index, *of_image) in enumerate(zip(batch, *fields, strict=True)):
                 masks = [runs.get((row, query)) for query in range(len(of_image[0]))]
                 detections[index] = self._filter(*of_image, masks, threshold)

@@ -14,7 +14,7 @@ from detr.training.evaluate import twelve_coco_numbers
 from tests.conftest import SHARED, TINY, RunScript, needs_shared
 from tests.test_main import read_log, weights
 
-MASKS = [*TINY, "--nheads", "8", "--masks"]
+MASKS = [*TINY, "--nheads", "8", "--masks", "--mask_box_weight", "0.5"]
 BOXES = [flag for flag in MASKS if flag != "--masks"]
 SCRATCH = ("--backbone_weights", "none")
 
@@ -81,6 +81,10 @@ def test_masks_are_trained_resumed_and_evaluated(trained: Path, run: RunScript, 
             assert detection.mask.shape == (image["height"], image["width"]) and detection.mask.dtype == bool
         closest = max(expected, key=lambda r: r["score"])
         assert np.mean(coco_mask.decode(closest["segmentation"]) != masks[0].mask) < 0.01
+        left, top, right, bottom = masks[0].box_xyxy
+        assert [left, top, right - left, bottom - top] == pytest.approx(closest["bbox"], abs=1), (
+            "a mean with the mask's"
+        )
 
 
 @pytest.mark.long

@@ -45,6 +45,7 @@ class DetrConfig:
     num_queries: int = 100
     pre_norm: bool = False
     masks: bool = False
+    mask_box_weight: float = 0.0  # see `postprocess.average_boxes`
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "hidden_dim", "nheads", "dec_layers", "dim_feedforward", "num_queries"):
@@ -52,6 +53,8 @@ class DetrConfig:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.enc_layers < 0:
             raise UserError(f"enc_layers must not be negative, got {self.enc_layers}")
+        if not 0 <= self.mask_box_weight <= 1:
+            raise UserError(f"mask_box_weight must be in [0, 1], got {self.mask_box_weight}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be in [0, 1), got {self.dropout}")
         if self.hidden_dim % self.nheads or self.hidden_dim % 4:

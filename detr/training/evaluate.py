@@ -18,7 +18,7 @@ from detr.evaluation.coco_matching import match_all, with_masks
 from detr.evaluation.coco_metrics import coco_numbers, curves
 from detr.models.criterion import Losses, MatchedQueries, SetCriterion
 from detr.models.detr import Detr
-from detr.models.postprocess import Detections, ScoringQueries, masks_to_rle, postprocess
+from detr.models.postprocess import Detections, ScoringQueries, average_boxes, masks_to_rle, postprocess
 from detr.structures import Batch, DetrOutput, MaskLogits
 from detr.training import distributed
 from detr.training.device import Precision, explain_oom
@@ -100,7 +100,7 @@ def evaluate(
     with torch.inference_mode():  # not below it: torch 2.5's collectives refuse tensors that are made in inference mode
         for number, batch in enumerate(batches):
             with explain_oom("evaluation", [batch]):
-                moved, runs = batch.to(device), None
+                moved, runs = batch.to(device), {}
                 matched = MatchedQueries(criterion, moved.targets, len(batch.images)) if has_masks else None
                 chosen = _EvaluatedQueries(matched) if matched else None
                 with precision.autocast():
@@ -111,7 +111,7 @@ def evaluate(
                 if chosen:
                     padded_hw = tuple(batch.images.shape[2:])
                     runs = masks_to_rle(chosen.scored(outputs.masks), batch.sizes_hw, padded_hw, sizes_hw)
-                detections = postprocess(outputs, sizes_hw)
+                detections = average_boxes(postprocess(outputs, sizes_hw), runs, model.config.mask_box_weight)
                 results += to_coco_results(detections, batch.targets.image_ids, label_map, runs)
             on_batch(number)
     own = [Losses(losses.total.cpu(), {name: term.cpu() for name, term in losses.terms.items()})] if losses else []

@@ -42,6 +42,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     _add_training_flags(parser.add_argument_group("training"))
     _add_architecture_flags(parser.add_argument_group("architecture (default: that of the weights started from)"))
     _add_loss_flags(parser.add_argument_group("matching and loss"))
+    _add_mask_flags(parser.add_argument_group("masks"))
     _add_data_flags(parser.add_argument_group("data"))
     run = parser.add_argument_group("run")
     _add_run_flags(run)
@@ -151,7 +152,6 @@ def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
     add("--nheads", type=positive_int, help="attention heads (8)")
     add("--num_queries", type=positive_int, help="object queries: the most objects an image can have (100)")
     add("--pre_norm", action="store_true", default=None, help="LayerNorm before each block instead of after it")
-    add("--masks", action="store_true", default=None, help="a mask head: objects get outlines as well as boxes")
     add(
         "--batch_norm",
         type=lambda text: {"live": "train"}.get(text, text),  # as earlier versions called it
@@ -179,9 +179,20 @@ def _add_loss_flags(group: argparse._ArgumentGroup) -> None:
     add("--set_cost_giou", type=_nonneg, default=2.0, help="weight of the boxes' GIoU in the matching (%(default)s)")
     add("--bbox_loss_coef", type=_nonneg, default=5.0, help="weight of the L1 box loss (%(default)s)")
     add("--giou_loss_coef", type=_nonneg, default=2.0, help="weight of the GIoU box loss (%(default)s)")
+    add("--eos_coef", type=_nonneg, default=0.1, help='weight of the "no object" class in its loss (%(default)s)')
+
+
+def _add_mask_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--masks", action="store_true", default=None, help="a mask head: objects get outlines as well as boxes")
+    add(
+        "--mask_box_weight",
+        type=_share,
+        metavar="W",
+        help="a box is the mean of the predicted one and the one around the mask, which has this weight (0)",
+    )
     add("--mask_loss_coef", type=_nonneg, default=1.0, help="weight of the masks' focal loss (%(default)s)")
     add("--dice_loss_coef", type=_nonneg, default=1.0, help="weight of the masks' dice loss (%(default)s)")
-    add("--eos_coef", type=_nonneg, default=0.1, help='weight of the "no object" class in its loss (%(default)s)')
 
 
 def _add_data_flags(group: argparse._ArgumentGroup) -> None:

@@ -272,7 +272,11 @@ def _model_from_file(
             "num_queries": max(own_queries, architecture.get("num_queries", 0)),
             "masks": architecture.get("masks", False),
         }
-    for name in architecture.keys() & config.keys() - {"dropout", "batch_norm"}:  # ways to train, not what the file is
+    for name in architecture.keys() & config.keys() - {
+        "dropout",
+        "batch_norm",
+        "mask_box_weight",
+    }:  # not what the file is
         if architecture[name] != config[name]:
             raise UserError(f"--{name} {architecture[name]} contradicts {path}, which has {config[name]}; leave it out")
     model_classes = data.num_classes if fine_tunes else config.get("num_classes", data.num_classes)

@@ -9,7 +9,7 @@ from torch import Tensor
 from detr.models.criterion import MatchedQueries, SetCriterion
 from detr.models.detr import Detr, DetrConfig
 from detr.models.matcher import HungarianMatcher
-from detr.models.postprocess import masks_to_rle
+from detr.models.postprocess import Detections, average_boxes, masks_to_rle
 from detr.structures import Batch, DetrOutput, MaskLogits
 from tests.models.test_parity import default_dtype, make_batch
 from tests.peer import make_model, make_peer, peer_labels, to_peer_state
@@ -153,3 +153,20 @@ def test_masks_come_back_at_the_size_of_the_original() -> None:
     rows, columns = np.mgrid[:128, :256] + 0.5
     expected = (rows / 2 - 34) ** 2 + (columns / 2 - 50) ** 2 <= 49 * 16
     assert found.shape == (128, 256) and (found & expected).sum() / (found | expected).sum() > 0.97
+
+
+def test_boxes_are_between_the_predicted_ones_and_those_around_the_masks() -> None:
+    boxes_xyxy = torch.tensor([[[0.0, 0, 8, 8], [2, 2, 6, 6]], [[0, 0, 8, 8], [1, 1, 3, 3]]])
+    found = Detections(torch.ones(2, 2), torch.zeros(2, 2, dtype=torch.int64), boxes_xyxy)
+    assert average_boxes(found, {}, 0.5) is found
+    mask = np.zeros((10, 10), np.uint8, order="F")
+    nothing = coco_mask.encode(mask)
+    mask[4:8, 2:10] = 1
+    runs = {(0, 1): coco_mask.encode(mask), (1, 0): nothing}
+    assert average_boxes(found, runs, 0.0) is found
+    half = average_boxes(found, runs, 0.5)
+    assert half.boxes_xyxy.tolist() == [[[0, 0, 8, 8], [2, 3, 8, 7]], [[0, 0, 8, 8], [1, 1, 3, 3]]]
+    assert average_boxes(found, runs, 1.0).boxes_xyxy[0, 1].tolist() == [2, 4, 10, 8]
+    assert boxes_xyxy[0, 1].tolist() == [2, 2, 6, 6] and half.scores is found.scores
+    with pytest.raises(UserError, match="mask_box_weight must be in"):
+        DetrConfig(1, mask_box_weight=1.5)
