@@ -67,6 +67,28 @@ def parse_arguments() -> argparse.Namespace:
     add("--checkpoint", type=Path, metavar="FILE", help="detector to use (default: checkpoint_best.pth of the run)")
     add("--device", default="auto", help="auto, cuda, mps or cpu: where a detector runs (%(default)s)")
     add("--coco_path", type=Path, help="the COCO folder (default: the one the run was trained on)")
+    add_annotation_flags(parser)
+    size = {"type": positive_int, "metavar": "PIXELS"}
+    add("--scale", **size, help="shorter side of the images for a detector (default: as it was evaluated)")
+    add("--max_size", **size, help="longest side (default: as it was evaluated)")
+    add("--splash", action="store_true", help="also save images in gray but for the objects (of a detector with masks)")
+    args = parser.parse_args()
+    if (args.scale or args.max_size) and not (args.checkpoint or args.images or args.review):
+        parser.error(
+            "--scale and --max_size need --checkpoint, --images or --review: saved detections have their size already"
+        )
+    if args.images and args.review:
+        parser.error("--images and --review: one of them; --review is about the images that are annotated")
+    if args.via and not (args.images or args.review):
+        parser.error("--via needs --images, for what is detected there, or --review, for what is annotated")
+    if args.limit and not (args.via or args.review):
+        parser.error("--limit needs --via or --review")
+    return args
+
+
+def add_annotation_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags about annotations to correct."""
+    add = parser.add_argument
     add(
         "--via",
         type=Path,
@@ -86,22 +108,6 @@ def parse_arguments() -> argparse.Namespace:
         metavar="N",
         help=f"only the first N images of --images and --via (all), or suspects of --review ({MOST_SUSPECTS})",
     )
-    size = {"type": positive_int, "metavar": "PIXELS"}
-    add("--scale", **size, help="shorter side of the images for a detector (default: as it was evaluated)")
-    add("--max_size", **size, help="longest side (default: as it was evaluated)")
-    add("--splash", action="store_true", help="also save images in gray but for the objects (of a detector with masks)")
-    args = parser.parse_args()
-    if (args.scale or args.max_size) and not (args.checkpoint or args.images or args.review):
-        parser.error(
-            "--scale and --max_size need --checkpoint, --images or --review: saved detections have their size already"
-        )
-    if args.images and args.review:
-        parser.error("--images and --review: one of them; --review is about the images that are annotated")
-    if args.via and not (args.images or args.review):
-        parser.error("--via needs --images, for what is detected there, or --review, for what is annotated")
-    if args.limit and not (args.via or args.review):
-        parser.error("--limit needs --via or --review")
-    return args
 
 
 def threshold(text: str) -> float | None:
@@ -143,7 +149,7 @@ def main() -> None:
         detect_in_images(args, figures, load)
         return
     if args.review:
-        review_annotations(args, checkpoint, load)
+        review_annotations(args.log[0], args.coco_path, args.limit, args.via, checkpoint, load)
         return
     runs = read_runs(args.log, needs_log=not args.checkpoint)
     with utils.figure_fonts():
@@ -325,25 +331,27 @@ def compute_attention(
     return attention
 
 
-def review_annotations(args: argparse.Namespace, checkpoint: Path, load: LoadDetector) -> None:
+def review_annotations(
+    log: Path, coco_path: Path | None, limit: int | None, via: Path | None, checkpoint: Path, load: LoadDetector
+) -> None:
     """List the annotations of both splits that are probably wrong, the most suspicious first, and draw the first."""
-    recorded = read_runs(args.log[:1], needs_log=False)[0].config.get("args", {})
-    folder = args.coco_path or Path(recorded.get("coco_path", ""))
+    recorded = read_runs([log], needs_log=False)[0].config.get("args", {})
+    folder = coco_path or Path(recorded.get("coco_path", ""))
     if not folder.name:
-        raise UserError(f"{args.log[0]} does not say where its images are; --coco_path tells")
+        raise UserError(f"{log} does not say where its images are; --coco_path tells")
     coco = read_both_splits(folder, recorded.get("dataset_file", "custom"))
     check_images(coco, folder)
-    if args.via:
-        names_in_project(args.via, [folder / image["file_name"] for image in coco["images"]])  # before all the work
+    if via:
+        names_in_project(via, [folder / image["file_name"] for image in coco["images"]])  # before all the work
     results = detect_all(load(coco["categories"]), coco, folder, checkpoint, FAINTEST)
-    suspects, path = find_suspects(coco, results)[: args.limit or MOST_SUSPECTS], args.log[0] / "figures" / "review.png"
+    suspects, path = find_suspects(coco, results)[: limit or MOST_SUSPECTS], log / "figures" / "review.png"
     print(suspects_table(suspects, coco))
     if suspects:
         draw_suspects(suspects, coco, folder, path)
         print(f"saved {path}")
-    if args.via:
-        write_review(args.via, suspects, coco, folder)
-        print(f"saved {args.via}: correct it, then python prep.py --via {args.via} --coco_path NEW")
+    if via:
+        write_review(via, suspects, coco, folder)
+        print(f"saved {via}: correct it, then python prep.py --via {via} --coco_path NEW")
 
 
 # ------------------------------------------------------------------------------------------------------------ any image
