@@ -2,6 +2,7 @@
 
 python -m detr.export outputs/checkpoint_best.pth --to onnx                 outputs/checkpoint_best.onnx
 python -m detr.export outputs/checkpoint_best.pth --to onnx small.onnx --precision fp16
+python -m detr.export outputs/checkpoint_best.pth --to web                  a page that detects in the browser
 python -m detr.export outputs/checkpoint_best.pth --to huggingface DIR      a folder for transformers
 """
 
@@ -25,6 +26,7 @@ from detr.data.transforms import evaluation_params, resample, to_tensor
 from detr.detector import Detector
 from detr.export_huggingface import load_folder, run_hub, write_folder
 from detr.export_onnx import OUTPUTS, PRECISIONS, every_query, pad_pixels, to_outputs, write_onnx
+from detr.export_web import build_detector_page, fetch_runtime
 from detr.models.postprocess import LEAST_MASK_SCORE, Detections, masks_to_rle
 from detr.structures import MaskLogits
 from detr.training.evaluate import to_coco_results, twelve_coco_numbers
@@ -59,9 +61,8 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("checkpoint", type=Path, help="a detector: checkpoint_best.pth of a run")
     add("output", type=Path, nargs="?", help="what to write (default: beside the checkpoint, under its name)")
-    add(
-        "--to", required=True, choices=("onnx", "huggingface"), help="a file for onnxruntime; a folder for transformers"
-    )
+    targets = "a file for onnxruntime; a page for browsers; a folder for transformers"
+    add("--to", required=True, choices=("onnx", "web", "huggingface"), help=targets)
     add("--precision", choices=PRECISIONS, default="fp32", help="number format; AP must stay within 0.01 (%(default)s)")
     add("--coco_path", type=Path, help="COCO folder to compare on (default: that of the run, else random images)")
     return parser.parse_intermixed_args()
@@ -70,23 +71,28 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Write, compare, keep."""
     args = parse_arguments()
-    suffix = ".onnx" if args.to == "onnx" else "_huggingface"
+    suffix = {"onnx": ".onnx", "web": ".html", "huggingface": "_huggingface"}[args.to]
     if args.precision != "fp32":
-        if args.to != "onnx":
+        if args.to == "huggingface":
             raise UserError(f"--precision {args.precision} is for --to onnx; transformers converts what it loads")
         suffix = f"_{args.precision}{suffix}"
     path = args.output or args.checkpoint.with_name(f"{args.checkpoint.stem}{suffix}")
     gt, folder = _find_images(args.checkpoint, args.coco_path)
     detector = Detector(args.checkpoint, device="cpu", amp="off", categories=gt and gt["categories"])
-    with (utils.atomic_path if args.to == "onnx" else _new_folder)(path) as temporary:
-        if args.to == "onnx":
-            write_onnx(detector, temporary, args.precision)
-            run = onnx_runner(temporary)
-        else:
+    runtime = fetch_runtime() if args.to == "web" else {}
+    with (_new_folder if args.to == "huggingface" else utils.atomic_path)(path) as temporary:
+        if args.to == "huggingface":
             write_folder(detector, temporary)
             run = hub_runner(temporary, sorted(detector.label_map.names))
+        else:
+            write_onnx(detector, temporary, args.precision)
+            run = onnx_runner(temporary)
         comparison = compare(detector, run, gt, folder, args.checkpoint)
         check(comparison, args.precision, path)
+        if args.to == "web":
+            names = [detector.label_map.names[label] for label in sorted(detector.label_map.names)]
+            page = build_detector_page(path.stem, names, detector.resolution, temporary.read_bytes(), runtime)
+            temporary.write_text(page, encoding="utf-8")
     print(f"{path}: {comparison}")
 
 

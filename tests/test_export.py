@@ -1,10 +1,18 @@
 """The same detector elsewhere: what other programs compute from an export, and what is refused."""
 
 import dataclasses
+import gzip
+import hashlib
 import importlib.util
+import io
 import json
 import math
+import re
 import shutil
+import tarfile
+from base64 import b64decode
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +20,17 @@ import pytest
 import torch
 from PIL import Image
 
+from detr.data.images import read_rgb
 from detr.data.loader import pad_images
-from detr.detector import Detector
+from detr.data.transforms import fitted_size_hw
+from detr.detector import Detection, Detector
 from detr.export import Comparison, check, compare, run_detector
 from detr.export_onnx import write_onnx
+from detr.export_web import RUNTIME
 from detr.models.detr import DetrConfig
 from detr.models.weights import detector_state, load_detector, read_checkpoint
-from tests.conftest import RunScript
+from tests.browser import CHROMIUM, Browser
+from tests.conftest import ROOT, RunScript
 from tests.peer import make_model
 from utils import UserError
 
@@ -407,3 +419,160 @@ def test_an_old_exporter_is_out_of_reach(
 def test_resnet50_is_written(config: DetrConfig, run: RunScript, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("detr.export", save(config), "--to", "onnx") == 0
     print(capsys.readouterr().out)
+
+
+# ------------------------------------------------------------------------------------------------------------------ web
+
+
+@pytest.fixture
+def registry(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> ThreadingHTTPServer:
+    """A server in place of npm's: it has an archive with two short files in place of the runtime."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as file:
+        for name in ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"):
+            member = tarfile.TarInfo(f"package/dist/{name}")
+            member.size = len(name)
+            file.addfile(member, io.BytesIO(name.encode()))
+    server.content = archive.getvalue()
+    monkeypatch.setattr("detr.export_web.RUNTIME_URL", f"http://127.0.0.1:{server.server_port}/good/{RUNTIME}")
+    monkeypatch.setattr("detr.export_web.RUNTIME_SHA256", hashlib.sha256(server.content).hexdigest())
+    return server
+
+
+@needs_onnx
+def test_a_page_holds_the_model_and_what_runs_it(
+    registry: ThreadingHTTPServer, instant_export: Path, run: RunScript
+) -> None:
+    import onnx
+
+    assert run("detr.export", instant_export, "--to", "web", "cats & <dogs>.html") == 0
+    assert registry.requests == [f"/good/{RUNTIME}"]
+    assert sorted(path.name for path in Path().iterdir()) == ["cats & <dogs>.html", RUNTIME]
+    page = Path("cats & <dogs>.html").read_text(encoding="utf-8")
+    held = {name: gzip.decompress(b64decode(text)) for name, text in re.findall('id="([a-z]+)">([\\w+/=]+)<', page)}
+    assert held["runtime"] == b"ort.wasm.bundle.min.mjs" and held["wasm"] == b"ort-wasm-simd-threaded.wasm"
+    assert [output.name for output in onnx.load_from_string(held["model"]).graph.output][:2] == ["scores", "boxes_xyxy"]
+    assert "<h1>cats &amp; &lt;dogs&gt;</h1>" in page and "3 classes: cat, dog, größe" in page
+
+
+@pytest.mark.parametrize(("digest", "reason"), [("0" * 64, "should begin with 0000"), (None, "Not Found")])
+def test_without_the_runtime_no_page_is_written(
+    digest: str | None,
+    reason: str,
+    registry: ThreadingHTTPServer,
+    run: RunScript,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if digest:
+        monkeypatch.setattr("detr.export_web.RUNTIME_SHA256", digest)
+    else:
+        monkeypatch.setattr("detr.export_web.RUNTIME_URL", f"http://127.0.0.1:{registry.server_port}/missing")
+    assert run("detr.export", save(TINY), "--to", "web") == 2
+    message = capsys.readouterr().err
+    assert reason in message and f"fetch it by hand and save it as {RUNTIME}; --to onnx needs no network" in message
+    assert [path.name for path in Path().iterdir()] == ["own.pth"]
+
+
+@pytest.fixture
+def page(instant_export: Path, run: RunScript) -> Iterator[Browser]:
+    """The page in a browser, which must have no complaints and ask nobody for anything."""
+    shutil.copy(ROOT / RUNTIME, RUNTIME)
+    assert run("detr.export", instant_export, "--to", "web", "page.html") == 0
+    with Browser(Path("profile").resolve()) as browser:
+        browser.open(Path("page.html"))
+        set_threshold(browser, 0.01)
+        yield browser
+        assert browser.complaints == []
+        assert [url for url in browser.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def set_threshold(browser: Browser, value: float) -> None:
+    browser.evaluate(f"byId('threshold').value = {value}; byId('threshold').dispatchEvent(new Event('input'))")
+
+
+def choose(browser: Browser, path: Path) -> None:
+    """Choose a file, as a user does."""
+    field = browser.send("Runtime.evaluate", expression="byId('file')")["result"]["objectId"]
+    browser.send("DOM.setFileInputFiles", files=[str(path.resolve())], objectId=field)
+
+
+def wait_for_detections(browser: Browser, path: Path) -> None:
+    browser.wait_for(f"byId('status').textContent.includes(' in {path.name}, detected in ')")
+
+
+def table(browser: Browser) -> list[tuple[str, float, list[int]]]:
+    """The class, the score and the box of each row."""
+    cells = browser.evaluate("[...byId('detections').tBodies[0].rows].map(r => [...r.cells].map(c => c.textContent))")
+    return [(name, float(score), [int(side) for side in box.split(", ")]) for name, score, box in cells]
+
+
+def is_in(rows: list[tuple[str, float, list[int]]], detection: Detection) -> bool:
+    return any(
+        name == detection.category
+        and score == pytest.approx(detection.score, abs=0.002)
+        and box == pytest.approx(detection.box_xyxy, abs=1)
+        for name, score, box in rows
+    )
+
+
+@pytest.fixture
+def odd_images(run: RunScript) -> list[Path]:
+    """Images larger and smaller than the detector's: a photograph held sideways, a transparent and a gray one."""
+    sideways, transparent, gray = (image.resize((230, 150)) for image in random_images([(20, 30)] * 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sideways.save("sideways.jpg", exif=exif, quality=95)
+    transparent.putalpha(gray.convert("L"))
+    transparent.save("transparent.png")
+    gray.convert("L").resize((40, 90)).save("gray.png")
+    return [Path("sideways.jpg"), Path("transparent.png"), Path("gray.png")]
+
+
+needs_web = pytest.mark.skipif(
+    not (CHROMIUM and (ROOT / RUNTIME).exists()),
+    reason="there is no Chromium, or not what runs in it (`make chromium`)",
+)
+
+
+@needs_onnx
+@needs_web
+@pytest.mark.long
+def test_the_page_detects_what_python_detects(page: Browser, instant_export: Path, odd_images: list[Path]) -> None:
+    detector = Detector(instant_export, device="cpu", amp="off")
+    for path in odd_images:
+        choose(page, path)
+        wait_for_detections(page, path)
+        detections, rows = detector(path, threshold=0.01), table(page)
+        assert len(detections) == len(rows) == 7
+        assert all(is_in(rows, detection) for detection in detections), (path, detections, rows)
+        seen = page.evaluate("[...resized(image.getContext('2d'))[0]]")
+        image = read_rgb(path)
+        image = image.resize(fitted_size_hw((image.height, image.width), 64, 128)[::-1], Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(seen, np.ravel(image), atol=2, err_msg=str(path))
+    for size_wh in [(640, 480), (480, 640), (256, 128), (129, 66), (3000, 1), (77, 77), (1000, 129), (256, 61)]:
+        fitted = page.evaluate(f"fitted({size_wh[0]}, {size_wh[1]})")
+        assert tuple(fitted[::-1]) == fitted_size_hw(size_wh[::-1], 64, 128), size_wh
+
+
+@needs_onnx
+@needs_web
+@pytest.mark.long
+def test_the_page_shows_what_scores_enough(page: Browser, instant_export: Path, odd_images: list[Path]) -> None:
+    Path("note.txt").write_text("no image")
+    choose(page, Path("note.txt"))
+    page.wait_for("byId('status').textContent === 'note.txt is not an image that this browser can read.'")
+
+    drag = {"x": 600, "y": 500, "data": {"items": [], "files": [str(odd_images[1].resolve())], "dragOperationsMask": 1}}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        page.send("Input.dispatchDragEvent", type=kind, **drag)
+    wait_for_detections(page, odd_images[1])
+    best, second = Detector(instant_export, device="cpu", amp="off")(odd_images[1], threshold=0.01)[:2]
+    set_threshold(page, (best.score + second.score) / 2)
+    assert len(table(page)) == page.evaluate("byId('boxes').children.length") == 1 and is_in(table(page), best)
+    share = """(({ width, height }, context) => context.getImageData(0, 0, width, height).data
+        .filter((value, i) => i % 4 === 3 && value).length / (width * height)
+    )(byId("masks"), byId("masks").getContext("2d"))"""
+    assert 0.05 < best.mask.mean() == pytest.approx(page.evaluate(share), abs=0.05)
+    set_threshold(page, 1)
+    assert table(page) == [] and page.evaluate(share) == 0

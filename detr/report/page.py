@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -75,19 +75,27 @@ def build_page(
     if evaluated and evaluated.images:
         threshold = metrics[runs[0].name]["threshold"]
         data["gallery"] = _gallery(evaluated, attention or {}, threshold, on_image)
-    return _fill(json.dumps(_rounded(data), separators=(",", ":"), ensure_ascii=False), parts)
+    return fill_template("page.html", ("page.js", "gallery.js"), _rounded(data), parts)
 
 
-def _fill(data: str, parts: dict[str, str]) -> str:
-    """Fill the template; the browser runs the one script that it is told of, by its hash."""
+def fill_template(template: str, scripts: Sequence[str], data: dict, parts: dict[str, str]) -> str:
+    """Return a page of this folder; the browser runs the one script that it is told of, by its hash.
+
+    Args:
+        template: an HTML file with names in capitals between at signs.
+        scripts: JavaScript files, which become one script.
+        data: what they find in the element `data`.
+        parts: HTML by those names, besides STYLE, SCRIPT, DATA and HASH.
+    """
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
     parts |= {
         "STYLE": _piece("page.css"),
-        "SCRIPT": _piece("page.js") + _piece("gallery.js"),
-        "DATA": data.replace("<", "\\u003c"),  # no </script> and no <!-- can occur
+        "SCRIPT": "".join(map(_piece, scripts)),
+        "DATA": text.replace("<", "\\u003c"),  # no </script> and no <!-- can occur
     }
     digest = hashlib.sha256(parts["SCRIPT"].encode()).digest()
     parts["HASH"] = base64.b64encode(digest).decode()
-    return re.sub("@([A-Z]+)@", lambda name: parts[name[1]], _piece("page.html"))  # in one pass: parts stay as is
+    return re.sub("@([A-Z]+)@", lambda name: parts[name[1]], _piece(template))  # in one pass: parts stay as is
 
 
 def _piece(name: str) -> str:
