@@ -1,9 +1,9 @@
 """A detector as one HTML file that opens with a double click: the page detects by itself, and sends images nowhere.
 
-Everything is inside, compressed and in base64: the model, and ONNX Runtime Web's script and WebAssembly. Beside the page
-they would need a web server, as browsers let a page that was opened from a disk fetch nothing. A small detector makes 13
-MB; DETR-R50 makes 210 MB, which Chromium opens in 5 s, and runs on an image of 800 pixels in 7 s: such a page has one
-thread. In images of more than 8 bits white is what the browser takes for it, not what the detector was trained with.
+Everything is inside, compressed and in base64: the model, and ONNX Runtime Web's script and WebAssembly. Beside the
+page they would need a web server, as browsers let a page that was opened from a disk fetch nothing. A small detector
+makes 13 MB; DETR-R50 makes 210 MB, which Chromium opens in 5 s, and runs on an image of 800 pixels in 7 s: such a page
+has one thread. In images of more than 8 bits white is what the browser takes for it, not what the detector learned.
 """
 
 import base64
