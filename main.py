@@ -45,6 +45,7 @@ from detr.training.resume import (
     architecture_of,
     build_model,
     check_class_map,
+    check_fold,
     choose_sizes,
     find_start,
     finished_reason,
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace, world: distributed.World) -> None:
     """Find where to start, build data, model and trainer, then train and evaluate, or only evaluate."""
     start = find_start(args.output_dir, args.resume, args.weights, args.backbone_weights, args.overwrite, args.eval)
     check_class_map(start, args.class_map, args.eval)
+    check_fold(start, args.fold)
     if args.tensorboard:
         check_tensorboard()
     if reason := finished_reason(start, args.epochs, args.patience):
@@ -157,7 +159,7 @@ def load_data(args: argparse.Namespace, resolution: dict[str, int], start: Resum
     params = (train_params, partial(evaluation_params, **resolution))
     classes = (args.num_classes, args.eval, start.unnamed_classes)
     masks = bool(args.masks) or (start.has_masks and (start.resumes or args.eval))
-    data = load_folder(args.coco_path, args.dataset_file, *params, args.seed, *classes, masks)
+    data = load_folder(args.coco_path, args.dataset_file, *params, args.seed, *classes, masks, args.fold)
     data.train.paste_into(args.copy_paste)
     if args.cache == "ram":
         data.train.keep_in_memory(**resolution)

@@ -1,7 +1,7 @@
 """Show how good a run is and what it detects: metrics, curves, and predicted boxes beside the annotated ones.
 
 python results.py                                     the run in outputs/
-python results.py --log outputs other_run             several runs side by side
+python results.py --log outputs other_run             several runs side by side; the folds of a cross-validation as one
 python results.py --images one.jpg holiday/           what the detector finds in any image
 python results.py --images new/ --via new/via.json    the same as a VIA project to correct and to train on
 python results.py --review                            annotations that are probably wrong
@@ -15,17 +15,18 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import utils
-from detr.data.coco_json import check_images, check_white, find_gt, fingerprint, match_categories
-from detr.data.folds import read_both_splits
+from detr.data.coco_json import check_images, check_white, fingerprint, match_categories
+from detr.data.folds import find_gt, read_both_splits
 from detr.data.images import find_images, read_rgb, read_size_hw
 from detr.evaluation.calibration import FAINTEST
-from detr.evaluation.coco_matching import MatchedResults, check_results, match_results, with_masks
+from detr.evaluation.coco_matching import check_results, match_results, with_masks
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
 from detr.evaluation.review import find_suspects
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evaluate_images, evenly_spaced
+from detr.report.measured import Measured, join_folds
 from detr.report.runs import COCO_KEY, MASKS_KEY, Run, read_runs
 from detr.training.flags import positive_int
 from detr.training.run_files import BEST, PREDICTIONS
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from detr.detector import Detection, Detector
 
 METRICS = "metrics.json"
+REVIEW = "review.png"
 SPLASH = "splash"  # folder of pictures
 MOST_SUSPECTS = 40  # of a review
 T = TypeVar("T")
@@ -67,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--checkpoint", type=Path, metavar="FILE", help="detector to use (default: checkpoint_best.pth of the run)")
     add("--device", default="auto", help="auto, cuda, mps or cpu: where a detector runs (%(default)s)")
     add("--coco_path", type=Path, help="the COCO folder (default: the one the run was trained on)")
-    add_annotation_flags(parser)
+    add_correction_flags(parser.add_argument_group("annotations to correct"))
     size = {"type": positive_int, "metavar": "PIXELS"}
     add("--scale", **size, help="shorter side of the images for a detector (default: as it was evaluated)")
     add("--max_size", **size, help="longest side (default: as it was evaluated)")
@@ -86,9 +88,9 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def add_annotation_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags about annotations to correct."""
-    add = parser.add_argument
+def add_correction_flags(group: argparse._ArgumentGroup) -> None:
+    """The flags about detections and annotations that a person is to correct."""
+    add = group.add_argument
     add(
         "--via",
         type=Path,
@@ -99,8 +101,9 @@ def add_annotation_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--review",
         action="store_true",
-        help="list the annotations of both splits that are probably wrong; with --via, all of them as a project, where "
-        "these have notes",
+        help="list the annotations of both splits that are probably wrong: as the detector sees it, or with all folds "
+        "of a cross-validation in --log, by detectors that have not learnt them; with --via, all as a project, with "
+        "notes",
     )
     add(
         "--limit",
@@ -130,16 +133,6 @@ from detr.report.tables import class_table, headline_table
 from detr.report.via_project import Detected, names_in_project, write_detections
 
 
-class Measured(NamedTuple):
-    """A run whose detections were compared with the ground truth."""
-
-    gt: dict  # COCO
-    image_folder: Path
-    predictions: list[dict]  # COCO's results format
-    matched: MatchedResults
-    metrics: dict  # of `detr.evaluation.metrics.measure`
-
-
 def main() -> None:
     """Detect objects in images if asked to, otherwise show curves, metrics and validation images of the runs."""
     args = parse_arguments()
@@ -148,23 +141,32 @@ def main() -> None:
     if args.images:
         detect_in_images(args, figures, load)
         return
-    if args.review:
-        review_annotations(args.log[0], args.coco_path, args.limit, args.via, checkpoint, load)
+    runs = read_runs(args.log, needs_log=not (args.checkpoint or args.review))
+    if args.review and len(runs) == 1:
+        coco, folder = find_annotations(args.coco_path, runs[0].config, args.via)
+        detections = detect_all(load(coco["categories"]), coco, folder, checkpoint, FAINTEST)
+        show_suspects(coco, folder, detections, figures / REVIEW, args.via, args.limit)
         return
-    runs = read_runs(args.log, needs_log=not args.checkpoint)
     with utils.figure_fonts():
-        if any(run.log for run in runs):
+        if any(run.log for run in runs) and not args.review:
             show_curves(runs, figures)
         measured = {run.name: measure_run(args, run, folder, load) for run, folder in zip(runs, args.log, strict=True)}
+        runs, measured = join_folds(runs, measured, args.threshold)
+        first = measured[runs[0].name]
+        if args.review:
+            if len(runs) == len(args.log):
+                raise UserError("--review and several runs in --log: they have to be all folds of one cross-validation")
+            show_suspects(first.gt, first.image_folder, first.predictions, figures / REVIEW, args.via, args.limit)
+            return
         if any(measured.values()):
             show_metrics(measured, figures)
-        first = measured[runs[0].name]
         if args.splash:
             show_splash(first, args.log[0], figures)
         evaluated, attention = None, {}
         if first and first.gt["images"]:
             evaluated = evaluate_images(first.gt, first.predictions, first.image_folder, first.matched)
-            attention = compute_attention(evaluated, checkpoint, partial(load, first.gt["categories"]))
+            if len(runs) == len(args.log):  # joined folds have no detector of their own
+                attention = compute_attention(evaluated, checkpoint, partial(load, first.gt["categories"]))
             show_images(evaluated, attention, first.metrics["threshold"], figures)
         write_report(runs, measured, evaluated, attention, figures)
 
@@ -331,24 +333,32 @@ def compute_attention(
     return attention
 
 
-def review_annotations(
-    log: Path, coco_path: Path | None, limit: int | None, via: Path | None, checkpoint: Path, load: LoadDetector
-) -> None:
-    """List the annotations of both splits that are probably wrong, the most suspicious first, and draw the first."""
-    recorded = read_runs([log], needs_log=False)[0].config.get("args", {})
-    folder = coco_path or Path(recorded.get("coco_path", ""))
-    if not folder.name:
-        raise UserError(f"{log} does not say where its images are; --coco_path tells")
+def find_annotations(coco_path: Path | None, config: dict, via: Path | None) -> tuple[dict, Path]:
+    """Return the annotations of both splits of a run's COCO folder, and the folder.
+
+    Raises UserError where they are not known, do not fit their images, or cannot become the project `via`.
+    """
+    recorded = config.get("args", {})
+    if not (coco_path or "coco_path" in recorded):
+        raise UserError("--review: the run does not say where its images are; --coco_path tells")
+    folder = coco_path or Path(recorded["coco_path"])
     coco = read_both_splits(folder, recorded.get("dataset_file", "custom"))
     check_images(coco, folder)
     if via:
-        names_in_project(via, [folder / image["file_name"] for image in coco["images"]])  # before all the work
-    results = detect_all(load(coco["categories"]), coco, folder, checkpoint, FAINTEST)
-    suspects, path = find_suspects(coco, results)[: limit or MOST_SUSPECTS], log / "figures" / "review.png"
+        names_in_project(via, [folder / image["file_name"] for image in coco["images"]])
+    return coco, folder
+
+
+def show_suspects(
+    coco: dict, folder: Path, results: list[dict], picture: Path, via: Path | None, limit: int | None
+) -> None:
+    """List the annotations that are probably wrong, draw the first, and write all as a VIA project if asked to."""
+    suspects = find_suspects(coco, [result for result in results if result["score"] >= FAINTEST])
+    suspects = suspects[: limit or MOST_SUSPECTS]
     print(suspects_table(suspects, coco))
     if suspects:
-        draw_suspects(suspects, coco, folder, path)
-        print(f"saved {path}")
+        draw_suspects(suspects, coco, folder, picture)
+        print(f"saved {picture}")
     if via:
         write_review(via, suspects, coco, folder)
         print(f"saved {via}: correct it, then python prep.py --via {via} --coco_path NEW")

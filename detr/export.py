@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 import utils
-from detr.data.coco_json import all_have_outlines, find_gt, match_categories
+from detr.data.coco_json import all_have_outlines, match_categories
+from detr.data.folds import find_gt
 from detr.data.images import White, read_rgb
 from detr.data.loader import pad_images
 from detr.data.transforms import evaluation_params, resample, to_tensor

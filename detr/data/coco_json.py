@@ -66,17 +66,6 @@ def find_val(coco_path: Path, dataset_file: str) -> tuple[Path, Path]:
     raise UserError(f"{coco_path / 'annotations'}: no {names}; --coco_path says where the COCO folder is now")
 
 
-def find_gt(coco_path: Path | None, config: dict) -> tuple[dict | None, Path]:
-    """Return the validation annotations that a run was evaluated on and their images; None where they are not known."""
-    recorded = config.get("args", {})
-    if coco_path is None and "coco_path" in recorded:
-        coco_path = Path(recorded["coco_path"])
-    if coco_path is None:
-        return None, Path()
-    path, image_folder = find_val(coco_path, recorded.get("dataset_file", "custom"))
-    return read_coco(path), image_folder
-
-
 def match_categories(own: list[dict], listed: list[dict], source: Path) -> dict[int, int]:
     """Return category ids of `own` -> those of the same names in `listed`: ids are counted anew when classes change.
 

@@ -18,6 +18,7 @@ from detr.box_ops import normalize_cxcywh, xywh_to_xyxy
 from detr.data.cache import ImageCache
 from detr.data.coco_json import LAYOUTS, all_have_outlines, check_images, find_val, read_coco
 from detr.data.copy_paste import LARGEST_SHARE, SMALLEST_SIDE, covered, cut_out, paste_objects
+from detr.data.folds import read_both_splits, split_fold
 from detr.data.images import read_rgb
 from detr.data.masks import PackedMasks, PackedPolygons
 from detr.data.sampler import Key
@@ -217,6 +218,7 @@ def load_folder(
     evaluate: bool = False,
     unnamed_classes: int | None = None,
     masks: bool = False,
+    fold: str | None = None,
 ) -> Data:
     """Return both splits of a COCO folder, checked against their images and each other.
 
@@ -228,14 +230,12 @@ def load_folder(
         evaluate: nothing is trained; where there is only one annotation file, it is evaluated on.
         unnamed_classes: of the file to evaluate, where it does not name them; its labels may be category ids then.
         masks: masks are learnt too, so that every object needs an outline.
+        fold: of a cross-validation, as `folds.split_fold` takes it; the splits are as they are where it is None.
 
     Raises UserError naming the file and what does not fit.
     """
-    train_file, val_file, train_images, val_images = (folder / part for part in LAYOUTS[layout])
-    if evaluate and train_file.exists() != val_file.exists():
-        val_file, val_images = find_val(folder, layout)
-        train_file, train_images = val_file, val_images
-    train_coco, val_coco = read_coco(train_file), read_coco(val_file)
+    splits = _read_splits(folder, layout, evaluate, fold)
+    (train_file, train_coco, train_images), (val_file, val_coco, val_images) = splits
     raw_ids = layout == "coco"
     if evaluate and unnamed_classes is not None:
         raw_ids = raw_ids or labels_are_ids(val_coco["categories"], unnamed_classes, val_file)
@@ -248,7 +248,7 @@ def load_folder(
             f"{val_file}: its categories differ from those of {train_file}; they need the same ids and names"
         )
     _check_num_classes(train_file, label_map, num_classes)
-    for path, coco, images in ((train_file, train_coco, train_images), (val_file, val_coco, val_images)):
+    for path, coco, images in splits:
         if not coco["images"]:
             raise UserError(f"{path}: lists no images")
         check_images(coco, images)
@@ -257,6 +257,18 @@ def load_folder(
     train = CocoDetection(train_coco, train_images, label_map, train_params, seed, decode_small=True, masks=masks)
     val = CocoDetection(val_coco, val_images, label_map, val_params, seed, masks=masks)
     return Data(train, val, val_coco, label_map, num_classes or label_map.num_classes)
+
+
+def _read_splits(folder: Path, layout: str, evaluate: bool, fold: str | None) -> list[tuple[Path, dict, Path]]:
+    """Return the file, the annotations and the image folder of training and of validation."""
+    train_file, val_file, train_images, val_images = (folder / part for part in LAYOUTS[layout])
+    if fold:
+        train_coco, val_coco = split_fold(read_both_splits(folder, layout), fold)
+        return [(train_file, train_coco, folder), (val_file, val_coco, folder)]
+    if evaluate and train_file.exists() != val_file.exists():
+        val_file, val_images = find_val(folder, layout)
+        train_file, train_images = val_file, val_images
+    return [(train_file, read_coco(train_file), train_images), (val_file, read_coco(val_file), val_images)]
 
 
 def _lacks_outlines(val_file: Path, val_coco: dict) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from detr.data.coco_json import LAYOUTS, fingerprint, read_coco
+from detr.data.coco_json import LAYOUTS, find_val, fingerprint, read_coco
 from utils import UserError, pluralize
 
 
@@ -21,7 +21,8 @@ def read_both_splits(folder: Path, layout: str) -> dict:
     """
     train_file, val_file, *folders = (folder / part for part in LAYOUTS[layout])
     train, val = read_coco(train_file), read_coco(val_file)
-    if train["categories"] != val["categories"]:
+    classes = [{(category["id"], category["name"]) for category in coco["categories"]} for coco in (train, val)]
+    if classes[0] != classes[1]:
         raise UserError(f"{val_file}: its categories differ from those of {train_file}; they need the same")
     splits = [train] if fingerprint(train) == fingerprint(val) else [train, val]
     whole = train | {"images": [], "annotations": []}
@@ -62,3 +63,20 @@ def split_fold(coco: dict, fold: str) -> tuple[dict, dict]:
             }
         )
     return parts[0], parts[1]
+
+
+def find_gt(coco_path: Path | None, config: dict) -> tuple[dict | None, Path]:
+    """Return the validation annotations that a run was evaluated on and their images; None where they are not known.
+
+    `config` is the run's; `coco_path` says where the COCO folder is now.
+    """
+    recorded = config.get("args", {})
+    if coco_path is None and "coco_path" in recorded:
+        coco_path = Path(recorded["coco_path"])
+    if coco_path is None:
+        return None, Path()
+    layout = recorded.get("dataset_file", "custom")
+    if fold := recorded.get("fold"):
+        return split_fold(read_both_splits(coco_path, layout), fold)[1], coco_path
+    path, image_folder = find_val(coco_path, layout)
+    return read_coco(path), image_folder

@@ -19,6 +19,9 @@ KINDS = {
 # The IoU from which on a box fits, and below which it does not: detections of one object differ by no more, and a box
 # that is off by a third of its sides overlaps by less.
 _FITS, _OFF = 0.8, 0.4
+# The sum of IoUs with annotations up to which a detection may be an object in a crowd, and from which it is none: a box
+# between two objects, say.
+_CROWDED, _COVERED = 0.3, 0.8
 
 
 class Suspect(NamedTuple):
@@ -67,20 +70,20 @@ def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
             kind, suspicion = "class", score * fit[number]
         suspects.append(Suspect(kind, float(suspicion), annotation["image_id"], annotation, result))
     covered = np.bincount(pairs.detection, pairs.iou, minlength=len(most))
-    is_missing = detections.score * (1 - covered).clip(0, 1)
+    is_missing = detections.score * ((_COVERED - covered) / (_COVERED - _CROWDED)).clip(0, 1)
     is_missing[teller[teller >= 0]] = 0
-    for number in _without_overlap(detections, is_missing):
+    for number in _without_duplicates(detections, is_missing, teller[teller >= 0].tolist()):
         result = results[detections.index[number]]
         suspects.append(Suspect("missing", float(is_missing[number]), result["image_id"], None, result))
     return sorted(suspects, key=lambda suspect: -suspect.suspicion)
 
 
-def _without_overlap(detections: Detections, weight: np.ndarray) -> list[int]:
-    """Return the detections of some weight that do not overlap a weightier one: several may tell of one object."""
-    kept: list[int] = []
+def _without_duplicates(detections: Detections, weight: np.ndarray, taken: list[int]) -> list[int]:
+    """Return the detections of some weight that are no duplicates of weightier ones or of those that are taken."""
+    kept = [*taken]
     for number in np.argsort(-weight, kind="stable")[: int((weight > 0).sum())].tolist():
         others = [other for other in kept if detections.image[other] == detections.image[number]]
         boxes_xywh = detections.boxes_xywh[[number] * len(others)]
-        if not (iou_xywh(boxes_xywh, detections.boxes_xywh[others]) >= TP_IOU / 2).any():
+        if not (iou_xywh(boxes_xywh, detections.boxes_xywh[others]) >= TP_IOU).any():
             kept.append(number)
-    return kept
+    return kept[len(taken) :]

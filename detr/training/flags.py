@@ -80,6 +80,13 @@ def _class_pair(text: str) -> tuple[str, str]:
     return old, new
 
 
+def _fold(text: str) -> str:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) and int(count) > 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N, such as 1/5 for the first of five parts")
+    return f"{int(number)}/{int(count)}"
+
+
 _natural = partial(_not_negative, int)
 _natural.__name__ = positive_int.__name__ = "whole number"  # as argparse calls them in its messages
 _nonneg = partial(_not_negative, float)
@@ -199,6 +206,13 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--dataset_file", choices=("custom", "coco"), default="custom", help="layout of --coco_path (%(default)s)")
     add("--coco_path", type=Path, default=Path("data/custom"), help="the COCO folder (%(default)s)")
+    add(
+        "--fold",
+        type=_fold,
+        metavar="K/N",
+        help="cross-validation: evaluate on part K of N of the images of both splits, train on the others; results.py "
+        "--log of all N runs measures them as one (default: the splits as they are)",
+    )
     add(
         "--scales",
         type=positive_int,

@@ -191,6 +191,14 @@ def check_class_map(start: ResumeState, class_map: list[tuple[str, str]] | None,
         )
 
 
+def check_fold(start: ResumeState, fold: str | None) -> None:
+    """Raise UserError where a run is resumed with another --fold: it would train on what it is evaluated on."""
+    before = start.args.get("fold")
+    if start.resumes and before != fold:
+        then, now = (f"--fold {one}" if one else "no --fold" for one in (before, fold))
+        raise UserError(f"{start.path}: was trained with {then}, which a resumed run keeps; {now} is for another run")
+
+
 # --------------------------------------------------------------------------------------------------------------- model
 
 
