@@ -342,10 +342,10 @@ OF_MASKS = [
         PARITY,
     ),
     Mutation(
-        "masks for all groups of queries",
-        "detr/models/criterion.py",
-        "sum(matched[: self.images])",
-        "sum(matched)",
+        "masks for the last group of queries",
+        "detr/models/matcher.py",
+        "len(self.layer) - sum(matched[images:])",
+        "len(self.layer)",
         HEAD + "test_groups_of_queries_leave_masks_to_the_first",
     ),
     Mutation(

@@ -58,7 +58,7 @@ def test_architecture_is_read_from_shapes(config: DetrConfig, tmp_path: Path) ->
     read = read_config(path, read_checkpoint(path))
     wanted = dataclasses.asdict(config)
     assert read == {name: wanted[name] for name in read}
-    assert wanted.keys() - read.keys() == {"dilation", "batch_norm", "nheads", "dropout"}
+    assert wanted.keys() - read.keys() == {"dilation", "batch_norm", "nheads", "dropout", "mask_box_weight"}
 
 
 def test_public_files_with_dilation_are_known_by_name(tmp_path: Path) -> None:
