@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from detr.sample.paints import Rng
 
 _SMALLEST_SIDE = 28  # pixels: a smaller cutout has no detail left
-_MOST_OBJECTS = 60  # in a crop
 _TRIALS = 12
 
 
@@ -73,7 +72,7 @@ class PhotoObjects:
             box_xyxy = np.concatenate([origin, origin + scale * np.array((width, height))])
             if any(_overlap(box, box_xyxy) for box in avoided):
                 continue
-            shown = [one for one in objects if _overlap(one.box_xyxy(), box_xyxy)][:_MOST_OBJECTS]
+            shown = [one for one in objects if _overlap(one.box_xyxy(), box_xyxy)]
             image = image.resize((width, height), Image.Resampling.BICUBIC, box=tuple(box_xyxy.tolist()))
             flip, edge = np.array((1, 1)), box_xyxy[:2]
             if rng.random() < 0.5:

@@ -53,8 +53,7 @@ def load_photos(coco_folder: Path) -> tuple[PhotoObjects, list[str]]:
     Every fourth class is held out, for fine-tuning trials on classes that were never seen.
     """
     annotations = coco_folder / "annotations" / "instances_train2017.json"
-    categories = json.loads(annotations.read_text(encoding="utf-8"))["categories"]
-    listed = sorted(categories, key=lambda category: category["id"])
+    listed = sorted(json.loads(annotations.read_text(encoding="utf-8"))["categories"], key=lambda one: one["id"])
     held_out = [category["name"] for category in listed[3::4]]
     group_of = {
         name: name if name in SHAPE_CLASSES else category.get("supercategory", name)
@@ -76,14 +75,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="other scenes with each (%(default)s)")
     args = parser.parse_args()
     photos, names = load_photos(args.photos)
-    first = 0
-    for split, count in {"val": args.val, "train": args.train}.items():
+    for split, first, count in (("val", 0, args.val), ("train", args.val, args.train)):
         coco = draw_split(args.seed, first, count, args.folder / f"{split}2017", names, photos)
         path = args.folder / "annotations" / f"custom_{split}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(coco), encoding="utf-8")
         print(f"{path}: {count} scenes, {len(coco['annotations'])} objects")
-        first += count
 
 
 if __name__ == "__main__":
