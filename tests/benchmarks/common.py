@@ -90,8 +90,25 @@ class Peer:
         if ours.model.config.masks:
             masks = self.batch.targets.masks.split(self.batch.targets.counts)
             self.labels = [label | {"masks": own} for label, own in zip(self.labels, masks, strict=True)]
+            self._adapt_before_repeating(self.model.mask_head)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+
+    @staticmethod
+    def _adapt_before_repeating(head: torch.nn.Module) -> None:
+        """Let the head narrow the backbone's maps before it repeats them for each query, as the reference's does.
+
+        `transformers` 5 repeats them first: the same numbers, in three times the time and with 20 GB instead of 5.
+        """
+        head.adapters = torch.nn.ModuleList(stage.fpn_adapter for stage in head.fpn_stages)
+        for stage in head.fpn_stages:
+            stage.fpn_adapter = torch.nn.Identity()
+
+        def adapt(head: torch.nn.Module, args: tuple, inputs: dict) -> tuple[tuple, dict]:
+            maps = [adapter(one) for adapter, one in zip(head.adapters, inputs["fpn_features"], strict=True)]
+            return args, inputs | {"fpn_features": maps}
+
+        head.register_forward_pre_hook(adapt, with_kwargs=True)
 
     def forward(self, dtype: torch.dtype | None) -> None:
         self.model.eval()

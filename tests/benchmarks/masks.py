@@ -12,6 +12,7 @@ import platform
 import resource
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
@@ -53,8 +54,8 @@ def main() -> None:
     for what, (method, config) in ROWS.items():
         sides = []
         for side in ("ours", "peer"):
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                sides.append(pool.apply(measure, (side, method, config, args.rounds, args.threads)))
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                sides.append(pool.submit(measure, side, method, config, args.rounds, args.threads).result())
         (ours, our_mib), (peer, peer_mib) = sides
         ratios = f"{ours / peer:.2f} x | {our_mib / peer_mib:.2f} x"
         print(f"| {what} | {ours:.1f} s, {our_mib:.0f} MiB | {peer:.1f} s, {peer_mib:.0f} MiB | {ratios} |", flush=True)
