@@ -9,18 +9,16 @@ python results.py --splash                            with masks: objects in col
 """
 
 import argparse
-import csv
-import itertools
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import utils
-from detr.data.coco_json import check_images, check_white, fingerprint, match_categories
+from detr.data.coco_json import check_images, fingerprint, match_categories
 from detr.data.folds import find_gt, read_both_splits
-from detr.data.images import find_images, read_rgb, read_size_hw
+from detr.data.images import find_images, read_rgb
+from detr.data.video import is_video
 from detr.evaluation.calibration import FAINTEST
 from detr.evaluation.coco_matching import check_results, match_results, with_masks
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
@@ -33,15 +31,12 @@ from detr.training.run_files import BEST, PREDICTIONS
 from utils import UserError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from detr.detector import Detection, Detector
+    from detr.detector import Detector
 
 METRICS = "metrics.json"
 REVIEW = "review.png"
 SPLASH = "splash"  # folder of pictures
 MOST_SUSPECTS = 40  # of a review
-T = TypeVar("T")
 LoadDetector = Callable[[list[dict] | None], "Detector"]  # of the categories that name a file's classes
 
 
@@ -57,8 +52,8 @@ def parse_arguments() -> argparse.Namespace:
         metavar="DIR",
         help="run folders; pictures are saved in the first one's figures/ (outputs)",
     )
-    add("--images", nargs="+", metavar="PATH", help="images, folders of them, or globs, to detect objects in")
-    add("--batch_size", type=positive_int, default=4, metavar="N", help="images of --images at once (%(default)s)")
+    add("--images", nargs="+", metavar="PATH", help="images, videos, folders, or globs, to detect objects in")
+    add("--batch_size", type=positive_int, metavar="N", help="images of --images at once (4 on a GPU, 1 on a CPU)")
     add(
         "--threshold",
         type=threshold,
@@ -123,14 +118,16 @@ def threshold(text: str) -> float | None:
 if __name__ == "__main__":
     parse_arguments()  # matplotlib takes a second to import: --help comes before
 
+from detr.predict import Predictor, detect_annotated
 from detr.report.curves import EVERYTHING, FIGURES, draw_curves
+from detr.report.detections import picture_names, write_csv
 from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
 from detr.report.metric_figures import draw_confusion, draw_metrics
-from detr.report.outlines import color_splash, outlines, tint_masks, to_polygons
+from detr.report.outlines import color_splash
 from detr.report.page import build_page
 from detr.report.suspects import draw_suspects, suspects_table, write_review
 from detr.report.tables import class_table, headline_table
-from detr.report.via_project import Detected, names_in_project, write_detections
+from detr.report.via_project import names_in_project, write_detections
 
 
 def main() -> None:
@@ -144,7 +141,7 @@ def main() -> None:
     runs = read_runs(args.log, needs_log=not (args.checkpoint or args.review))
     if args.review and len(runs) == 1:
         coco, folder = find_annotations(args.coco_path, runs[0].config, args.via)
-        detections = detect_all(load(coco["categories"]), coco, folder, checkpoint, FAINTEST)
+        detections = detect_annotated(load(coco["categories"]), coco, folder, checkpoint, FAINTEST)
         show_suspects(coco, folder, detections, figures / REVIEW, args.via, args.limit)
         return
     with utils.figure_fonts():
@@ -276,7 +273,7 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path, load: LoadDete
         print(f"no metrics: {folder} {' and '.join(missing)}")
         return None
     if detects:
-        predictions = detect_all(load(gt["categories"]), gt, image_folder, args.checkpoint)
+        predictions = detect_annotated(load(gt["categories"]), gt, image_folder, args.checkpoint)
         utils.write_json(path, predictions)
         print(f"saved {path}")
     elif run.config.get("validation_images", now := fingerprint(gt)) != now:
@@ -295,21 +292,6 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path, load: LoadDete
         print(f"{folder}: boxes are measured, and no masks: {matched.no_masks}")
     metrics = measure(gt, predictions, args.threshold, matched)
     return Measured(gt, image_folder, predictions, matched, metrics)
-
-
-def detect_all(
-    detector: "Detector", gt: dict, image_folder: Path, checkpoint: Path, threshold: float = 0.0
-) -> list[dict]:
-    """Return the detections in the annotated images, in COCO's results format, with the annotations' category ids."""
-    gt_ids = match_categories(detector.label_map.categories, gt["categories"], checkpoint)
-    check_white(detector.white, gt, checkpoint)
-    predictions = []
-    with utils.Progress(len(gt["images"]), "detect") as bar:
-        for image in gt["images"]:
-            detections = detector(image_folder / image["file_name"], threshold)
-            predictions += [to_result(image["id"], detection) for detection in detections]
-            bar.update()
-    return [result | {"category_id": gt_ids[result["category_id"]]} for result in predictions]
 
 
 def compute_attention(
@@ -368,11 +350,11 @@ def show_suspects(
 
 
 def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector) -> None:
-    """Detect objects in any images; save each with its boxes drawn, and all detections as JSON and as CSV."""
+    """Detect objects in any images and videos; save each with its boxes drawn, and all detections as JSON and CSV."""
     paths = find_images(args.images)
     if args.via:
         names_in_project(args.via, paths)  # before all the work
-    checkpoint = args.checkpoint or args.log[0] / BEST
+    checkpoint, folder = args.checkpoint or args.log[0] / BEST, figures / "images"
     gt, _ = find_gt(args.coco_path, {})
     detector = load(gt and gt["categories"])
     if args.splash and not detector.model.config.masks:
@@ -380,51 +362,26 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
     metrics, (lowest, why) = last_metrics(figures), (args.threshold, "--threshold")
     if lowest is None:
         lowest, why = best_known_threshold(metrics, figures / METRICS, checkpoint)
-    lowest_seen = min(lowest, FAINTEST) if args.via else lowest
-    folder, names, results, detected = figures / "images", picture_names(paths), {}, {}
-    with utils.Progress(len(paths), "detect") as bar:
-        sizes_hw, problems = try_each(paths, read_size_hw)
-        for batch in batches_by_aspect_ratio(sizes_hw, args.batch_size):
-            images, damaged = try_each(batch, partial(read_rgb, white=detector.white))
-            problems += damaged
-            for (path, image), detections in zip(
-                images.items(), detector.detect([*images.values()], lowest_seen), strict=True
-            ):
-                kept = [d for d in detections if d.score >= lowest]
-                results[path] = [{"category": d.category, **to_result(str(path), d)} for d in kept]
-                detected[path] = Detected(image.size, results[path], [d.score for d in detections])
-                utils.save_image(draw_results(image, results[path]), folder / f"{names[path]}.png")
-                if args.splash:
-                    splash = color_splash(image, [r["segmentation"] for r in with_masks(results[path])])
-                    utils.save_image(splash, figures / SPLASH / f"{names[path]}.png")
-                bar.update()
-    in_order = [result for path in paths for result in results.get(path, ())]
+    batch_size = args.batch_size or (1 if detector.device.type == "cpu" else 4)
+    predict = Predictor(detector, batch_size, lowest, FAINTEST if args.via else lowest)
+    found = predict(paths, folder, figures / SPLASH if args.splash else None)
+    in_order = [result for path in paths for result in found.results.get(path, ())]
     utils.write_json(folder / PREDICTIONS, in_order, indent=1)
     write_csv(folder / "predictions.csv", in_order)
-    print(f"{len(in_order)} objects in {len(results)} images, score from {lowest:.3g} ({why}); saved in {folder}")
+    files = utils.pluralize(len(found.results), "file" if any(map(is_video, paths)) else "image")
+    print(f"{len(in_order)} objects in {files}, score from {lowest:.3g} ({why}); saved in {folder}")
     if args.via:
-        detected = {path: detected[path] for path in paths if path in detected}
+        detected = {path: found.detected[path] for path in paths if path in found.detected}
         bins = metrics["calibration"]["bins"] if metrics else []
         categories = [category["name"] for category in detector.label_map.categories]
         count = write_detections(args.via, detected, categories, lowest, bins, args.limit)
         print(
             f"saved {args.via}: {utils.pluralize(count, 'image')} to correct; then python prep.py --via OLD {args.via}"
         )
-    if problems:
-        raise UserError(f"{len(problems)} of {len(paths)} images could not be read: {'; '.join(problems[:20])}")
-
-
-def draw_results(image: "Image.Image", results: list[dict]) -> "Image.Image":
-    """Return an RGB image with boxes, names and scores of detections, and their masks where there are any."""
-    masked = with_masks(results)
-    colors = [utils.color_of(result["category_id"]) for result in masked]
-    tinted = tint_masks(image, [result["segmentation"] for result in masked], colors)
-    drawn = []
-    for result in results:
-        polygons = [outline.ravel().tolist() for outline in outlines(result.get("segmentation"))]
-        text, color = f"{result['category']} {result['score']:.2f}", utils.color_of(result["category_id"])
-        drawn.append(result | {"text": text, "color": color, "segmentation": polygons, "thin": bool(polygons)})
-    return utils.draw_objects(tinted, drawn)
+    if found.problems:
+        raise UserError(
+            f"{len(found.problems)} of {len(paths)} files could not be read: {'; '.join(found.problems[:20])}"
+        )
 
 
 def last_metrics(figures: Path) -> dict | None:
@@ -440,60 +397,6 @@ def best_known_threshold(metrics: dict | None, path: Path, checkpoint: Path) -> 
         return FALLBACK_THRESHOLD, f"{path} knows no better one"
     is_older = path.stat().st_mtime < checkpoint.stat().st_mtime
     return best, f"best F1 in {path}" + (f", which is older than {checkpoint}" if is_older else "")
-
-
-def try_each(paths: list[Path], read: Callable[[Path], T]) -> tuple[dict[Path, T], list[str]]:
-    """Return what `read` returns for each path that can be read, and sentences about the others."""
-    values, problems = {}, []
-    for path in paths:
-        try:
-            values[path] = read(path)
-        except UserError as error:
-            problems.append(str(error))
-    return values, problems
-
-
-def batches_by_aspect_ratio(sizes_hw: dict[Path, tuple[int, int]], batch_size: int) -> list[list[Path]]:
-    """Return batches of images of similar aspect ratio, in which those that the detector sees at one size meet."""
-    ordered = sorted(sizes_hw, key=lambda path: sizes_hw[path][0] / sizes_hw[path][1])
-    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-
-
-def picture_names(paths: list[Path]) -> dict[Path, str]:
-    """Return what the drawn images are called; a.jpg here and a.png there are two of them."""
-    names: dict[Path, str] = {}
-    for path in paths:
-        candidates = (f"{path.stem}{suffix}" for suffix in itertools.chain([""], (f"_{n}" for n in itertools.count(2))))
-        names[path] = next(name for name in candidates if name not in names.values())
-    return names
-
-
-def write_csv(path: Path, results: list[dict]) -> None:
-    """Write detections as CSV: the corner of each box, its width and its height in pixels.
-
-    Where there are masks, the last column has their polygons, as JSON: a list of x, y, x, y, ... for each piece.
-    """
-    columns = ["file", "category_id", "category", "score", "left", "top", "width", "height"]
-    columns += ["polygons"] if with_masks(results) else []
-    with utils.atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(columns)
-        for r in results:
-            row = [r["image_id"], r["category_id"], r["category"], r["score"], *r["bbox"]]
-            polygons = json.dumps(to_polygons(r.get("segmentation")))
-            rows.writerow([*row, polygons][: len(columns)])
-
-
-def to_result(image_id: int | str, detection: "Detection") -> dict:
-    """Return a detection as an entry of COCO's results format."""
-    left, top, right, bottom = detection.box_xyxy
-    result = {
-        "image_id": image_id,
-        "category_id": detection.category_id,
-        "bbox": [left, top, right - left, bottom - top],
-        "score": detection.score,
-    }
-    return result | ({"segmentation": detection.segmentation} if detection.segmentation else {})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ FLOORS = (
     ("detr.report",),
     ("detr.sample",),
     ("detr.detector",),
-    ("detr.export_onnx", "detr.export_web", "detr.export_huggingface"),
+    ("detr.predict", "detr.export_onnx", "detr.export_web", "detr.export_huggingface"),
     ("detr.export",),
     SCRIPTS,
 )
@@ -36,9 +36,10 @@ TORCH_FREE_FILES = (
         "detr.data.images",
         "detr.data.coco_json",
         "detr.data.folds",
+        "detr.data.video",
     ),
     *("detr.training.flags", "detr.training.schedule", "detr.training.run_files", "detr.training.cpu_load"),
-    "detr.export_web",
+    *("detr.export_web", "detr.predict"),
 )
 FILES = sorted([*(ROOT / "detr").rglob("*.py"), *(ROOT / f"{name}.py" for name in (*SCRIPTS, "utils"))])
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}

@@ -16,18 +16,20 @@ from pycocotools import mask as coco_mask
 from detr.data.coco_json import to_rle
 from detr.data.images import find_images
 from detr.data.transforms import evaluation_params
+from detr.data.video import read_frames, video_writer
 from detr.detector import Detector
 from detr.evaluation import coco_matching
 from detr.evaluation.metrics import measure
 from detr.models.detr import Detr, DetrConfig
 from detr.models.weights import load_detector
+from detr.predict import to_result
 from detr.report.curves import draw_curves, panels_of_everything, smooth
+from detr.report.detections import picture_names
 from detr.report.gallery import EvaluatedImages
 from detr.report.metric_figures import draw_confusion, draw_metrics
 from detr.report.runs import Run, read_run
 from detr.report.tables import class_table, headline_table
 from detr.training.device import pick_precision
-from results import picture_names
 from tests.conftest import SHARED, TINY, RunScript, needs_shared
 from utils import UserError
 
@@ -228,7 +230,7 @@ def test_any_photograph(trained: Path, run: RunScript, tmp_path: Path, capsys: p
     assert run("results", "--images", "gray.png", "discs/val", "--threshold", 0, "--device", "cpu") == 0
     assert "32 objects in 4 images" in capsys.readouterr().out
     where = Path("outputs/figures/images")
-    assert Image.open(where / "gray.png").size == (50, 30)
+    assert Image.open(where / "gray.jpg").size == (50, 30)
     found = json.loads((where / "predictions.json").read_text())
     assert [entry["image_id"] for entry in found[::8]] == ["gray.png", *(f"discs/val/disc0{n}.png" for n in range(3))]
     with (where / "predictions.csv").open(newline="") as file:
@@ -264,7 +266,7 @@ def test_masks_from_training_to_every_picture(
     command = ("results", "--images", "discs/val", "--threshold", 0, "--device", "cpu")
     assert run(*command, "--splash") == 0
     found = json.loads((figures / "images/predictions.json").read_text())
-    assert {"disc00", "disc01", "disc02"} <= {path.stem for path in (figures / "images").glob("*.png")}
+    assert {"disc00", "disc01", "disc02"} <= {path.stem for path in (figures / "images").glob("*.jpg")}
     with (figures / "images/predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for entry, row in zip(found, rows, strict=True):
@@ -330,8 +332,41 @@ def test_a_damaged_image_does_not_stop_the_others(trained: Path, run: RunScript,
     assert run("results", "--images", folder, "--threshold", 0, "--device", "cpu") == 2
     captured = capsys.readouterr()
     assert "32 objects in 4 images" in captured.out
-    assert "2 of 6 images" in captured.err and "truncated.png" in captured.err and "empty.jpg" in captured.err
-    assert {path.stem for path in (trained / "figures/images").glob("*.png")} == {"disc00", "disc01", "disc02", "a"}
+    assert "2 of 6 files" in captured.err and "truncated.png" in captured.err and "empty.jpg" in captured.err
+    assert {path.stem for path in (trained / "figures/images").glob("*.jpg")} == {"disc00", "disc01", "disc02", "a"}
+
+
+def test_a_video_is_a_row_of_images(
+    trained: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with video_writer(Path("clip.mp4")) as write:
+        for number in range(3):
+            write(Image.open(f"discs/val/disc0{number}.png").convert("RGB"), number / 10)
+    where, command = Path("outputs/figures/images"), ("results", "--threshold", 0, "--device", "cpu", "--batch_size", 2)
+    assert run(*command, "--images", "clip.mp4", "discs/val/disc00.png") == 0
+    assert "32 objects in 2 files" in capsys.readouterr().out
+    found = json.loads((where / "predictions.json").read_text())
+    assert [(one["frame"], one["seconds"]) for one in found[:24:8]] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    assert found[0]["image_id"] == "clip.mp4" and "frame" not in found[-1]
+    detector = Detector(trained / "checkpoint_best.pth", device="cpu")
+    for frame, drawn in zip(read_frames(Path("clip.mp4")), read_frames(where / "clip.mp4"), strict=True):
+        boxes_xywh = [one["bbox"] for one in found if one.get("frame") == frame.number]
+        alone = [to_result(0, detection)["bbox"] for detection in detector(frame.image, threshold=0)]
+        np.testing.assert_allclose(boxes_xywh, alone, atol=0.05)
+        assert drawn.seconds == frame.seconds and drawn.image.size == frame.image.size
+    with (where / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["frame"] for row in rows[::8]] == ["0", "1", "2", ""]
+    Path("cut.mp4").write_bytes(Path("clip.mp4").read_bytes()[:900])
+    assert run(*command, "--images", "cut.mp4", "discs/val/disc00.png") == 2
+    said = capsys.readouterr()
+    assert "8 objects in 1 file," in said.out and "1 of 2 files could not be read: cut.mp4: not a video" in said.err
+    assert not (where / "cut.mp4").exists()
+    assert run(*command, "--images", "clip.mp4", "--via", "new.json") == 2
+    assert "clip.mp4 is a video" in capsys.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run(*command, "--images", "clip.mp4") == 2
+    assert "pip install av" in capsys.readouterr().err
 
 
 def test_photographs_are_found_by_globs_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

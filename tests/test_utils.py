@@ -163,3 +163,19 @@ def test_letters_of_east_asia() -> None:
 def test_an_unknown_letter_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(utils, "EAST_ASIAN", ())
     assert utils.load_font(20, "气").getname()[0] == "DejaVu Sans"
+
+
+def test_a_thread_is_one_item_ahead() -> None:
+    made: list[int] = []
+    items = utils.ahead(made.append(n) or n for n in range(4))
+    assert made == [] and next(items) == 0
+    for _ in range(100):  # the thread makes the next one by itself
+        time.sleep(0.01)
+    assert made == [0, 1] and [*items] == [1, 2, 3] and [*utils.ahead([])] == []
+
+
+def test_an_error_of_an_item_comes_in_its_turn() -> None:
+    items = utils.ahead(1 / n for n in (1, 0, 2))
+    assert next(items) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(items)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from detr.data.video import is_video
 from detr.evaluation.calibration import calibrated, expected_errors
 from detr.importers.via.clip import polygon_area
 from detr.importers.via.record import DETECTED_CLASS, DETECTED_NOTE, DETECTED_SCORE
@@ -47,6 +48,8 @@ def names_in_project(file: Path, images: Sequence[Path]) -> dict[Path, str]:
         raise UserError(f"--via {file}: is there already and may hold corrections; give another name, or delete it")
     folder, names = file.parent.resolve(), {}
     for image in images:
+        if is_video(image):
+            raise UserError(f"--via {file}: {image} is a video; accepted: images, as VIA 2 knows nothing else")
         path = image.parent.resolve() / image.name
         if not path.is_relative_to(folder):
             raise UserError(

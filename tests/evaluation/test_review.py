@@ -12,8 +12,9 @@ from detr.data.folds import read_both_splits
 from detr.detector import Detector
 from detr.evaluation.calibration import FAINTEST
 from detr.evaluation.review import KINDS, Suspect, find_suspects
+from detr.models.model_zoo import SHIPPED_WEIGHTS
+from detr.predict import detect_annotated
 from detr.report.suspects import draw_suspects, suspects_table
-from results import detect_all
 from tests.conftest import TINY, RunScript
 from tests.label_noise import Spoilt, spoil
 
@@ -159,11 +160,11 @@ def test_most_of_what_was_spoilt_is_suspected_first(run: RunScript) -> None:
         path.write_text(json.dumps(coco))
         spoilt += [error._replace(image_id=error.image_id + images) for error in errors]  # as `read_both_splits` counts
         images += len(coco["images"])
-    recipe = ("--batch_size", 8, "--lr", 3e-4, "--lr_backbone", 3e-4, "--clip_max_norm", 1, "--num_workers", 0)
-    size = ("--scales", 256, "--max_size", 384, "--epochs", 60, "--device", "cpu")
-    assert run("main", "--weights", "detr-tiny_no-class-head.pth", *recipe, *size) == 0
+    small = SHIPPED_WEIGHTS["detr-small"]
+    size = ("--scales", 256, "--max_size", 384, "--epochs", 20, "--device", "cpu", "--num_workers", 0)
+    assert run("main", "--weights", small.path, *small.flags, *size) == 0
     coco, best = read_both_splits(folder, "custom"), Path("outputs/checkpoint_best.pth")
-    suspects = find_suspects(coco, detect_all(Detector(best, "cpu"), coco, folder, best, FAINTEST))
+    suspects = find_suspects(coco, detect_annotated(Detector(best, "cpu"), coco, folder, best, FAINTEST))
     counts = [sum(found_among(suspects[: times * len(spoilt)], spoilt)) for times in (1, 2)]
     print(f"of {len(spoilt)}, {counts[0]} are among as many suspects, {counts[1]} among twice as many")
     assert counts[0] >= 0.7 * len(spoilt) and counts[1] >= 0.8 * len(spoilt)

@@ -1,0 +1,156 @@
+"""Detect objects in image files and videos: while the network looks at a batch, the next one is read and the last one
+is drawn and saved.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from PIL import Image
+
+import utils
+from detr.data.coco_json import check_white, match_categories
+from detr.data.images import read_rgb, read_size_hw
+from detr.data.video import Frame, is_video, read_frames, video_writer
+from detr.evaluation.coco_matching import with_masks
+from detr.report.detections import draw_results, picture_names
+from detr.report.outlines import color_splash
+from detr.report.via_project import Detected
+from utils import UserError
+
+if TYPE_CHECKING:
+    from detr.detector import Detection, Detector
+
+T = TypeVar("T")
+
+
+class Predictions(NamedTuple):
+    """What was detected in files, in COCO's results format, with the file as `image_id` and `category`, the name."""
+
+    results: dict[Path, list[dict]]  # of each file; of videos also `frame`, from 0, and `seconds`
+    detected: dict[Path, Detected]  # of each image
+    problems: list[str]  # sentences about files that cannot be read
+
+
+class Predictor:
+    """Detects objects in files, and saves pictures of them.
+
+    Args:
+        detector: what detects.
+        batch_size: images, or frames of a video, at once.
+        threshold: the least score of what is drawn and returned.
+        faintest: the least score that `Detected` knows of.
+    """
+
+    def __init__(self, detector: "Detector", batch_size: int, threshold: float, faintest: float) -> None:
+        self.detector, self.batch_size = detector, batch_size
+        self.threshold, self.faintest = threshold, min(faintest, threshold)
+
+    def __call__(self, paths: Sequence[Path], folder: Path, splash: Path | None = None) -> Predictions:
+        """Detect in images and videos; save each with its detections drawn in `folder`, and in gray but for the objects
+        in `splash`, if there is such a folder to be. Raises UserError where what reads videos is not installed.
+        """
+        names, found = picture_names(paths), Predictions({}, {}, [])
+        images = [path for path in paths if not is_video(path)]
+        if videos := [path for path in paths if is_video(path)]:
+            utils.check_packages(f"{videos[0]}: a video", ["av"])
+        with utils.Progress(None if videos else len(images), "detect") as bar:
+            for path, image, detections in utils.ahead(self._in_images(images, found.problems)):
+                results = self._results(path, detections)
+                found.results[path] = results
+                found.detected[path] = Detected(image.size, results, [one.score for one in detections])
+                utils.save_image(draw_results(image, results), folder / f"{names[path]}.jpg")
+                if splash:
+                    gray = color_splash(image, [result["segmentation"] for result in with_masks(results)])
+                    utils.save_image(gray, splash / f"{names[path]}.png")
+                bar.update()
+            for path in videos:
+                try:
+                    found.results[path] = self._video(path, folder / f"{names[path]}.mp4", bar)
+                except UserError as error:
+                    found.problems.append(str(error))
+        return found
+
+    def _in_images(
+        self, paths: Sequence[Path], problems: list[str]
+    ) -> Iterator[tuple[Path, Image.Image, list["Detection"]]]:
+        """Yield the images, RGB and upright, and what is in each, in batches of similar aspect ratio."""
+        sizes_hw, unread = _try_each(read_size_hw, paths)
+        problems += unread
+        ordered = sorted(sizes_hw, key=lambda path: sizes_hw[path][0] / sizes_hw[path][1])
+        read = partial(_try_each, partial(read_rgb, white=self.detector.white))
+        for images, damaged in utils.ahead(map(read, _batches(ordered, self.batch_size))):
+            problems += damaged
+            yield from zip(
+                images, images.values(), self.detector.detect([*images.values()], self.faintest), strict=True
+            )
+
+    def _in_frames(self, path: Path) -> Iterator[tuple[Frame, list["Detection"]]]:
+        for frames in utils.ahead(_batches(read_frames(path), self.batch_size)):
+            yield from zip(frames, self.detector.detect([frame.image for frame in frames], self.threshold), strict=True)
+
+    def _video(self, path: Path, drawn: Path, bar: utils.Progress) -> list[dict]:
+        """Return the detections in all frames of a video, and save it with them drawn."""
+        in_frames = []
+        with video_writer(drawn) as write:
+            for frame, detections in utils.ahead(self._in_frames(path)):
+                results = self._results(path, detections)
+                in_frames += [one | {"frame": frame.number, "seconds": round(frame.seconds, 3)} for one in results]
+                write(draw_results(frame.image, results), frame.seconds)
+                bar.update()
+        return in_frames
+
+    def _results(self, path: Path, detections: Sequence["Detection"]) -> list[dict]:
+        return [{"category": d.category, **to_result(str(path), d)} for d in detections if d.score >= self.threshold]
+
+
+def _try_each(read: Callable[[Path], T], paths: Sequence[Path]) -> tuple[dict[Path, T], list[str]]:
+    """Return what `read` returns for each path that can be read, and sentences about the others."""
+    values, problems = {}, []
+    for path in paths:
+        try:
+            values[path] = read(path)
+        except UserError as error:
+            problems.append(str(error))
+    return values, problems
+
+
+def _batches(items: Sequence[T] | Iterator[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    return iter(lambda: [*itertools.islice(iterator, size)], [])
+
+
+def to_result(image_id: int | str, detection: "Detection") -> dict:
+    """Return a detection as an entry of COCO's results format."""
+    left, top, right, bottom = detection.box_xyxy
+    result = {
+        "image_id": image_id,
+        "category_id": detection.category_id,
+        "bbox": [left, top, right - left, bottom - top],
+        "score": detection.score,
+    }
+    return result | ({"segmentation": detection.segmentation} if detection.segmentation else {})
+
+
+def detect_annotated(
+    detector: "Detector", coco: dict, folder: Path, source: Path, threshold: float = 0.0
+) -> list[dict]:
+    """Return the detections in annotated images in COCO's results format, with the annotations' category ids.
+
+    Args:
+        detector: what detects.
+        coco: the annotations, whose images are in `folder`.
+        source: the detector's file, for messages.
+        threshold: the least score.
+    """
+    gt_ids = match_categories(detector.label_map.categories, coco["categories"], source)
+    check_white(detector.white, coco, source)
+    paths, results = [folder / image["file_name"] for image in coco["images"]], []
+    with utils.Progress(len(paths), "detect") as bar:
+        pixels = utils.ahead(read_rgb(path, white=detector.white) for path in paths)
+        for image, rgb in zip(coco["images"], pixels, strict=True):
+            results += [to_result(image["id"], detection) for detection in detector(rgb, threshold)]
+            bar.update()
+    return [result | {"category_id": gt_ids[result["category_id"]]} for result in results]
