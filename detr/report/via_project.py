@@ -40,9 +40,11 @@ _SETTINGS = {  # what VIA 2 saves of its window; the class is written on each re
 def names_in_project(file: Path, images: Sequence[Path]) -> dict[Path, str]:
     """Return what a project calls images: where they lie, seen from its folder.
 
-    Raises UserError where the file is there already, or an image lies elsewhere or has a name that is no text: prep.py
-    would not find it.
+    Raises UserError where the file is there already or VIA would not offer it, or an image lies elsewhere or has a name
+    that is no text: prep.py would not find it.
     """
+    if file.suffix.lower() != ".json":
+        raise UserError(f"--via {file}: VIA opens *.json; accepted: a name such as {file.name}.json")
     if file.exists():
         raise UserError(f"--via {file}: is there already and may hold corrections; give another name, or delete it")
     folder, names = file.parent.resolve(), {}
@@ -56,6 +58,8 @@ def names_in_project(file: Path, images: Sequence[Path]) -> dict[Path, str]:
         names[image] = path.relative_to(folder).as_posix()
         if not is_line(names[image]):
             raise UserError(f"{quote(str(image))}: the name is no line of text, which VIA needs; rename the image")
+        if names[image].startswith("www."):
+            names[image] = f"./{names[image]}"  # VIA would look for it on the web
     return names
 
 
@@ -139,7 +143,8 @@ def write_via_project(
 ) -> None:
     """Write images with their regions (`to_region`), in this order, as a project that VIA 2 opens.
 
-    VIA shows the images where it is opened as a file of the same machine; elsewhere they are added by hand.
+    VIA shows the images where it is opened as a file of the same machine; elsewhere its setting "Default Path" is to be
+    changed to their folder.
     """
     entries = {}
     for path, of_image in regions.items():
@@ -147,14 +152,15 @@ def write_via_project(
         entry = {"filename": names[path], "size": size, "regions": of_image, "file_attributes": {}}
         entries[f"{names[path]}{size}"] = entry
     default = {categories[0]: True} if len(categories) == 1 else {}  # of the regions that are drawn in VIA
-    options = {"options": dict.fromkeys(categories, ""), "default_options": default}
+    shown = {name: name.replace("<", "&lt;") for name in categories}  # HTML to VIA, and the names in its COCO export
+    options = {"options": shown, "default_options": default}
     text = {"type": "text", "default_value": ""}
     attributes = {
         DETECTED_CLASS: {"type": "dropdown", "description": "the class", **options},
         DETECTED_SCORE: {"description": "the detector's score, 0 to 1; not read back", **text},
         DETECTED_NOTE: {"description": "what to check; not read back", **text},
     }
-    folder = f"{file.parent.resolve().as_posix().rstrip('/')}/"
+    folder = (file.parent.resolve() / "_").as_uri().removesuffix("_")  # VIA puts names behind it: an address
     core = {"buffer_size": 18, "filepath": {}, "default_filepath": folder}
     project = {
         "_via_settings": {"ui": _SETTINGS, "core": core, "project": {"name": file.stem}},
