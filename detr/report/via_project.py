@@ -15,6 +15,7 @@ from utils import UserError, is_line, quote, write_json
 # As many points as a person can move: outlines pass a mask's border by a pixel, or more where that takes more points.
 _SURE = 0.75  # detections that are right less often are to be checked
 _TOLERANCE, _MOST_POINTS = 1.0, 40
+_ESCAPES = str.maketrans({letter: f"%{ord(letter):02X}" for letter in "%?#"})  # as VIA's list of images decodes them
 _SETTINGS = {  # what VIA 2 saves of its window; the class is written on each region
     "annotation_editor_height": 25,
     "annotation_editor_fontsize": 0.8,
@@ -38,7 +39,7 @@ _SETTINGS = {  # what VIA 2 saves of its window; the class is written on each re
 
 
 def names_in_project(file: Path, images: Sequence[Path]) -> dict[Path, str]:
-    """Return what a project calls images: where they lie, seen from its folder.
+    """Return what a project calls images: where they lie, seen from its folder, as a part of an address.
 
     Raises UserError where the file is there already or VIA would not offer it, or an image lies elsewhere or has a name
     that is no text: prep.py would not find it.
@@ -58,6 +59,7 @@ def names_in_project(file: Path, images: Sequence[Path]) -> dict[Path, str]:
         names[image] = path.relative_to(folder).as_posix()
         if not is_line(names[image]):
             raise UserError(f"{quote(str(image))}: the name is no line of text, which VIA needs; rename the image")
+        names[image] = names[image].translate(_ESCAPES)
         if names[image].startswith("www."):
             names[image] = f"./{names[image]}"  # VIA would look for it on the web
     return names

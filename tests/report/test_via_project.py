@@ -129,7 +129,7 @@ BREAKS = [
 
 
 def test_via_opens_the_file(tmp_path: Path) -> None:
-    names = ["a.png", "www.a.png"]
+    names = ["a.png", "www.a.png", ODD_NAME, "50%.png", "what?.png", "a#1#2.png"]
     detected = [BOX, BOX | {"category": "<5 & >2", "segmentation": [[1.0, 1, 9, 1, 9, 9]]}]
     project = write(tmp_path / "50% #1? ä", dict.fromkeys(names, detected), ("<5 & >2", "cat"))
     hold_against_via(project)
