@@ -16,6 +16,7 @@ from utils import UserError, is_line, quote, write_json
 # As many points as a person can move: outlines pass a mask's border by a pixel, or more where that takes more points.
 _SURE = 0.75  # detections that are right less often are to be checked
 _TOLERANCE, _MOST_POINTS = 1.0, 40
+_ESCAPES = str.maketrans({letter: f"%{ord(letter):02X}" for letter in "%?#"})  # as VIA's list of images decodes them
 _SETTINGS = {  # what VIA 2 saves of its window; the class is written on each region
     "annotation_editor_height": 25,
     "annotation_editor_fontsize": 0.8,
@@ -39,11 +40,13 @@ _SETTINGS = {  # what VIA 2 saves of its window; the class is written on each re
 
 
 def names_in_project(file: Path, images: Sequence[Path]) -> dict[Path, str]:
-    """Return what a project calls images: where they lie, seen from its folder.
+    """Return what a project calls images: where they lie, seen from its folder, as a part of an address.
 
-    Raises UserError where the file is there already, or an image lies elsewhere or has a name that is no text: prep.py
-    would not find it.
+    Raises UserError where the file is there already or VIA would not offer it, or an image lies elsewhere or has a name
+    that is no text: prep.py would not find it.
     """
+    if file.suffix.lower() != ".json":
+        raise UserError(f"--via {file}: VIA opens *.json; accepted: a name such as {file.name}.json")
     if file.exists():
         raise UserError(f"--via {file}: is there already and may hold corrections; give another name, or delete it")
     folder, names = file.parent.resolve(), {}
@@ -59,6 +62,9 @@ def names_in_project(file: Path, images: Sequence[Path]) -> dict[Path, str]:
         names[image] = path.relative_to(folder).as_posix()
         if not is_line(names[image]):
             raise UserError(f"{quote(str(image))}: the name is no line of text, which VIA needs; rename the image")
+        names[image] = names[image].translate(_ESCAPES)
+        if names[image].startswith("www."):
+            names[image] = f"./{names[image]}"  # VIA would look for it on the web
     return names
 
 
@@ -142,7 +148,8 @@ def write_via_project(
 ) -> None:
     """Write images with their regions (`to_region`), in this order, as a project that VIA 2 opens.
 
-    VIA shows the images where it is opened as a file of the same machine; elsewhere they are added by hand.
+    VIA shows the images where it is opened as a file of the same machine; elsewhere its setting "Default Path" is to be
+    changed to their folder.
     """
     entries = {}
     for path, of_image in regions.items():
@@ -150,14 +157,15 @@ def write_via_project(
         entry = {"filename": names[path], "size": size, "regions": of_image, "file_attributes": {}}
         entries[f"{names[path]}{size}"] = entry
     default = {categories[0]: True} if len(categories) == 1 else {}  # of the regions that are drawn in VIA
-    options = {"options": dict.fromkeys(categories, ""), "default_options": default}
+    shown = {name: name.replace("<", "&lt;") for name in categories}  # HTML to VIA, and the names in its COCO export
+    options = {"options": shown, "default_options": default}
     text = {"type": "text", "default_value": ""}
     attributes = {
         DETECTED_CLASS: {"type": "dropdown", "description": "the class", **options},
         DETECTED_SCORE: {"description": "the detector's score, 0 to 1; not read back", **text},
         DETECTED_NOTE: {"description": "what to check; not read back", **text},
     }
-    folder = f"{file.parent.resolve().as_posix().rstrip('/')}/"
+    folder = (file.parent.resolve() / "_").as_uri().removesuffix("_")  # VIA puts names behind it: an address
     core = {"buffer_size": 18, "filepath": {}, "default_filepath": folder}
     project = {
         "_via_settings": {"ui": _SETTINGS, "core": core, "project": {"name": file.stem}},

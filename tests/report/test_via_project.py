@@ -1,7 +1,12 @@
 """The way back: what was detected becomes a VIA project, and what is corrected there is trained on."""
 
 import json
+import re
+from functools import reduce
+from html import unescape
+from math import nan
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -57,6 +62,8 @@ def test_the_file_is_built_as_those_that_via_saves(tmp_path: Path) -> None:
     ours = write(tmp_path, {"a.png": [BOX], ODD_NAME: [BOX | {"category": "dog"}]})
     theirs = real_projects()
     assert theirs
+    for one in theirs:
+        hold_against_via(one)
     for one in (*theirs, ours):
         assert one.keys() == ours.keys() and structure(one["_via_settings"]) == structure(ours["_via_settings"])
         assert one["_via_data_format_version"] == ours["_via_data_format_version"]
@@ -73,6 +80,65 @@ def test_the_file_is_built_as_those_that_via_saves(tmp_path: Path) -> None:
                 assert region.keys() == {"shape_attributes", "region_attributes"}
                 for name, value in region["region_attributes"].items():
                     assert isinstance(value, str) and value in definitions[name].get("options", {value: ""})
+
+
+def hold_against_via(project: dict) -> None:
+    """Assert what VIA 2.0.11 takes for granted: it checks next to nothing, and stops where something is otherwise."""
+    settings, entries, attributes = (project[f"_via_{key}"] for key in ("settings", "img_metadata", "attributes"))
+    for name, group in settings.items():  # it has no other groups to put settings into
+        known = {"ui": {"image", "image_grid"}, "core": {"filepath"}, "project": set()}[name]
+        assert {key for key, value in group.items() if isinstance(value, dict)} <= known
+    marks = {"__via_region_id__", "__via_default_region_color__", *attributes["region"]}
+    assert settings["ui"]["image"]["region_label"] in marks and settings["ui"]["image"]["region_color"] in marks
+    assert sorted(project["_via_image_id_list"]) == sorted(entries)  # it looks each up
+    assert attributes.keys() == {"region", "file"}  # it has a button for each
+    for name, attribute in attributes["region"].items():
+        assert "__" not in name and attribute["type"] in ("text", "dropdown")  # it joins names and rows by __
+        if attribute["type"] == "dropdown":
+            assert attribute["default_options"].keys() <= attribute["options"].keys()
+            for option, html in attribute["options"].items():  # it shows an option without a text as it is
+                assert "<" not in (html or option) and unescape(html or option) == option
+    for entry in entries.values():
+        assert {"filename", "size", "file_attributes"} <= entry.keys()  # it drops others
+        for region in entry["regions"]:
+            assert all(isinstance(value, str) for value in region["region_attributes"].values())  # it shortens labels
+            shape = region["shape_attributes"]
+            keys = {"rect": ("x", "y", "width", "height"), "polygon": ("all_points_x", "all_points_y")}[shape["name"]]
+            numbers = np.array([shape[key] for key in keys])
+            assert numbers.dtype.kind in "if" and np.isfinite(numbers).all() and len(numbers.T) > 2
+        name, folder = entry["filename"], settings["core"]["default_filepath"]
+        assert not name.startswith(("http://", "https://", "www."))  # these are not looked for in the folder
+        assert not re.search("%(?![0-9A-Fa-f]{2})", name)  # it lists names decoded, and none where one fails
+        url = urlsplit((folder + name).replace("#", "%23", 1))
+        assert not folder or (url.scheme, url.query, url.fragment) == ("file", "", "")
+        assert not folder or Path(unquote(url.path)).is_file()
+
+
+POLYGON = {"name": "polygon", "all_points_x": [1, 2], "all_points_y": [1, 2]}
+BREAKS = [
+    ("_via_settings/window", {}), ("_via_settings/core/more", {}), ("_via_settings/core/default_filepath", "file:///"),
+    ("_via_settings/ui/image/region_label", "kind"), ("_via_image_id_list", ["b.png7"]), ("_via_attributes/more", {}),
+    ("_via_attributes/region/a__b", {"type": "text"}), ("_via_attributes/region/a", {"type": "dropdown"}),
+    ("_via_attributes/region/detected_class/options", {"<cat>": ""}), ("_via_img_metadata/ID", {"filename": "a.png"}),
+    *((f"_via_img_metadata/ID/{key}", value) for key, value in [
+        ("filename", "www.a.png"), ("filename", "50%.png"), ("regions", None), ("regions/0/shape_attributes", POLYGON),
+        ("regions/0/shape_attributes/name", "box"), ("regions/0/shape_attributes/x", nan),
+        ("regions/0/shape_attributes/x", "1"), ("regions/0/region_attributes/detected_score", 0.9),
+    ]),
+]  # fmt: skip
+
+
+def test_via_opens_the_file(tmp_path: Path) -> None:
+    names = ["a.png", "www.a.png", ODD_NAME, "50%.png", "what?.png", "a#1#2.png"]
+    detected = [BOX, BOX | {"category": "<5 & >2", "segmentation": [[1.0, 1, 9, 1, 9, 9]]}]
+    project = write(tmp_path / "50% #1? ä", dict.fromkeys(names, detected), ("<5 & >2", "cat"))
+    hold_against_via(project)
+    for place, value in BREAKS:
+        broken = json.loads(json.dumps(project))
+        *way, last = place.replace("ID", project["_via_image_id_list"][0]).split("/")
+        reduce(lambda inner, key: inner[int(key) if key.isdigit() else key], way, broken)[last] = value
+        with pytest.raises((AssertionError, KeyError, TypeError)):
+            hold_against_via(broken)
 
 
 def test_uncertain_images_come_first(tmp_path: Path) -> None:
@@ -143,6 +209,8 @@ def test_what_prep_would_not_find_is_refused(tmp_path: Path) -> None:
     image = tmp_path / "elsewhere" / "a.png"
     with pytest.raises(UserError, match=r"old\.json: is there already and may hold corrections"):
         names_in_project(tmp_path / "old.json", [])
+    with pytest.raises(UserError, match=r"--via new: VIA opens \*\.json; accepted: a name such as new\.json"):
+        names_in_project(Path("new"), [])
     with pytest.raises(UserError, match=r"a\.png is not below the folder .* such as .*elsewhere/via\.json"):
         names_in_project(tmp_path / "new/via.json", [image])
     assert names_in_project(tmp_path / "new/../via.json", [image]) == {image: "elsewhere/a.png"}

@@ -108,9 +108,11 @@ class ImageFolder:
 
 
 def _spellings(name: str) -> list[str]:
-    """Return the names an image may be saved under: of an address without or with its query, as it is or decoded."""
+    """Return the names an image may be saved under: as it is or decoded, as VIA does; an address without or with its
+    query.
+    """
     if "://" not in name:
-        return [name]
+        return list(dict.fromkeys((name, unquote(name))))
     address = name.partition("://")[2]
     bare = re.split("[?#]", address, maxsplit=1)[0]
     return list(dict.fromkeys((bare, unquote(bare), address, unquote(address))))

@@ -79,7 +79,7 @@ def test_an_address_is_found_as_it_was_saved_or_decoded_with_its_query_or_withou
 
 
 @pytest.mark.parametrize(
-    ("listed", "saved"), [("A.png", "a.png"), ("a%20b.png", "a b.png"), ("a b.png", "A%20b.PNG"), ("É.png", "é.png")]
+    ("listed", "saved"), [("A.png", "a.png"), ("a%20b.png", "A b.png"), ("a b.png", "A%20b.PNG"), ("É.png", "é.png")]
 )
 def test_a_file_of_nearly_the_name_is_named(listed: str, saved: str, tmp_path: Path) -> None:
     folder = renamed(write_set(tmp_path, TWO), {"a.png": listed})
@@ -90,6 +90,14 @@ def test_a_file_of_nearly_the_name_is_named(listed: str, saved: str, tmp_path: P
     renamed(folder, {listed: "c.png"})
     with pytest.raises(UserError, match=r"c.png: no such image\."):
         import_via(folder)
+
+
+def test_a_name_is_decoded_where_no_file_has_it_as_it_is(tmp_path: Path) -> None:
+    folder = renamed(write_set(tmp_path, TWO), {"a.png": "50%25.png"})
+    (folder / "a.png").rename(folder / "50%.png")
+    assert set(boxes(import_via(folder))) == {"50%.png", "b.png"}
+    shutil.copy(folder / "50%.png", folder / "50%25.png")
+    assert set(boxes(import_via(folder))) == {"50%25.png", "b.png"}
 
 
 def test_images_in_subfolders_are_found_and_other_spellings_of_accents(tmp_path: Path) -> None:
