@@ -127,7 +127,7 @@ from detr.report.curves import EVERYTHING, FIGURES, draw_curves
 from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
 from detr.report.metric_figures import draw_confusion, draw_metrics
 from detr.report.outlines import color_splash, outlines, tint_masks, to_polygons
-from detr.report.page import build_page
+from detr.report.page import build_page, save_page
 from detr.report.suspects import draw_suspects, suspects_table, write_review
 from detr.report.tables import class_table, headline_table
 from detr.report.via_project import Detected, names_in_project, write_detections
@@ -256,8 +256,7 @@ def write_report(
     images = len(evenly_spaced(len(evaluated.images), MOST_IMAGES)) if evaluated else 0
     with utils.Progress(images, "report") as bar:
         page = build_page(runs, metrics, evaluated, attention, on_image=bar.update)
-    with utils.atomic_path(figures / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    save_page(page, figures / "report.html")
     print(f"saved {figures / 'report.html'}: open it in a browser")
 
 
