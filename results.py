@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from detr.detector import Detection, Detector
 
 METRICS = "metrics.json"
-REVIEW = "review.png"
+REVIEW = "review.html"
 SPLASH = "splash"  # folder of pictures
 MOST_SUSPECTS = 40  # of a review
 T = TypeVar("T")
@@ -101,9 +101,9 @@ def add_correction_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--review",
         action="store_true",
-        help="list the annotations of both splits that are probably wrong: as the detector sees it, or with all folds "
-        "of a cross-validation in --log, by detectors that have not learnt them; with --via, all as a project, with "
-        "notes",
+        help="list the annotations of both splits that are probably wrong, also as a page: as the detector sees it, or "
+        "with all folds of a cross-validation in --log, by detectors that have not learnt them; with --via, all as a "
+        "project, with notes",
     )
     add(
         "--limit",
@@ -128,7 +128,7 @@ from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
 from detr.report.metric_figures import draw_confusion, draw_metrics
 from detr.report.outlines import color_splash, outlines, tint_masks, to_polygons
 from detr.report.page import build_page, save_page
-from detr.report.suspects import draw_suspects, suspects_table, write_review
+from detr.report.suspects import build_review, suspects_table, write_review
 from detr.report.tables import class_table, headline_table
 from detr.report.via_project import Detected, names_in_project, write_detections
 
@@ -349,15 +349,15 @@ def find_annotations(coco_path: Path | None, config: dict, via: Path | None) -> 
 
 
 def show_suspects(
-    coco: dict, folder: Path, results: list[dict], picture: Path, via: Path | None, limit: int | None
+    coco: dict, folder: Path, results: list[dict], page: Path, via: Path | None, limit: int | None
 ) -> None:
-    """List the annotations that are probably wrong, draw the first, and write all as a VIA project if asked to."""
+    """List the annotations that are probably wrong, save them as a page, and as a VIA project if asked to."""
     suspects = find_suspects(coco, [result for result in results if result["score"] >= FAINTEST])
     suspects = suspects[: limit or MOST_SUSPECTS]
     print(suspects_table(suspects, coco))
     if suspects:
-        draw_suspects(suspects, coco, folder, picture)
-        print(f"saved {picture}")
+        save_page(build_review(suspects, coco, folder), page)
+        print(f"saved {page}: open it in a browser")
     if via:
         write_review(via, suspects, coco, folder)
         print(f"saved {via}: correct it, then python prep.py --via {via} --coco_path NEW")

@@ -79,6 +79,7 @@ def build_page(
         "EVERYTHING": page_charts.training_charts(runs, panels_of_everything(runs), is_small=True),
     }
     data = {
+        "review": "",
         "detector": runs[0].name if len(runs) > 1 else "",
         "kinds": [{"name": ERROR_NAMES[kind].replace("\n", " "), "key": kind} for kind in ERROR_TYPES],
         "gallery": None,
