@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from detr.detector import Detector
 
 METRICS = "metrics.json"
-REVIEW = "review.png"
+REVIEW = "review.html"
 SPLASH = "splash"  # folder of pictures
 MOST_SUSPECTS = 40  # of a review
 LoadDetector = Callable[[list[dict] | None], "Detector"]  # of the categories that name a file's classes
@@ -96,9 +96,9 @@ def add_correction_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--review",
         action="store_true",
-        help="list the annotations of both splits that are probably wrong: as the detector sees it, or with all folds "
-        "of a cross-validation in --log, by detectors that have not learnt them; with --via, all as a project, with "
-        "notes",
+        help="list the annotations of both splits that are probably wrong, also as a page: as the detector sees it, or "
+        "with all folds of a cross-validation in --log, by detectors that have not learnt them; with --via, all as a "
+        "project, with notes",
     )
     add(
         "--limit",
@@ -124,8 +124,8 @@ from detr.report.detections import picture_names, write_csv
 from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
 from detr.report.metric_figures import draw_confusion, draw_metrics
 from detr.report.outlines import color_splash
-from detr.report.page import build_page
-from detr.report.suspects import draw_suspects, suspects_table, write_review
+from detr.report.page import build_page, save_page
+from detr.report.suspects import build_review, suspects_table, write_review
 from detr.report.tables import class_table, headline_table
 from detr.report.via_project import names_in_project, write_detections
 
@@ -173,8 +173,12 @@ def load_detector(
 ) -> "Detector":
     """Load a detector; `categories` name the classes of files that do not."""
     from detr.detector import Detector  # torch takes seconds to import: only what needs a detector pays for it
+    from detr.models.cpu_kernels import give_memory_back
 
-    return Detector(checkpoint, device, categories=categories, scale=scale, max_size=max_size)
+    detector = Detector(checkpoint, device, categories=categories, scale=scale, max_size=max_size)
+    if detector.device.type == "cpu":
+        give_memory_back()
+    return detector
 
 
 # ------------------------------------------------------------------------------------------------------ figures of runs
@@ -253,8 +257,7 @@ def write_report(
     images = len(evenly_spaced(len(evaluated.images), MOST_IMAGES)) if evaluated else 0
     with utils.Progress(images, "report") as bar:
         page = build_page(runs, metrics, evaluated, attention, on_image=bar.update)
-    with utils.atomic_path(figures / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    save_page(page, figures / "report.html")
     print(f"saved {figures / 'report.html'}: open it in a browser")
 
 
@@ -332,15 +335,15 @@ def find_annotations(coco_path: Path | None, config: dict, via: Path | None) -> 
 
 
 def show_suspects(
-    coco: dict, folder: Path, results: list[dict], picture: Path, via: Path | None, limit: int | None
+    coco: dict, folder: Path, results: list[dict], page: Path, via: Path | None, limit: int | None
 ) -> None:
-    """List the annotations that are probably wrong, draw the first, and write all as a VIA project if asked to."""
+    """List the annotations that are probably wrong, save them as a page, and as a VIA project if asked to."""
     suspects = find_suspects(coco, [result for result in results if result["score"] >= FAINTEST])
     suspects = suspects[: limit or MOST_SUSPECTS]
     print(suspects_table(suspects, coco))
     if suspects:
-        draw_suspects(suspects, coco, folder, picture)
-        print(f"saved {picture}")
+        save_page(build_review(suspects, coco, folder), page)
+        print(f"saved {page}: open it in a browser")
     if via:
         write_review(via, suspects, coco, folder)
         print(f"saved {via}: correct it, then python prep.py --via {via} --coco_path NEW")

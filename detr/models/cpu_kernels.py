@@ -215,6 +215,14 @@ def tune_malloc() -> None:
     _mallopt({_M_ARENA_MAX: 1, _M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1})
 
 
+def give_memory_back() -> None:
+    """Return every freed tensor to the system at once; for a process that only detects on the CPU.
+
+    glibc by itself keeps more with every image of another size. It takes a fifth more time per image.
+    """
+    _mallopt({_M_MMAP_THRESHOLD: 2**20})
+
+
 def restore_malloc() -> None:
     """Undo `tune_malloc` in a process forked from one that called it: what it frees goes back to the system."""
     # The thresholds are where glibc's own adjustment ends; naming any of them has switched that off.

@@ -1,13 +1,15 @@
 // The gallery and the viewer: boxes that follow the threshold and the filters, and attention drawn over the image.
 
-const gallery = data.gallery;
+const { gallery, review } = data; // `review` says what the kinds of suspects mean; it is empty in a report
 const state = { threshold: 0, label: "", kind: "", order: "worst", isWhole: false, cards: [] };
 const AT_FIRST = 12; // images, until all are asked for
 const MISSED = data.kinds.length - 1;
 const EXPLAINS = ["wrong_class", "badly_placed"].map((key) => data.kinds.findIndex((kind) => kind.key === key));
 
-/** What an image's boxes are from the threshold on: entries {status, label, box, outlines, text, kind, query}. */
+/** What an image's boxes are from the threshold on: entries {status, label, box, outlines, text, kind, query}.
+ * A review has them in its data, whatever the threshold, with a rank where they are about a suspect. */
 function entriesOf(image, threshold) {
+  if (image.entries) return image.entries;
   const explained = new Map(); // index of an object -> whether a detection matches it
   const entries = [];
   for (const [label, x, y, width, height, score, kind, about, query, outlines] of image.detections) {
@@ -32,8 +34,9 @@ const passesClass = (entry) => state.label === "" || entry.label === Number(stat
 const KIND_FILTERS = {
   "": () => true,
   tp: (entry) => entry.status === "tp",
-  any: (entry) => ["fp", "missed"].includes(entry.status),
+  any: (entry) => entry.kind >= 0,
 };
+const isError = (entry) => ["fp", "missed"].includes(entry.status); // in a review: is suspicious
 const passesKind = (entry) => (KIND_FILTERS[state.kind] || ((one) => one.kind === Number(state.kind)))(entry);
 const counts = (entries) => {
   const sum = { tp: 0, fp: 0, missed: 0, gt: 0 };
@@ -67,8 +70,9 @@ function drawBoxes(entries, hasText) {
       group.append(drawMask(entry.outlines));
     }
     if (hasText && entry.status !== "gt") {
-      const isHigh = y > 0.04;
-      group.append(make("text", { x: percent(Math.max(0, x)), y: percent(Math.max(0, y)), dx: 2, dy: isHigh ? -5 : 14 },
+      const isBelow = entry.rank && entry.status === "tp" && y + height < 0.96; // its annotation has a text above
+      const [edge, isInside] = isBelow ? [y + height, true] : [Math.max(0, y), y <= 0.04];
+      group.append(make("text", { x: percent(Math.max(0, x)), y: percent(edge), dx: 2, dy: isInside ? 14 : -5 },
         `${entry.detail && `${entry.detail}: `}${nameOf(entry)}${scoreOf(entry)}`));
     }
     entry.drawn = group;
@@ -105,24 +109,26 @@ function redraw() {
     const all = entriesOf(card.image, state.threshold).filter(passesClass);
     card.entries = all.filter(passesKind);
     const sum = counts(all);
-    card.errors = sum.fp + sum.missed;
-    card.passes = (state.label === "" && state.kind === "") || card.entries.length > 0;
+    const suspects = card.entries.filter((entry) => entry.rank && isError(entry));
+    card.errors = review ? -Math.min(...suspects.map((entry) => entry.rank)) : sum.fp + sum.missed;
+    card.passes = (state.label === "" && state.kind === "") || (review ? suspects : card.entries).length > 0;
     if (card.passes) shown += 1;
-    objects += card.image.gt.filter(([label, , , , , isCrowd]) =>
+    objects += (card.image.gt || []).filter(([label, , , , , isCrowd]) =>
       !isCrowd && (state.label === "" || label === Number(state.label))).length;
     for (const key of Object.keys(total)) total[key] += sum[key];
-    for (const entry of all) kinds.set(entry.kind, (kinds.get(entry.kind) || 0) + 1);
+    for (const entry of all.filter(isError)) kinds.set(entry.kind, (kinds.get(entry.kind) || 0) + 1);
     card.frame.querySelector("svg")?.remove();
     card.frame.append(drawBoxes(card.entries, false));
-    card.sum.textContent = all.length ? `${sum.tp} TP · ${sum.fp} FP · ${sum.missed} missed`
-      : "no objects";
+    card.sum.textContent = review ? suspects.map((entry) => entry.detail).join(" · ")
+      : all.length ? `${sum.tp} TP · ${sum.fp} FP · ${sum.missed} missed` : "no objects";
   }
   byId("threshold-value").textContent = number(state.threshold, state.threshold === gallery.threshold ? 3 : 2);
   const ratio = (above, below) => (below ? number(above / below, 2) : "-");
-  byId("counts").replaceChildren(make("b", {}, whole(total.tp)), " TP, ", make("b", {}, whole(total.fp)),
+  const outcomes = [make("b", {}, whole(total.tp)), " TP, ", make("b", {}, whole(total.fp)),
     " FP, ", make("b", {}, whole(total.missed)), " missed · precision ",
-    make("b", {}, ratio(total.tp, total.tp + total.fp)), ", recall ",
-    make("b", {}, ratio(total.tp, objects)), " · ", counted(shown, "image"));
+    make("b", {}, ratio(total.tp, total.tp + total.fp)), ", recall ", make("b", {}, ratio(total.tp, objects))];
+  byId("counts").replaceChildren(...(review ? [counted(total.fp + total.missed, "suspect")] : outcomes), " · ",
+    counted(shown, "image"));
   for (const option of byId("by-kind").options) {
     const mine = option.value === "any" ? total.fp + total.missed : option.value === "tp" ? total.tp
       : kinds.get(Number(option.value)) || 0;
@@ -160,13 +166,15 @@ function showGallery() {
   if (!gallery) return;
   const count = gallery.images.length;
   byId("gallery-note").textContent = `${count < gallery.of
-    ? `${whole(count)} of ${whole(gallery.of)} validation images, evenly sampled; counts below are of these. ` : ""}${
-    data.detector && `Detections of ${data.detector}. `}Open one to see ${
+    ? `${whole(count)} of ${whole(gallery.of)} ${review ? "images, the most suspicious"
+      : "validation images, evenly sampled"}; counts below are of these. ` : ""}${
+    review && `${review}. `}${data.detector && `Detections of ${data.detector}. `}Open one to see ${
     gallery.images.some((image) => image.attention) ? "every box and what the detector attends to." : "every box."}`;
   byId("by-class").append(make("option", { value: "" }, "all classes"),
     ...gallery.classes.map((name, label) => make("option", { value: label }, name)));
-  const filters = [["", "everything"], ["any", "any error"], ["tp", "true positive"],
-    ...data.kinds.map((kind, at) => [at, kind.name])];
+  byId("slide").hidden = Boolean(review);
+  const filters = [["", "everything"], ["any", review ? "any suspect" : "any error"],
+    ...(review ? [] : [["tp", "true positive"]]), ...data.kinds.map((kind, at) => [at, kind.name])];
   byId("by-kind").append(...filters.map(([value, name]) => make("option", { value, "data-name": name }, name)));
   makeCards();
   const setThreshold = (value) => { state.threshold = value; redraw(); };
@@ -228,8 +236,9 @@ function spotlight(maps, position) {
 function showAttentionOf(entry) {
   const attention = decode(viewer.card.image);
   for (const one of viewer.card.entries) {
-    one.drawn.classList.toggle("chosen", one === entry);
-    one.row.classList.toggle("chosen", one === entry);
+    const isChosen = one === entry || Boolean(entry && entry.rank && one.rank === entry.rank);
+    one.drawn.classList.toggle("chosen", isChosen);
+    one.row.classList.toggle("chosen", isChosen);
   }
   byId("stage").classList.toggle("attending", Boolean(entry));
   spotlight(entry && entry.query >= 0 && attention ? attention.cross : null, entry && entry.query);
@@ -255,7 +264,7 @@ function pin(entry) {
 
 function rowOf(entry) {
   const row = make("button", { type: "button" }, make("i", { class: `key ${entry.status}` }),
-    make("span", { class: "what" }, nameOf(entry), make("small", {}, entry.detail || "true positive")),
+    make("span", { class: "what" }, nameOf(entry), make("small", {}, entry.note || entry.detail || "true positive")),
     make("span", {}, scoreOf(entry)));
   entry.row = row;
   row.addEventListener("click", () => { setMode(false); pin(entry); });
@@ -299,7 +308,9 @@ function showInViewer(card) {
   stage.replaceChildren(frame);
   fitFrame();
   const order = { fp: 0, missed: 1, tp: 2, gt: 3 };
-  const entries = [...card.entries].sort((a, b) => order[a.status] - order[b.status] || (b.score || 0) - (a.score || 0));
+  const rankOf = (entry) => entry.rank || Number.MAX_VALUE; // all are equal in a report
+  const entries = [...card.entries].sort((a, b) => rankOf(a) - rankOf(b) || order[a.status] - order[b.status]
+    || (b.score || 0) - (a.score || 0));
   byId("entries").replaceChildren(...entries.map(rowOf));
   byId("viewer-name").textContent = image.name;
   const shown = passingCards();

@@ -68,5 +68,6 @@ function showTheme() {
 function showNavigation() {
   const sections = [...document.querySelectorAll("main > section:not([hidden])")]
     .filter((one) => one.querySelector("h2"));
+  byId("nav").hidden = sections.length < 2;
   byId("nav").append(...sections.map((one) => make("a", { href: `#${one.id}` }, one.querySelector("h2").textContent)));
 }

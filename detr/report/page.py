@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -24,12 +25,22 @@ from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, eve
 from detr.report.outlines import outlines
 from detr.report.runs import Run
 from detr.report.tables import ERROR_NAMES
+from utils import atomic_path
 
 _MOST_BOXES = 100  # detections of an image, the best
 _MOST_POINTS, _LEAST_OF_A_MASK, _MOST_OF_A_MASK = 2000, 8, 120  # of the outlines in an image; each takes some 8 bytes
 _OUTLINE_UNITS = 1000  # outlines are whole numbers of these parts of the image's sides
 _IMAGE_BYTES = 6_000_000  # of all images together; base64 makes a third more of them
 _LARGEST_SIDE, _SMALLEST_SIDE = 1024, 240  # pixels of the longer side of an image
+_WORDS = {  # of page.html
+    "ABOUT": "detection results",
+    "TP": "true positive",
+    "FP": "false positive",
+    "MISSED": "missed",
+    "GT": "other ground truth",
+    "WORST": "most errors",
+    "BEST": "fewest errors",
+}
 
 
 def build_page(
@@ -54,7 +65,7 @@ def build_page(
     named = [(name, numbers) for _, name, numbers in measured]
     panels = [panel for panels in FIGURES.values() for panel in panels]
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side"
-    parts = {
+    parts = _WORDS | {
         "TITLE": escape(title),
         "SUBTITLE": escape(page_tables.subtitle(runs, measured)),
         "HEADLINE": page_tables.headline(runs, measured),
@@ -68,6 +79,7 @@ def build_page(
         "EVERYTHING": page_charts.training_charts(runs, panels_of_everything(runs), is_small=True),
     }
     data = {
+        "review": "",
         "detector": runs[0].name if len(runs) > 1 else "",
         "kinds": [{"name": ERROR_NAMES[kind].replace("\n", " "), "key": kind} for kind in ERROR_TYPES],
         "gallery": None,
@@ -75,7 +87,23 @@ def build_page(
     if evaluated and evaluated.images:
         threshold = metrics[runs[0].name]["threshold"]
         data["gallery"] = _gallery(evaluated, attention or {}, threshold, on_image)
-    return fill_template("page.html", ("page.js", "gallery.js"), _rounded(data), parts)
+    return fill_report(data, parts)
+
+
+def fill_report(data: dict, parts: dict[str, str]) -> str:
+    """Return page.html with what its scripts find as `data`, and HTML by the names in it; empty sections are hidden.
+
+    Args:
+        data: what gallery.js reads.
+        parts: title, subtitle and sections, and words of the legend and the order (`_WORDS`).
+    """
+    return fill_template("page.html", ("page.js", "gallery.js"), _rounded(data), defaultdict(str, parts))
+
+
+def save_page(page: str, path: Path) -> None:
+    """Save a page as UTF-8; what is there stays until all is written."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def fill_template(template: str, scripts: Sequence[str], data: dict, parts: dict[str, str]) -> str:
@@ -122,13 +150,13 @@ def _gallery(
     numbers = evenly_spaced(len(evaluated.images), MOST_IMAGES)
     images = []
     for number in numbers:
-        images.append(_image(evaluated, number, attention.get(number), _IMAGE_BYTES // len(numbers)))
+        images.append(_image(evaluated, number, attention.get(number), len(numbers)))
         on_image()
     return {"of": len(evaluated.images), "threshold": threshold, "classes": evaluated.matches.names, "images": images}
 
 
-def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, budget: int) -> dict:
-    """Return an image with its boxes in shares of its size, and what its queries look at."""
+def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, images: int) -> dict:
+    """Return one of so many images with its boxes in shares of its size, and what its queries look at."""
     image = read_rgb(evaluated.folder / evaluated.images[number]["file_name"])
     matches, errors = evaluated.matches, evaluated.errors
     objects, detections = evaluated.of_image(number)
@@ -140,12 +168,10 @@ def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, 
         else []
     )
     scale = np.array([image.width, image.height] * 2)
-    gt_outlines, outlines_of_detections = _outlines(evaluated, objects, detections, scale[:2])
-    return {
-        "name": evaluated.images[number]["file_name"],
-        "width": image.width,
-        "height": image.height,
-        "jpeg": _jpeg(image, budget),
+    masks = [*(evaluated.gt_masks[one] for one in objects), *(evaluated.masks[one] for one in detections)]
+    drawn = outlines_in_units(masks, image.size)
+    gt_outlines, outlines_of_detections = drawn[: len(objects)], drawn[len(objects) :]
+    return picture(image, evaluated.images[number]["file_name"], images) | {
         "gt": [
             [int(matches.gt.label[one]), *(matches.gt.boxes_xywh[one] / scale).tolist(), int(crowd), *mask]
             for one, crowd, mask in zip(objects, matches.gt.crowd[objects], gt_outlines, strict=True)
@@ -172,23 +198,22 @@ def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, 
     }
 
 
-def _outlines(
-    evaluated: EvaluatedImages, objects: np.ndarray, detections: np.ndarray, size_wh: np.ndarray
-) -> tuple[list[list], list[list]]:
-    """Return a list of outlines in a list, which is empty where masks were not matched, of ground truth and detections.
+def picture(image: Image.Image, name: str, images: int) -> dict:
+    """Return what gallery.js needs to show an image, one of so many that share the page's bytes."""
+    return {"name": name, "width": image.width, "height": image.height, "jpeg": _jpeg(image, _IMAGE_BYTES // images)}
+
+
+def outlines_in_units(masks: Sequence[dict | None], size_wh: tuple[int, int]) -> list[list]:
+    """Return, for each mask (RLE) of an image, a list of its outlines in a list, which is empty where there is none.
 
     An outline is x, y, x, y, ... in `_OUTLINE_UNITS` of the image's sides.
     """
-    gt, masks = [evaluated.gt_masks[one] for one in objects], [evaluated.masks[one] for one in detections]
-    most = int(np.clip(_MOST_POINTS // max(1, len(gt) + len(masks)), _LEAST_OF_A_MASK, _MOST_OF_A_MASK))
-    tolerance = max(0.5, size_wh.max() / _OUTLINE_UNITS)
-    return tuple(
-        [
-            [[(line / size_wh * _OUTLINE_UNITS).round().astype(int).ravel().tolist() for line in lines]] if rle else []
-            for rle, lines in ((rle, outlines(rle, tolerance, most)) for rle in of_image)
-        ]
-        for of_image in (gt, masks)
-    )
+    most = int(np.clip(_MOST_POINTS // max(1, len(masks)), _LEAST_OF_A_MASK, _MOST_OF_A_MASK))
+    tolerance = max(0.5, max(size_wh) / _OUTLINE_UNITS)
+    return [
+        [[(line / size_wh * _OUTLINE_UNITS).round().astype(int).ravel().tolist() for line in lines]] if rle else []
+        for rle, lines in ((rle, outlines(rle, tolerance, most)) for rle in masks)
+    ]
 
 
 def _kind(evaluated: EvaluatedImages, detection: int) -> int:

@@ -1,20 +1,28 @@
-"""Annotations that are probably wrong as a table, as a picture, and as a VIA project to correct. No torch."""
+"""Annotations that are probably wrong as a table, as a page, and as a VIA project to correct. No torch."""
 
 from collections import defaultdict
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
-from PIL import Image
-
 import utils
+from detr.data.coco_json import segmentation_problem, to_rle
 from detr.data.images import read_rgb
 from detr.evaluation.review import KINDS, Suspect
+from detr.report.gallery import MOST_IMAGES
+from detr.report.page import fill_report, outlines_in_units, picture
 from detr.report.tables import aligned
 from detr.report.via_project import names_in_project, to_region, write_via_project
 
-_TILE, _COLUMNS, _MOST_TILES = 320, 4, 20  # pixels, tiles of the picture
-_MARGIN = 0.75  # around a suspect, as a share of its longer side
-_SUSPECT, _OTHER, _DETECTED = "#D55E00", "#0072B2", "#009E73"
+_WORDS = {  # of page.html
+    "ABOUT": "annotations to review",
+    "TP": "detected there",
+    "FP": "suspicious annotation",
+    "MISSED": "missing annotation",
+    "GT": "other annotation",
+    "WORST": "most suspicious",
+    "BEST": "least suspicious",
+}
 
 
 def suspects_table(suspects: Sequence[Suspect], coco: dict) -> str:
@@ -30,33 +38,77 @@ def suspects_table(suspects: Sequence[Suspect], coco: dict) -> str:
     return "\n".join([aligned(rows), *(f"{kind}: {meaning}" for kind, meaning in KINDS.items())])
 
 
-def draw_suspects(suspects: Sequence[Suspect], coco: dict, folder: Path, path: Path) -> None:
-    """Save a picture of the first suspects: their surroundings, with other annotations and the detection that tells."""
-    names, classes = _names(coco)
-    shown = suspects[:_MOST_TILES]
-    rows = -(-len(shown) // _COLUMNS)
-    sheet = Image.new("RGB", (_TILE * min(_COLUMNS, len(shown)), _TILE * rows), "white")
-    for place, one in enumerate(shown):
-        image = read_rgb(folder / names[one.image_id])
-        left, top, width, height = one.bbox
-        reach = max(width, height, 16) * (0.5 + _MARGIN)
-        x, y = left + width / 2 - reach, top + height / 2 - reach
-        crop = image.crop(tuple(round(value) for value in (x, y, x + 2 * reach, y + 2 * reach)))
-        drawn = [
-            {"bbox": other["bbox"], "text": "", "color": _OTHER}
-            for other in coco["annotations"]
-            if other["image_id"] == one.image_id and other is not one.annotation
-        ]
-        if one.annotation and one.result:
-            drawn.append({"bbox": one.result["bbox"], "text": "", "color": _DETECTED})
-        entry = one.annotation or one.result
-        text = f"{place + 1} {one.kind} {classes[entry['category_id']]}"
-        drawn.append({"bbox": one.bbox, "text": text, "color": _SUSPECT})
-        scale = (_TILE - 4) / (2 * reach)
-        moved = [entry | {"bbox": [entry["bbox"][0] - x, entry["bbox"][1] - y, *entry["bbox"][2:]]} for entry in drawn]
-        tile = utils.draw_objects(crop.resize((_TILE - 4, _TILE - 4)), moved, scale)
-        sheet.paste(tile, (_TILE * (place % _COLUMNS), _TILE * (place // _COLUMNS)))
-    utils.save_image(sheet, path)
+def build_review(suspects: Sequence[Suspect], coco: dict, folder: Path) -> str:
+    """Return the report's page with the images of suspects, the most suspicious first, and a filter by their kinds.
+
+    It has `MOST_IMAGES` at most. Raises UserError when an image, which is in `folder`, cannot be read.
+    """
+    images, (_, classes) = {image["id"]: image for image in coco["images"]}, _names(coco)
+    by_image = defaultdict(list)
+    for rank, one in enumerate(suspects, start=1):
+        by_image[one.image_id].append((rank, one))
+    shown, pictures = [images[number] for number in by_image][:MOST_IMAGES], []
+    for image in shown:
+        boxes = _boxes(by_image[image["id"]], _annotations_with_masks(coco, image))
+        drawn = picture(read_rgb(folder / image["file_name"]), image["file_name"], len(shown))
+        pictures.append(drawn | {"entries": _entries(boxes, image, [*classes])})
+    data = {
+        "review": "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items()),
+        "detector": "",
+        "kinds": [{"name": kind} for kind in KINDS],
+        "gallery": {"of": len(by_image), "threshold": 0.0, "classes": [*classes.values()], "images": pictures},
+    }
+    counts = (
+        f"{utils.pluralize(len(suspects), 'suspect')} in {len(by_image)} of {utils.pluralize(len(images), 'image')}"
+    )
+    return fill_report(data, _WORDS | {"TITLE": escape(folder.resolve().name), "SUBTITLE": counts})
+
+
+def _annotations_with_masks(coco: dict, image: dict) -> dict[int, dict]:
+    """Return the annotations of an image by their ids, each with a mask (RLE), or None where it has no outline."""
+    size_hw = (image["height"], image["width"])
+    annotations = {one["id"]: one for one in coco["annotations"] if one["image_id"] == image["id"]}
+    for number, one in annotations.items():
+        mask = one.get("segmentation")
+        rle = None if segmentation_problem(mask, size_hw) else to_rle(mask, size_hw)
+        annotations[number] = one | {"segmentation": rle}
+    return annotations
+
+
+def _boxes(suspects: Sequence[tuple[int, Suspect]], annotations: dict[int, dict]) -> list[tuple[dict, dict, dict]]:
+    """Return the boxes of an image: suspects by rank, each before the detection that tells, and all other annotations.
+
+    Each is an annotation or a result, the one that it is compared with (or itself), and what gallery.js says about it.
+    """
+    boxes, others = [], dict(annotations)
+    for rank, one in suspects:
+        what = f"{rank}. {one.kind}"
+        note = f"{what}: {KINDS[one.kind]}; suspicion {one.suspicion:.2f}"
+        about = {"status": "missed", "rank": rank, "kind": [*KINDS].index(one.kind), "detail": what, "note": note}
+        if one.annotation:
+            annotation = others.pop(one.annotation["id"])
+            boxes.append((annotation, one.result or annotation, about | {"status": "fp", "score": None}))
+            about |= {"status": "tp", "detail": "detected", "note": ""}
+        if one.result:
+            boxes.append((one.result, one.annotation or one.result, about | {"score": one.result["score"]}))
+    about = {"status": "gt", "kind": -2, "score": None, "detail": "annotated"}
+    return boxes + [(annotation, annotation, about) for annotation in others.values()]
+
+
+def _entries(boxes: Sequence[tuple[dict, dict, dict]], image: dict, category_ids: list[int]) -> list[dict]:
+    """Return `_boxes` of an image as gallery.js draws them: in shares of its sides, classes as positions in the ids."""
+    size_wh = (image["width"], image["height"])
+    drawn = outlines_in_units([entry.get("segmentation") for entry, _, _ in boxes], size_wh)
+    return [
+        about
+        | {
+            "label": category_ids.index(entry["category_id"]),
+            "other": category_ids.index(compared["category_id"]),
+            "box": [value / side for value, side in zip(entry["bbox"], size_wh * 2, strict=True)],
+            "outlines": lines[0] if lines else None,
+        }
+        for (entry, compared, about), lines in zip(boxes, drawn, strict=True)
+    ]
 
 
 def write_review(file: Path, suspects: Sequence[Suspect], coco: dict, folder: Path) -> None:

@@ -102,6 +102,7 @@ def test_folds_are_measured_as_one(coco_folder: Path, run: RunScript, capsys: py
     assert run("results", "--review", "--log", "fold1", "fold2", "--via", coco_folder / "review.json") == 0
     output = capsys.readouterr().out
     assert "train2017/disc" in output and "val2017/disc" in output and (coco_folder / "review.json").exists()
+    assert Path("fold1/figures/review.html").exists()
     Path("fold2/config.json").write_text(Path("fold2/config.json").read_text().replace("2/2", "1/2"))
     Path("fold2/predictions.json").write_text(Path("fold1/predictions.json").read_text())
     config = json.loads(Path("fold1/config.json").read_text())["validation_images"]

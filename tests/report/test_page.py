@@ -1,4 +1,4 @@
-"""The report in a real headless Chromium: it draws, follows slider, filters and keys, and runs nothing it is told."""
+"""Report and review in a real headless Chromium: they draw, follow filters and keys, and run nothing they are told."""
 
 import json
 import re
@@ -12,9 +12,11 @@ from PIL import Image
 from detr.evaluation.coco_matching import UNMATCHED, check_results
 from detr.evaluation.error_analysis import ERROR_TYPES
 from detr.evaluation.metrics import measure
+from detr.evaluation.review import KINDS, find_suspects
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, evaluate_images, evenly_spaced, queries_of
 from detr.report.page import build_page
 from detr.report.runs import Run, read_run
+from detr.report.suspects import build_review
 from tests.browser import CHROMIUM, Browser
 from tests.conftest import SHARED, needs_shared
 
@@ -347,6 +349,105 @@ def test_masks_are_drawn_and_answer_to_the_pointer(tmp_path: Path, browser: Brow
     assert browser.evaluate(mask) / browser.evaluate(box) == pytest.approx(0.4, abs=0.02)
     browser.point("#stage .box.fp path.edge")
     assert browser.evaluate("document.querySelectorAll('#stage .box.fp.chosen').length") == 1
+
+
+# Image 1: an annotation is missing, one is spurious. 2: a loose one, and a right one. 3: one of another class.
+TOLD = [
+    (1, 1, 10, 10, 40, 40, 0.95), (1, 5, 60, 5, 30, 20, 0.8), (1, 1, 60, 60, 30, 20, 0.25),
+    (2, 1, 32, 26, 50, 50, 0.9), (2, 5, 90, 70, 10, 10, 0.95), (3, 1, 30, 30, 40, 31, 0.7),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def review(page: Path) -> Path:
+    truth = truth_of([FILE, "b.jpg", "c.jpg", "d.jpg"])
+    truth["annotations"].append({"id": 9, "image_id": 2, "category_id": 5, "bbox": [90, 70, 10, 10]})
+    results = [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, *b, s in TOLD]
+    path = page.with_name("review.html")
+    path.write_text(build_review(find_suspects(truth, results)[:4], truth, page.parent), encoding="utf-8")
+    return path
+
+
+@needs_chromium
+def test_a_review_is_filtered_by_the_kinds_of_suspects(review: Path, browser: Browser) -> None:
+    browser.open(review)
+    texts = "[...document.querySelectorAll('{}')].map((one) => one.textContent)"
+    counts = "document.getElementById('counts').textContent"
+    assert browser.evaluate(texts.format("#cards .name")) == [FILE, "b.jpg", "c.jpg"]
+    assert browser.evaluate(texts.format("#cards .sum")) == ["1. missing · 3. spurious", "2. loose", "4. class"]
+    assert drawn(browser) == {"tp": 3, "fp": 3, "missed": 1}
+    assert browser.evaluate("document.querySelectorAll('#cards .box.gt').length") == 2
+    assert browser.evaluate(texts.format("#by-kind option")) == [
+        "everything", "any suspect (4)", *(f"{kind} (1)" for kind in KINDS),
+    ]  # fmt: skip
+    of_kind = {
+        "missing": (FILE, {"missed": 1}), "spurious": (FILE, {"tp": 1, "fp": 1}),
+        "class": ("c.jpg", {"tp": 1, "fp": 1}), "loose": ("b.jpg", {"tp": 1, "fp": 1}),
+    }  # fmt: skip
+    for number, kind in enumerate(KINDS):
+        set_value(browser, "by-kind", number)
+        shown = *browser.evaluate(texts.format("#cards .name")), drawn(browser)
+        assert shown == of_kind[kind] and browser.evaluate(counts) == "4 suspects · 1 image"
+    set_value(browser, "by-kind", "any")
+    assert drawn(browser) == {"tp": 3, "fp": 3, "missed": 1}
+    assert browser.evaluate("document.querySelectorAll('#cards .box.gt').length") == 0
+    set_value(browser, "by-kind", "")
+    set_value(browser, "by-class", 1)  # is missing; annotated as it, detected as another; what is right has no suspects
+    assert browser.evaluate(texts.format("#cards .name")) == [FILE, "c.jpg"]
+    assert drawn(browser) == {"tp": 1, "fp": 1, "missed": 1} and browser.evaluate(counts) == "2 suspects · 2 images"
+    set_value(browser, "by-class", "")
+    set_value(browser, "order", "best")
+    assert browser.evaluate(texts.format("#cards .name")) == ["c.jpg", "b.jpg", FILE]
+
+
+@needs_chromium
+def test_a_suspect_is_shown_with_what_tells(review: Path, browser: Browser) -> None:
+    browser.open(review, width=390)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+    sections = "[...document.querySelectorAll('main > section:not([hidden])')].map((one) => one.id)"
+    assert browser.evaluate(sections) == ["gallery"] and browser.evaluate("document.getElementById('slide').hidden")
+    assert browser.evaluate("/NaN|undefined|null|Infinity/.exec(document.body.innerText)") is None
+    browser.resize(1280, 900)
+    browser.evaluate("document.querySelectorAll('.card')[2].click()")
+    rows = browser.evaluate("[...document.querySelectorAll('#entries button')].map((row) => row.textContent)")
+    annotated, detected = CATEGORIES[1]["name"], SCRIPT
+    assert rows == [f"{annotated}4. class: {KINDS['class']}; suspicion 0.70", f"{detected}detected 0.70"]
+    texts = "[...document.querySelectorAll('#stage text')].map((one) => [one.textContent, one.getBBox().y])"
+    (told, below), (text, above) = sorted(browser.evaluate(texts), reverse=True)
+    assert (text, told) == (f"4. class: {annotated}", f"detected: {detected} 0.70") and below > above + 100
+    browser.point("#entries li:nth-child(2) button")
+    assert browser.evaluate("document.querySelectorAll('#stage .box.chosen').length") == 2
+    browser.press("ArrowLeft")
+    browser.press("ArrowLeft")
+    assert browser.evaluate("document.getElementById('viewer-name').textContent") == FILE
+    kinds = browser.evaluate("[...document.querySelectorAll('#entries small')].map((one) => one.textContent)")
+    assert [kind.partition(":")[0] for kind in kinds] == ["1. missing", "3. spurious", "detected", "annotated"]
+    browser.point("#entries li:nth-child(1) button")
+    assert browser.evaluate("document.querySelectorAll('#stage .box.chosen').length") == 1
+
+
+def test_a_review_has_outlines_and_the_first_images(tmp_path: Path) -> None:
+    """Of annotations that have them, as polygons or runs, and of detections; and no more images than a report."""
+    Image.new("RGB", (120, 90), "teal").save(tmp_path / "a.png")
+    truth = truth_of(["a.png"] * 130)
+    truth["annotations"] = [truth["annotations"][0] | {"id": n, "image_id": n} for n in range(1, 131)]
+    polygon = [10, 10, 50, 10, 50, 50, 10, 50]
+    truth["annotations"][0]["segmentation"] = [polygon]
+    truth["annotations"][1]["segmentation"] = {"size": [90, 120], "counts": [90 * 60, 90 * 60]}
+    mask = {"image_id": 3, "category_id": 1, "bbox": [60, 50, 20, 20], "score": 0.9, "segmentation": [polygon]}
+    results = check_results([mask], truth, Path("p.json"))
+    page = build_review(find_suspects(truth, results), truth, tmp_path)
+    gallery = data_of(page)["gallery"]
+    assert (len(gallery["images"]), gallery["of"]) == (MOST_IMAGES, 130) and "131 suspects in 130 of 130 images" in page
+    first, runs, third, *_ = (image["entries"] for image in gallery["images"])
+    spans = [
+        (min(outline[::2]), max(outline[::2]), min(outline[1::2]), max(outline[1::2]))
+        for outline in (first[0]["outlines"][0], runs[0]["outlines"][0])
+    ]
+    assert spans == [(83, 417, 111, 556), (500, 1000, 0, 1000)]
+    assert [bool(entry["outlines"]) for entry in third] == [False, True]
+    assert [entry["status"] for entry in third] == ["fp", "missed"]
+    assert first[0]["box"] == pytest.approx([10 / 120, 10 / 90, 40 / 120, 40 / 90], rel=1e-5)
 
 
 def data_of(page: str) -> dict:
