@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detr.data.coco_json import iou_xywh
-from detr.evaluation.coco_matching import TP_IOU, Detections, overlapping_pairs, pack_detections, pack_gt
+from detr.evaluation.coco_matching import TP_IOU, Detections, GroundTruth, overlapping_pairs, pack_detections, pack_gt
 
 KINDS = {
     "missing": "detected, and not annotated",
@@ -22,6 +22,7 @@ _FITS, _OFF = 0.8, 0.4
 # The sum of IoUs with annotations up to which a detection may be an object in a crowd, and from which it is none: a box
 # between two objects, say.
 _CROWDED, _COVERED = 0.3, 0.8
+_PRIOR = 3
 
 
 class Suspect(NamedTuple):
@@ -43,9 +44,9 @@ def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
     """Return at most one suspicion about each annotation and what is missing beside them, the strongest first.
 
     Each detection is about the annotation that it overlaps most. An annotation is told by the one of its detections
-    with the largest product of score and IoU: it is as suspicious as that one is faint or does not fit, or of another
-    class. Other detections are what is missing, as far as they do not lie on annotations. Crowd regions explain
-    detections and are not suspicious.
+    with the largest product of score and IoU: it is as suspicious as that one is faint or does not fit, where the
+    detector finds others like it (`_recall_nearby`), or as it is sure of another class. Other detections are what is
+    missing, as far as they do not lie on annotations. Crowd regions explain detections and are not suspicious.
 
     Args:
         coco: the annotations, a COCO dict.
@@ -60,14 +61,17 @@ def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
     about = about.where(np.argsort(detections.score[about.detection] * about.iou, kind="stable"))
     teller, fit = np.full(len(gt.crowd), -1), np.zeros(len(gt.crowd))
     teller[about.gt], fit[about.gt] = about.detection, ((about.iou - _OFF) / (_FITS - _OFF)).clip(0, 1)
+    score = np.where(teller >= 0, np.append(detections.score, 0.0)[teller], 0.0)
+    found = score * fit
+    unfound = (1 - found) * _recall_nearby(gt, found)
     suspects = []
     for number in np.flatnonzero(~gt.crowd).tolist():
         annotation, one = coco["annotations"][number], int(teller[number])
         result = results[detections.index[one]] if one >= 0 else None
-        score = result["score"] if result else 0.0
-        kind, suspicion = ("spurious" if 1 - score >= score * (1 - fit[number]) else "loose"), 1 - score * fit[number]
-        if result and result["category_id"] != annotation["category_id"] and score * fit[number] >= suspicion:
-            kind, suspicion = "class", score * fit[number]
+        kind = "spurious" if 1 - score[number] >= score[number] * (1 - fit[number]) else "loose"
+        suspicion = unfound[number]
+        if result and result["category_id"] != annotation["category_id"] and found[number] >= 0.5:
+            kind, suspicion = "class", found[number]
         suspects.append(Suspect(kind, float(suspicion), annotation["image_id"], annotation, result))
     covered = np.bincount(pairs.detection, pairs.iou, minlength=len(most))
     is_missing = detections.score * ((_COVERED - covered) / (_COVERED - _CROWDED)).clip(0, 1)
@@ -76,6 +80,22 @@ def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
         result = results[detections.index[number]]
         suspects.append(Suspect("missing", float(is_missing[number]), result["image_id"], None, result))
     return sorted(suspects, key=lambda suspect: -suspect.suspicion)
+
+
+def _recall_nearby(gt: GroundTruth, found: np.ndarray) -> np.ndarray:
+    """Return (G,) how well the detector finds objects like each: the others in its image, and those of its class.
+
+    That nothing is detected tells little where much is overlooked: in a crowd, or of a class that is hard. Its class
+    counts as `_PRIOR` more objects in the image.
+    """
+    counts = ~gt.crowd
+    of_class = np.bincount(gt.label[counts], found[counts]), np.bincount(gt.label[counts])
+    of_image = np.bincount(gt.image[counts], found[counts]), np.bincount(gt.image[counts])
+    recall, nearby = np.zeros(len(found)), np.flatnonzero(counts)
+    label, image = gt.label[nearby], gt.image[nearby]
+    prior = (of_class[0][label] + 1) / (of_class[1][label] + 1)
+    recall[nearby] = (of_image[0][image] - found[nearby] + _PRIOR * prior) / (of_image[1][image] - 1 + _PRIOR)
+    return recall
 
 
 def _without_duplicates(detections: Detections, weight: np.ndarray, taken: list[int]) -> list[int]:

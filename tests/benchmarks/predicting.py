@@ -3,7 +3,7 @@
 .venv/bin/python -m tests.benchmarks.predicting [--photos ../shared/balloon/train] [--most 60]
 
 Ours also draws the best ten detections of each photograph and saves the picture, as results.py --images does. Each side
-runs in a process of its own; counted are the photographs, not the loading of the model, and all of the process's memory.
+runs in a process of its own; counted are the photographs, not the loading, and all memory of the process.
 """
 
 import argparse

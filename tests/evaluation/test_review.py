@@ -52,23 +52,39 @@ def test_a_perfect_set_is_hardly_suspicious() -> None:
     ("objects", "results", "first"),
     [
         ([(3, A)], [result(3, A, 0.9), result(7, B, 0.8)], ("missing", 0.8, B)),
-        ([(3, A), (3, B)], [result(3, A, 0.9), result(3, B, 0.2)], ("spurious", 0.8, B)),
-        ([(3, A), (3, B)], [result(3, A, 0.9)], ("spurious", 1.0, B)),
+        ([(3, A), (3, B)], [result(3, A, 0.9), result(3, B, 0.2)], ("spurious", 0.6, B)),  # 0.8 x 0.75, see below
+        ([(3, A), (3, B)], [result(3, A, 0.9)], ("spurious", 0.7, B)),
         ([(3, A)], [result(7, A, 0.9)], ("class", 0.9, A)),
-        ([(3, A)], [result(7, A, 0.4), result(3, A, 0.6)], ("spurious", 0.4, A)),
-        ([(3, A)], [result(3, [22.0, 16.0, 30.0, 30.0], 0.9)], ("loose", 1.0, A)),  # IoU 0.32
-        ([(3, A)], [result(3, [16.0, 10.0, 30.0, 30.0], 0.9)], ("loose", 0.4, A)),  # IoU 0.67
+        ([(3, A)], [result(7, A, 0.4), result(3, A, 0.6)], ("spurious", 0.32, A)),
+        ([(3, A)], [result(3, [22.0, 16.0, 30.0, 30.0], 0.9)], ("loose", 0.5, A)),  # IoU 0.32
+        ([(3, A)], [result(3, [16.0, 10.0, 30.0, 30.0], 0.9)], ("loose", 0.32, A)),  # IoU 0.67
     ],
 )
 def test_each_kind_of_error(objects: list, results: list, first: tuple) -> None:
     assert told(make_coco(*objects), results)[0] == first
 
 
+def test_what_is_overlooked_anyway_is_less_suspicious() -> None:
+    """The others in the image count, and the class as three more: (sum of the others + 3 x class) / (others + 3)."""
+    boxes = [[10.0 * n, 10.0 * n, 9.0, 9.0] for n in range(5)]
+    coco = make_coco(*((3, box) for box in boxes))
+    for found in range(5):  # the last one never is
+        suspicion = [one[1] for one in told(coco, [result(3, box, 1.0) for box in boxes[:found]]) if one[2] == boxes[4]]
+        assert suspicion == [pytest.approx((found + 3 * (found + 1) / 6) / (4 + 3), abs=1e-3)]
+    other = {"id": 6, "image_id": 6, "category_id": 3, "bbox": A}
+    more = coco | {
+        "images": [*coco["images"], coco["images"][0] | {"id": 6}],
+        "annotations": [*coco["annotations"], other],
+    }
+    suspects = find_suspects(more, [result(3, box, 1.0) for box in boxes])
+    assert suspects[0].image_id == 6 and suspects[0].suspicion == pytest.approx(6 / 7)  # its class alone
+
+
 def test_one_thing_is_told_once() -> None:
     """Two queries on what is missing, two on what does not fit."""
     shifted = [[22.0, 16.0, 30.0, 30.0], [23.0, 16.0, 30.0, 30.0]]
     results = [result(3, box, score) for box, score in zip([B, B, *shifted], (0.9, 0.7, 0.9, 0.8), strict=True)]
-    assert [kind for kind, suspicion, _ in told(make_coco((3, A)), results) if suspicion > 0.1] == ["loose", "missing"]
+    assert [kind for kind, suspicion, _ in told(make_coco((3, A)), results) if suspicion > 0.1] == ["missing", "loose"]
 
 
 def test_a_box_between_two_objects_is_no_object() -> None:
@@ -112,8 +128,8 @@ def test_suspects_are_listed() -> None:
     coco = make_coco((3, A), (3, B))
     suspects = find_suspects(coco, [result(3, A, 0.9), result(7, [60.0, 55.0, 20.0, 20.0], 0.8)])
     lines = [line.split() for line in suspects_table(suspects, coco).splitlines()]
-    assert lines[1] == ["1.00", "spurious", "a.png", "2", "60,", "10,", "30,", "40", "cat", "-"]
-    assert lines[2] == ["0.80", "missing", "a.png", "-", "60,", "55,", "20,", "20", "-", "dog", "0.80"]
+    assert lines[1] == ["0.80", "missing", "a.png", "-", "60,", "55,", "20,", "20", "-", "dog", "0.80"]
+    assert lines[2] == ["0.70", "spurious", "a.png", "2", "60,", "10,", "30,", "40", "cat", "-"]
     assert suspects_table([], coco).startswith("suspicion")
 
 
