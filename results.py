@@ -27,7 +27,7 @@ from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, eva
 from detr.report.measured import Measured, join_folds
 from detr.report.runs import COCO_KEY, MASKS_KEY, Run, read_runs
 from detr.training.flags import positive_int
-from detr.training.run_files import BEST, PREDICTIONS
+from detr.training.run_files import BEST, CONFIG, PREDICTIONS
 from utils import UserError
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def add_correction_flags(group: argparse._ArgumentGroup) -> None:
         "--via",
         type=Path,
         metavar="FILE",
-        help="write the detections in --images as a VIA 2 project; the images in which most errors are expected are "
-        "first. Corrected, it goes into prep.py --via OLD FILE",
+        help="write the detections in --images as a VIA 2 project; the images in which most errors are expected, and "
+        "those least like the annotated ones, are first. Corrected, it goes into prep.py --via OLD FILE",
     )
     add(
         "--review",
@@ -118,7 +118,7 @@ def threshold(text: str) -> float | None:
 if __name__ == "__main__":
     parse_arguments()  # matplotlib takes a second to import: --help comes before
 
-from detr.predict import Predictor, detect_annotated
+from detr.predict import Predictor, detect_annotated, unlikeness
 from detr.report.curves import EVERYTHING, FIGURES, draw_curves
 from detr.report.detections import picture_names, write_csv
 from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
@@ -325,13 +325,23 @@ def find_annotations(coco_path: Path | None, config: dict, via: Path | None) -> 
     """
     recorded = config.get("args", {})
     if not (coco_path or "coco_path" in recorded):
-        raise UserError("--review: the run does not say where its images are; --coco_path tells")
+        raise UserError("the run does not say where its images are; --coco_path tells")
     folder = coco_path or Path(recorded["coco_path"])
     coco = read_both_splits(folder, recorded.get("dataset_file", "custom"))
     check_images(coco, folder)
     if via:
         names_in_project(via, [folder / image["file_name"] for image in coco["images"]])
     return coco, folder
+
+
+def annotated_images(coco_path: Path | None, log: Path) -> list[Path]:
+    """Return the images that a run has annotations of; none, after saying why, where they are not known any more."""
+    try:
+        coco, folder = find_annotations(coco_path, utils.read_json(log / CONFIG) or {}, None)
+    except UserError as error:
+        print(f"images are not compared with the annotated ones: {error}")
+        return []
+    return [folder / image["file_name"] for image in coco["images"]]
 
 
 def show_suspects(
@@ -377,7 +387,8 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
         detected = {path: found.detected[path] for path in paths if path in found.detected}
         bins = metrics["calibration"]["bins"] if metrics else []
         categories = [category["name"] for category in detector.label_map.categories]
-        count = write_detections(args.via, detected, categories, lowest, bins, args.limit)
+        unlike = unlikeness(detector, [*detected], annotated_images(args.coco_path, args.log[0]))
+        count = write_detections(args.via, detected, categories, lowest, bins, args.limit, unlike)
         print(
             f"saved {args.via}: {utils.pluralize(count, 'image')} to correct; then python prep.py --via OLD {args.via}"
         )

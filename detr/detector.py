@@ -21,6 +21,7 @@ from detr.models.weights import load_detector
 from detr.report.gallery import AttentionMaps
 from detr.training.device import pick_device, pick_precision
 
+_SMALL_COPY = {"scale": 224, "max_size": 448}  # pixels: as backbones were pre-trained
 AnyImage = str | Path | Image.Image | np.ndarray
 
 
@@ -114,12 +115,26 @@ class Detector:
             *(tensor.cpu().numpy() for tensor in tensors), None if encoder is None else encoder.cpu().numpy()
         )
 
-    def _prepare(self, images: Sequence[AnyImage]) -> tuple[list[Tensor], list[tuple[int, int]]]:
+    @torch.inference_mode()
+    def describe(self, image: AnyImage) -> np.ndarray:
+        """Return (C,), of length 1: what the backbone sees in a small copy of an image, on average over its cells.
+
+        The more alike two images are, the closer to 1 the product of theirs. Raises UserError when it cannot be read.
+        """
+        (pixels,), _ = self._prepare([image], _SMALL_COPY)
+        with self.precision.autocast():
+            cells = self.model.backbone[0](pixels[None].to(self.device))[-1]
+        mean = cells.float().mean(dim=(0, 2, 3))
+        return (mean / mean.norm().clamp(min=1e-6)).cpu().numpy()
+
+    def _prepare(
+        self, images: Sequence[AnyImage], resolution: dict[str, int] | None = None
+    ) -> tuple[list[Tensor], list[tuple[int, int]]]:
         """Return what the network sees of each image, (3, H, W), and the sizes of the images in pixels."""
         rgb = [as_rgb(image, self.white) for image in images]
         sizes_hw = [(image.height, image.width) for image in rgb]
         pixels = [
-            apply_to_image(image, evaluation_params(size_hw, None, **self.resolution), size_hw)
+            apply_to_image(image, evaluation_params(size_hw, None, **(resolution or self.resolution)), size_hw)
             for image, size_hw in zip(rgb, sizes_hw, strict=True)
         ]
         return pixels, sizes_hw

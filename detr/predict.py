@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import numpy as np
 from PIL import Image
 
 import utils
@@ -16,6 +17,7 @@ from detr.data.images import read_rgb, read_size_hw
 from detr.data.video import Frame, is_video, read_frames, video_writer
 from detr.evaluation.coco_matching import with_masks
 from detr.report.detections import draw_results, picture_names
+from detr.report.gallery import evenly_spaced
 from detr.report.outlines import color_splash
 from detr.report.via_project import Detected
 from utils import UserError
@@ -23,6 +25,7 @@ from utils import UserError
 if TYPE_CHECKING:
     from detr.detector import Detection, Detector
 
+_MOST_COMPARED = 300
 T = TypeVar("T")
 
 
@@ -120,6 +123,22 @@ def _try_each(read: Callable[[Path], T], paths: Sequence[Path]) -> tuple[dict[Pa
 def _batches(items: Sequence[T] | Iterator[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     return iter(lambda: [*itertools.islice(iterator, size)], [])
+
+
+def unlikeness(detector: "Detector", paths: Sequence[Path], annotated: Sequence[Path]) -> dict[Path, float]:
+    """Return for each image how unlike the most similar annotated one it is, 0 to 1, as `Detector.describe` sees them.
+
+    Annotated images that cannot be read are left out; of more than `_MOST_COMPARED`, evenly spaced ones are taken.
+    """
+    annotated = [annotated[number] for number in evenly_spaced(len(annotated), _MOST_COMPARED)]
+    with utils.Progress(len(annotated) + len(paths), "compare") as bar:
+
+        def describe(path: Path) -> np.ndarray:
+            bar.update()
+            return detector.describe(path)
+
+        known = [*_try_each(describe, annotated)[0].values()]
+        return {path: 1 - float(np.max(known @ describe(path), initial=0)) for path in paths if known}
 
 
 def to_result(image_id: int | str, detection: "Detection") -> dict:

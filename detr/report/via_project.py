@@ -1,6 +1,6 @@
 """Detections and annotations as a VIA 2 project, to be corrected in VIA and read back by prep.py. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,23 +83,29 @@ def write_detections(
     threshold: float,
     bins: list[dict],
     limit: int | None = None,
+    unlike: Mapping[Path, float] | None = None,
 ) -> int:
-    """Write detections as a project, the images first in which most errors are to be expected: they teach most.
+    """Write detections as a project, the images first whose correction teaches most.
+
+    These are the ones in which most errors are to be expected; of as many, rounded, those that are least like any
+    annotated image.
 
     Args:
         file: of the project.
-        detected: of each image; of images with as many errors, the first stay first.
+        detected: of each image; of equal images, the first stay first.
         categories: names of the detector's classes.
         threshold: the least score of a result.
         bins: of `calibration.calibration`, where it is known; detections that are right less often than `_SURE` get a
             note.
         limit: the most images (None: all).
+        unlike: `predict.unlikeness` of each image, where it is known.
 
     Returns the number of images. Raises UserError as `names_in_project` does.
     """
     errors = {path: expected_errors(one.scores, threshold, bins) for path, one in detected.items()}
+    ranks = {path: (round(count), unlike[path] if unlike else 0, count) for path, count in errors.items()}
     regions = {}
-    for path in sorted(errors, key=errors.get, reverse=True)[:limit]:
+    for path in sorted(ranks, key=ranks.get, reverse=True)[:limit]:
         results = detected[path].results
         right = calibrated(np.array([result["score"] for result in results]), bins)
         notes = ["" if share >= _SURE else f"right in {share:.0%} of cases" for share in right]

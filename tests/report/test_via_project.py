@@ -148,6 +148,11 @@ def test_uncertain_images_come_first(tmp_path: Path) -> None:
     assert order == ["two.png", "half.png", "sure.png", "none.png", "same.png"]
     best = write(tmp_path / "b", detected, limit=2)
     assert [entry["filename"] for entry in best["_via_img_metadata"].values()] == order[:2]
+    unlike = {tmp_path / "c" / name: share for name, share in zip(detected, (0.1, 0.3, 0.0, 0.9, 0.4), strict=True)}
+    ranked = write(tmp_path / "c", detected, unlike=unlike)[
+        "_via_img_metadata"
+    ].values()  # 0.01, 0, 0.6, 0.45, 0 errors
+    assert [entry["filename"] for entry in ranked] == ["two.png", "half.png", "same.png", "none.png", "sure.png"]
     notes = [
         region["region_attributes"][DETECTED_NOTE] for entry in best["_via_img_metadata"].values()
         for region in entry["regions"]
@@ -276,9 +281,9 @@ def test_detections_corrected_in_via_are_the_next_annotations(
     assert not Path("outputs/figures/images").exists()  # said before any work
     capsys.readouterr()
     assert run(*command, "--via", "new/via.json", "--threshold", 0) == 0
-    assert "saved new/via.json: 3 images to correct; then python prep.py --via OLD new/via.json" in (
-        capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "saved new/via.json: 3 images to correct; then python prep.py --via OLD new/via.json" in said
+    assert "not compared" not in said
     assert run(*command, "--via", "new/via.json", "--threshold", 0) == 2
     assert "may hold corrections" in capsys.readouterr().err
     assert run("prep", "--via", "disc", "new/via.json", "--weights", "none", "--coco_path", "next") == 0
