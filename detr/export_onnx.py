@@ -88,7 +88,7 @@ def write_onnx(detector: Detector, path: Path, precision: str) -> None:
 
     Raises UserError where packages are missing, or PyTorch is too old or cannot do it.
     """
-    check_packages("--to onnx", ("onnx", "onnxruntime", "onnxscript"))
+    check_packages("--to onnx or web", ("onnx", "onnxruntime", "onnxscript"))
     import onnx
 
     with _quiet():
