@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from detr.models.cpu_kernels import trim_malloc
 from detr.models.criterion import Losses, MatchedQueries, Normalizers, SetCriterion
 from detr.models.detr import Detr
 from detr.models.weights import plain_state, random_state, restore_random_state
@@ -106,6 +107,8 @@ class Trainer:
             self._pending_check = on_host, losses, [batch.targets for batch in step]
             self.images += sum(len(batch.images) for batch in step) * self.world.size
             self.seconds = time.monotonic() - began
+            if self.device.type == "cpu":
+                trim_malloc()
             on_step()
         self._synchronize()
         return self.metrics.log_terms(self.criterion)
