@@ -173,11 +173,11 @@ def load_detector(
 ) -> "Detector":
     """Load a detector; `categories` name the classes of files that do not."""
     from detr.detector import Detector  # torch takes seconds to import: only what needs a detector pays for it
-    from detr.models.cpu_kernels import give_memory_back
+    from detr.models.cpu_kernels import share_malloc
 
     detector = Detector(checkpoint, device, categories=categories, scale=scale, max_size=max_size)
     if detector.device.type == "cpu":
-        give_memory_back()
+        share_malloc()
     return detector
 
 

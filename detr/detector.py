@@ -16,6 +16,7 @@ from detr.data.loader import pad_images
 from detr.data.sampler import same_size_batches
 from detr.data.transforms import apply_to_image, check_sizes, evaluation_params
 from detr.models.attention_maps import attention_maps
+from detr.models.cpu_kernels import trim_malloc
 from detr.models.postprocess import ScoringQueries, average_boxes, masks_to_rle, postprocess
 from detr.models.weights import load_detector
 from detr.report.gallery import AttentionMaps
@@ -102,6 +103,8 @@ class Detector:
             for row, (index, *of_image) in enumerate(zip(batch, *fields, strict=True)):
                 masks = [runs.get((row, query)) for query in range(len(of_image[0]))]
                 detections[index] = self._filter(*of_image, masks, threshold)
+        if self.device.type == "cpu":  # images of other sizes come next: what is kept would grow with each
+            trim_malloc(0)
         return detections
 
     @torch.inference_mode()

@@ -9,7 +9,6 @@ runs in a process of its own; counted are the photographs, not the loading, and 
 import argparse
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -42,10 +41,10 @@ def save_detector(config: dict, resolution: dict[str, int], path: Path) -> None:
 def measure(side: str, file: Path, paths: list[Path], folder: Path) -> tuple[float, float]:
     """Return seconds per photograph, and the process's peak memory in MiB."""
     if side == "ours":
-        from detr.models.cpu_kernels import give_memory_back
+        from detr.models.cpu_kernels import share_malloc
         from detr.predict import Predictor
 
-        give_memory_back()  # as results.py does
+        share_malloc()  # as results.py does
         detector = Detector(file, device="cpu")
         threshold = sorted((one.score for one in detector(paths[0], 0.0)), reverse=True)[10]
         run = lambda some: Predictor(detector, 1, threshold, threshold)(some, folder)  # noqa: E731
@@ -58,7 +57,8 @@ def measure(side: str, file: Path, paths: list[Path], folder: Path) -> tuple[flo
     began = time.perf_counter()
     run(paths)
     each = (time.perf_counter() - began) / len(paths)
-    return each, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return each, int(status["VmHWM"].split()[0]) / 1024  # of this process alone, where getrusage's is also its parent's
 
 
 def main() -> None:
