@@ -356,6 +356,7 @@ TOLD = [
     (1, 1, 10, 10, 40, 40, 0.95), (1, 5, 60, 5, 30, 20, 0.8), (1, 1, 60, 60, 30, 20, 0.25),
     (2, 1, 32, 26, 50, 50, 0.9), (2, 5, 90, 70, 10, 10, 0.95), (3, 1, 30, 30, 40, 31, 0.7),
 ]  # fmt: skip
+RANKS = {"missing": 0.95, "loose": 0.9, "spurious": 0.75, "class": 0.7}
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +365,9 @@ def review(page: Path) -> Path:
     truth["annotations"].append({"id": 9, "image_id": 2, "category_id": 5, "bbox": [90, 70, 10, 10]})
     results = [{"image_id": i, "category_id": c, "bbox": b, "score": s} for i, c, *b, s in TOLD]
     path = page.with_name("review.html")
-    path.write_text(build_review(find_suspects(truth, results)[:4], truth, page.parent), encoding="utf-8")
+    strongest = {one.kind: one for one in reversed(find_suspects(truth, results))}
+    suspects = [strongest[kind]._replace(suspicion=suspicion) for kind, suspicion in RANKS.items()]
+    path.write_text(build_review(suspects, truth, page.parent), encoding="utf-8")
     return path
 
 
@@ -439,14 +442,14 @@ def test_a_review_has_outlines_and_the_first_images(tmp_path: Path) -> None:
     page = build_review(find_suspects(truth, results), truth, tmp_path)
     gallery = data_of(page)["gallery"]
     assert (len(gallery["images"]), gallery["of"]) == (MOST_IMAGES, 130) and "131 suspects in 130 of 130 images" in page
-    first, runs, third, *_ = (image["entries"] for image in gallery["images"])
+    third, first, runs, *_ = (image["entries"] for image in gallery["images"])  # what is missing is told best
     spans = [
         (min(outline[::2]), max(outline[::2]), min(outline[1::2]), max(outline[1::2]))
         for outline in (first[0]["outlines"][0], runs[0]["outlines"][0])
     ]
     assert spans == [(83, 417, 111, 556), (500, 1000, 0, 1000)]
-    assert [bool(entry["outlines"]) for entry in third] == [False, True]
-    assert [entry["status"] for entry in third] == ["fp", "missed"]
+    assert [bool(entry["outlines"]) for entry in third] == [True, False]
+    assert [entry["status"] for entry in third] == ["missed", "fp"]
     assert first[0]["box"] == pytest.approx([10 / 120, 10 / 90, 40 / 120, 40 / 90], rel=1e-5)
 
 
