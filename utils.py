@@ -24,7 +24,7 @@ import urllib.request
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,7 +33,7 @@ from PIL import Image, ImageDraw, ImageFont
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-T = TypeVar("T")
+T, R = TypeVar("T"), TypeVar("R")
 DOWNLOAD_TIMEOUT_S = 30  # without a single byte; a slow connection may take as long as it needs
 _CHUNK_BYTES = 1 << 20
 # Distinct for color-blind readers too (Okabe and Ito 2008), without yellow, which vanishes on white.
@@ -391,6 +391,18 @@ def ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
         while (item := pending.popleft().result()) is not end:
             pending.append(pool.submit(next, iterator, end))
             yield item
+
+
+def behind(function: Callable[[T], R], items: Iterable[T], depth: int = 2) -> Iterator[R]:
+    """Yield `function` of every item, which a thread computes while the next `depth` items are made here."""
+    with ThreadPoolExecutor(1) as pool:
+        pending: deque[Future] = deque()
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def duration(seconds: float) -> str:

@@ -59,15 +59,19 @@ class Predictor:
         images = [path for path in paths if not is_video(path)]
         if videos := [path for path in paths if is_video(path)]:
             utils.check_packages(f"{videos[0]}: a video", ["av"])
+
+        def save(one: tuple[Path, Image.Image, list["Detection"]]) -> None:
+            path, image, detections = one
+            results = self._results(path, detections)
+            found.results[path] = results
+            found.detected[path] = Detected(image.size, results, [one.score for one in detections])
+            utils.save_image(draw_results(image, results), folder / f"{names[path]}.jpg")
+            if splash:
+                gray = color_splash(image, [result["segmentation"] for result in with_masks(results)])
+                utils.save_image(gray, splash / f"{names[path]}.png")
+
         with utils.Progress(None if videos else len(images), "detect") as bar:
-            for path, image, detections in utils.ahead(self._in_images(images, found.problems)):
-                results = self._results(path, detections)
-                found.results[path] = results
-                found.detected[path] = Detected(image.size, results, [one.score for one in detections])
-                utils.save_image(draw_results(image, results), folder / f"{names[path]}.jpg")
-                if splash:
-                    gray = color_splash(image, [result["segmentation"] for result in with_masks(results)])
-                    utils.save_image(gray, splash / f"{names[path]}.png")
+            for _ in utils.behind(save, self._in_images(images, found.problems)):
                 bar.update()
             for path in videos:
                 try:
@@ -98,10 +102,14 @@ class Predictor:
         """Return the detections in all frames of a video, and save it with them drawn."""
         in_frames = []
         with video_writer(drawn) as write:
-            for frame, detections in utils.ahead(self._in_frames(path)):
-                results = self._results(path, detections)
-                in_frames += [one | {"frame": frame.number, "seconds": round(frame.seconds, 3)} for one in results]
+
+            def save(one: tuple[Frame, list["Detection"]]) -> list[dict]:
+                frame, results = one[0], self._results(path, one[1])
                 write(draw_results(frame.image, results), frame.seconds)
+                return [one | {"frame": frame.number, "seconds": round(frame.seconds, 3)} for one in results]
+
+            for results in utils.behind(save, self._in_frames(path)):
+                in_frames += results
                 bar.update()
         return in_frames
 

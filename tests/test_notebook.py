@@ -24,7 +24,7 @@ def test_every_cell_runs_and_shows_its_pictures(tmp_path: Path, monkeypatch: pyt
     shown, printed = [], ""
     for cell in notebook.cells:
         outputs = cell.get("outputs", [])
-        shown.append(sum("image/png" in output.get("data", {}) for output in outputs))
+        shown.append(sum(bool({"image/png", "image/jpeg"} & output.get("data", {}).keys()) for output in outputs))
         printed += "".join(output.get("text", "") for output in outputs)
     assert "error:" not in printed and "Traceback" not in printed, printed
     assert "done: outputs/checkpoint_best.pth has AP" in printed

@@ -179,3 +179,12 @@ def test_an_error_of_an_item_comes_in_its_turn() -> None:
     assert next(items) == 1
     with pytest.raises(ZeroDivisionError):
         next(items)
+
+
+def test_a_thread_is_some_items_behind() -> None:
+    assert [*utils.behind(str, [])] == [] and [*utils.behind(str, range(5))] == ["0", "1", "2", "3", "4"]
+    made: list[int] = []
+    results = utils.behind(lambda n: 1 / n, (made.append(n) or n for n in (1, 0, 2, 3, 4)))
+    assert next(results) == 1 and made == [1, 0, 2]  # two more than it gave
+    with pytest.raises(ZeroDivisionError):
+        next(results)
