@@ -383,18 +383,8 @@ class Progress:
         self._bar.close()
 
 
-def ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
-    """Yield what an iterator yields, while a thread makes the next `depth` items."""
-    iterator, end = iter(items), object()
-    with ThreadPoolExecutor(1) as pool:
-        pending = deque(pool.submit(next, iterator, end) for _ in range(depth))
-        while (item := pending.popleft().result()) is not end:
-            pending.append(pool.submit(next, iterator, end))
-            yield item
-
-
-def behind(function: Callable[[T], R], items: Iterable[T], depth: int = 2) -> Iterator[R]:
-    """Yield `function` of every item, which a thread computes while the next `depth` items are made here."""
+def map_in_thread(function: Callable[[T], R], items: Iterable[T], depth: int = 1) -> Iterator[R]:
+    """Yield `function` of every item in order; a thread computes it for the next `depth` items meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         pending: deque[Future] = deque()
         for item in items:

@@ -25,7 +25,8 @@ from utils import UserError
 if TYPE_CHECKING:
     from detr.detector import Detection, Detector
 
-_MOST_COMPARED = 300
+_UNSAVED = 2  # pictures that may wait to be saved
+_MOST_COMPARED = 300  # annotated images
 T = TypeVar("T")
 
 
@@ -59,19 +60,10 @@ class Predictor:
         images = [path for path in paths if not is_video(path)]
         if videos := [path for path in paths if is_video(path)]:
             utils.check_packages(f"{videos[0]}: a video", ["av"])
-
-        def save(one: tuple[Path, Image.Image, list["Detection"]]) -> None:
-            path, image, detections = one
-            results = self._results(path, detections)
-            found.results[path] = results
-            found.detected[path] = Detected(image.size, results, [one.score for one in detections])
-            utils.save_image(draw_results(image, results), folder / f"{names[path]}.jpg")
-            if splash:
-                gray = color_splash(image, [result["segmentation"] for result in with_masks(results)])
-                utils.save_image(gray, splash / f"{names[path]}.png")
-
+        save = partial(self._save, names, folder, splash)
         with utils.Progress(None if videos else len(images), "detect") as bar:
-            for _ in utils.behind(save, self._in_images(images, found.problems)):
+            for path, detected in utils.map_in_thread(save, self._in_images(images, found.problems), _UNSAVED):
+                found.results[path], found.detected[path] = detected.results, detected
                 bar.update()
             for path in videos:
                 try:
@@ -88,30 +80,50 @@ class Predictor:
         problems += unread
         ordered = sorted(sizes_hw, key=lambda path: sizes_hw[path][0] / sizes_hw[path][1])
         read = partial(_try_each, partial(read_rgb, white=self.detector.white))
-        for images, damaged in utils.ahead(map(read, _batches(ordered, self.batch_size))):
+        for images, damaged in utils.map_in_thread(read, _batches(ordered, self.batch_size)):
             problems += damaged
-            yield from zip(
-                images, images.values(), self.detector.detect([*images.values()], self.faintest), strict=True
-            )
+            detections = self.detector.detect([*images.values()], self.faintest)
+            yield from zip(images, images.values(), detections, strict=True)
 
-    def _in_frames(self, path: Path) -> Iterator[tuple[Frame, list["Detection"]]]:
-        for frames in utils.ahead(_batches(read_frames(path), self.batch_size)):
-            yield from zip(frames, self.detector.detect([frame.image for frame in frames], self.threshold), strict=True)
+    def _save(
+        self,
+        names: dict[Path, str],
+        folder: Path,
+        splash: Path | None,
+        one: tuple[Path, Image.Image, list["Detection"]],
+    ) -> tuple[Path, Detected]:
+        """Save the pictures of an image; return what was detected in it."""
+        path, image, detections = one
+        results = self._results(path, detections)
+        utils.save_image(draw_results(image, results), folder / f"{names[path]}.jpg")
+        if splash:
+            gray = color_splash(image, [result["segmentation"] for result in with_masks(results)])
+            utils.save_image(gray, splash / f"{names[path]}.png")
+        return path, Detected(image.size, results, [detection.score for detection in detections])
 
     def _video(self, path: Path, drawn: Path, bar: utils.Progress) -> list[dict]:
         """Return the detections in all frames of a video, and save it with them drawn."""
         in_frames = []
         with video_writer(drawn) as write:
-
-            def save(one: tuple[Frame, list["Detection"]]) -> list[dict]:
-                frame, results = one[0], self._results(path, one[1])
-                write(draw_results(frame.image, results), frame.seconds)
-                return [one | {"frame": frame.number, "seconds": round(frame.seconds, 3)} for one in results]
-
-            for results in utils.behind(save, self._in_frames(path)):
+            save = partial(self._save_frame, path, write)
+            for results in utils.map_in_thread(save, self._in_frames(path), _UNSAVED):
                 in_frames += results
                 bar.update()
         return in_frames
+
+    def _in_frames(self, path: Path) -> Iterator[tuple[Frame, list["Detection"]]]:
+        """Yield the frames of a video, which PyAV decodes in threads of its own, and what is in each."""
+        for frames in _batches(read_frames(path), self.batch_size):
+            yield from zip(frames, self.detector.detect([frame.image for frame in frames], self.threshold), strict=True)
+
+    def _save_frame(
+        self, path: Path, write: Callable[[Image.Image, float], None], one: tuple[Frame, list["Detection"]]
+    ) -> list[dict]:
+        """Add a frame to the drawn video; return what was detected in it."""
+        frame, detections = one
+        results = self._results(path, detections)
+        write(draw_results(frame.image, results), frame.seconds)
+        return [result | {"frame": frame.number, "seconds": round(frame.seconds, 3)} for result in results]
 
     def _results(self, path: Path, detections: Sequence["Detection"]) -> list[dict]:
         return [{"category": d.category, **to_result(str(path), d)} for d in detections if d.score >= self.threshold]
@@ -176,7 +188,7 @@ def detect_annotated(
     check_white(detector.white, coco, source)
     paths, results = [folder / image["file_name"] for image in coco["images"]], []
     with utils.Progress(len(paths), "detect") as bar:
-        pixels = utils.ahead(read_rgb(path, white=detector.white) for path in paths)
+        pixels = utils.map_in_thread(partial(read_rgb, white=detector.white), paths)
         for image, rgb in zip(coco["images"], pixels, strict=True):
             results += [to_result(image["id"], detection) for detection in detector(rgb, threshold)]
             bar.update()

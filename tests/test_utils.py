@@ -165,26 +165,22 @@ def test_an_unknown_letter_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> Non
     assert utils.load_font(20, "气").getname()[0] == "DejaVu Sans"
 
 
-def test_a_thread_is_one_item_ahead() -> None:
-    made: list[int] = []
-    items = utils.ahead(made.append(n) or n for n in range(4))
-    assert made == [] and next(items) == 0
-    for _ in range(100):  # the thread makes the next one by itself
+def test_a_thread_computes_the_next_items_meanwhile() -> None:
+    assert [*utils.map_in_thread(str, [])] == []
+    assert [*utils.map_in_thread(str, range(5), 2)] == ["0", "1", "2", "3", "4"]
+    done: list[int] = []
+    results = utils.map_in_thread(done.append, range(4))
+    next(results)
+    for _ in range(500):  # by itself
+        if done == [0, 1]:
+            break
         time.sleep(0.01)
-    assert made == [0, 1] and [*items] == [1, 2, 3] and [*utils.ahead([])] == []
+    assert done == [0, 1]
 
 
 def test_an_error_of_an_item_comes_in_its_turn() -> None:
-    items = utils.ahead(1 / n for n in (1, 0, 2))
-    assert next(items) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(items)
-
-
-def test_a_thread_is_some_items_behind() -> None:
-    assert [*utils.behind(str, [])] == [] and [*utils.behind(str, range(5))] == ["0", "1", "2", "3", "4"]
     made: list[int] = []
-    results = utils.behind(lambda n: 1 / n, (made.append(n) or n for n in (1, 0, 2, 3, 4)))
+    results = utils.map_in_thread(lambda n: 1 / n, (made.append(n) or n for n in (1, 0, 2, 3, 4)), 2)
     assert next(results) == 1 and made == [1, 0, 2]  # two more than it gave
     with pytest.raises(ZeroDivisionError):
         next(results)

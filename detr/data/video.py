@@ -12,6 +12,7 @@ from utils import UserError, atomic_path
 
 _SUFFIXES = {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp"}
 _TURNS = {angle: Image.Transpose[f"ROTATE_{angle}"] for angle in (90, 180, 270)}  # counter-clockwise, as PyAV counts
+_RATE = 25  # frames a second of what does not say when they are shown
 _TICK = Fraction(1, 90_000)  # of a second, to which times are kept: every usual frame rate is a whole number of them
 
 
@@ -40,7 +41,8 @@ def read_frames(path: Path) -> Iterator[Frame]:
         for number, frame in enumerate(container.decode(video=0)):
             image = frame.to_image()
             turn = _TURNS.get(frame.rotation % 360)
-            yield Frame(number, frame.time or 0.0, image if turn is None else image.transpose(turn))
+            seconds = number / _RATE if frame.time is None else frame.time  # raw streams have no times
+            yield Frame(number, seconds, image if turn is None else image.transpose(turn))
         if number < 0:
             raise UserError(f"{path}: no frames in this video")
 
@@ -55,14 +57,17 @@ def video_writer(path: Path) -> Iterator[Callable[[Image.Image, float], None]]:
     import av
 
     with atomic_path(path) as temporary, av.open(temporary, "w", format="mp4") as container:
-        stream = container.add_stream("h264", rate=30, options={"crf": "20"})
+        stream = container.add_stream("h264", rate=_RATE, options={"crf": "20"})
         stream.pix_fmt, stream.codec_context.time_base = "yuv420p", _TICK
+        tick = -1
 
         def write(image: Image.Image, seconds: float) -> None:
+            nonlocal tick
             if not stream.codec_context.is_open:
                 stream.width, stream.height = (side + side % 2 for side in image.size)
             frame = av.VideoFrame.from_image(image.crop((0, 0, stream.width, stream.height)))
-            frame.pts, frame.time_base = round(seconds / _TICK), _TICK
+            tick = max(tick + 1, round(seconds / _TICK))  # a damaged video's times may go back, a new one's may not
+            frame.pts, frame.time_base = tick, _TICK
             container.mux(stream.encode(frame))
 
         yield write

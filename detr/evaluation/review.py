@@ -22,7 +22,7 @@ _FITS, _OFF = 0.8, 0.4
 # The sum of IoUs with annotations up to which a detection may be an object in a crowd, and from which it is none: a box
 # between two objects, say.
 _CROWDED, _COVERED = 0.3, 0.8
-_PRIOR = 3
+_PRIOR = 3  # objects of its image that an object's class counts as, where recall is estimated
 
 
 class Suspect(NamedTuple):
@@ -85,8 +85,7 @@ def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
 def _recall_nearby(gt: GroundTruth, found: np.ndarray) -> np.ndarray:
     """Return (G,) how well the detector finds objects like each: the others in its image, and those of its class.
 
-    That nothing is detected tells little where much is overlooked: in a crowd, or of a class that is hard. Its class
-    counts as `_PRIOR` more objects in the image.
+    That nothing is detected tells little where much is overlooked: in a crowd, or of a class that is hard.
     """
     counts = ~gt.crowd
     of_class = np.bincount(gt.label[counts], found[counts]), np.bincount(gt.label[counts])

@@ -56,6 +56,25 @@ def test_frames_of_a_turned_telephone_are_upright(tmp_path: Path) -> None:
         assert first.size == turned.size and np.abs(np.asarray(first, int) - np.asarray(turned, int)).mean() < 3
 
 
+def test_times_never_go_back(tmp_path: Path) -> None:
+    with video_writer(tmp_path / "clip.mp4") as write:
+        for seconds in (0.0, 0.5, 0.2, 0.2, 1.0):
+            write(picture(64, 48), seconds)
+    seconds = [frame.seconds for frame in read_frames(tmp_path / "clip.mp4")]
+    assert seconds == pytest.approx([0.0, 0.5, 0.5, 0.5, 1.0], abs=1e-4) and sorted({*seconds}) == seconds
+
+
+def test_what_has_no_times_is_shown_in_order(tmp_path: Path) -> None:
+    with av.open(tmp_path / "raw.avi", "w", format="h264") as container:
+        stream = container.add_stream("h264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_image(picture(64, 48, number))))
+        container.mux(stream.encode())
+    seconds = [frame.seconds for frame in read_frames(tmp_path / "raw.avi")]
+    assert len(seconds) == 3 and seconds == sorted({*seconds})
+
+
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4")
     whole = (tmp_path / "clip.mp4").read_bytes()
