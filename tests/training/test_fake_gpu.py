@@ -250,6 +250,9 @@ def test_from_the_command_line_to_the_page(
     capability, flags, shape = MACHINES[machine]
     tuned: list[str] = []
     monkeypatch.setattr(main, "tune_malloc", lambda: tuned.append("tuned"))
+    for user in ("detr.training.trainer", "detr.detector"):
+        monkeypatch.setattr(f"{user}.trim_malloc", lambda *most_kept: tuned.append("trimmed"))
+    monkeypatch.setattr("detr.models.cpu_kernels.share_malloc", lambda: tuned.append("shared"))
     command = ("main", *shape, *flags, "--resume", "auto", "--ema_decay", 0.9, "--num_workers", 1)
     with FakeGpu(capability) as gpu:
         assert run(*command, "--epochs", 1) == 0
@@ -264,10 +267,14 @@ def test_from_the_command_line_to_the_page(
         assert run("results") == 0
         assert Path("outputs/figures/report.html").stat().st_size > 10_000
         assert "attention.png" in capsys.readouterr().out
-        assert run("results", "--images", "data/custom/val2017", "--threshold", 0) == 0
+        in_via = ("--via", "data/custom/val2017/via.json")  # compared with the annotated images
+        assert run("results", "--images", "data/custom/val2017", "--threshold", 0, *in_via) == 0
+        assert "images to correct" in capsys.readouterr().out
         assert len(json.loads(Path("outputs/figures/images/predictions.json").read_text())) > 0
         assert not gpu.was_set, "a detector changes nothing of the process"
     assert torch.get_float32_matmul_precision() == "highest" and tuned == []
+    assert run("results", "--images", "data/custom/val2017/disc00.png", "--device", "cpu") == 0
+    assert tuned == ["shared", "trimmed"]
     on_cpu = Detector("outputs/checkpoint_best.pth", "cpu", "off")("data/custom/val2017/disc00.png", threshold=0)
     with FakeGpu(capability):
         on_gpu = Detector("outputs/checkpoint_best.pth", "auto", "off")("data/custom/val2017/disc00.png", threshold=0)
@@ -279,9 +286,10 @@ def test_malloc_is_tuned_where_the_model_runs_on_the_cpu_and_not_in_its_loaders(
 ) -> None:
     tuned: list[str] = []
     monkeypatch.setattr(main, "tune_malloc", lambda: tuned.append("main"))
+    monkeypatch.setattr("detr.training.trainer.trim_malloc", lambda: tuned.append("step"))
     monkeypatch.setattr("detr.data.loader.restore_malloc", lambda: Path("restored").touch())
     assert run("main", *ON_GPU, "--backbone_weights", "none", "--epochs", 1, "--num_workers", 1) == 0
-    assert tuned == ["main"] and Path("restored").exists()
+    assert tuned[0] == "main" and {*tuned[1:]} == {"step"} and Path("restored").exists()
 
 
 KEEPS_OR_RETURNS = """
