@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import utils
 from detr.data.coco_json import check_images, fingerprint, match_categories
-from detr.data.folds import find_gt, read_both_splits
+from detr.data.folds import find_annotations, find_gt
 from detr.data.images import find_images, read_rgb
 from detr.data.video import is_video
 from detr.evaluation.calibration import FAINTEST
@@ -140,7 +140,9 @@ def main() -> None:
         return
     runs = read_runs(args.log, needs_log=not (args.checkpoint or args.review))
     if args.review and len(runs) == 1:
-        coco, folder = find_annotations(args.coco_path, runs[0].config, args.via)
+        coco, folder = find_annotations(args.coco_path, runs[0].config)
+        if args.via:
+            names_in_project(args.via, [folder / image["file_name"] for image in coco["images"]])
         detections = detect_annotated(load(coco["categories"]), coco, folder, checkpoint, FAINTEST)
         show_suspects(coco, folder, detections, figures / REVIEW, args.via, args.limit)
         return
@@ -318,26 +320,10 @@ def compute_attention(
     return attention
 
 
-def find_annotations(coco_path: Path | None, config: dict, via: Path | None) -> tuple[dict, Path]:
-    """Return the annotations of both splits of a run's COCO folder, and the folder.
-
-    Raises UserError where they are not known, do not fit their images, or cannot become the project `via`.
-    """
-    recorded = config.get("args", {})
-    if not (coco_path or "coco_path" in recorded):
-        raise UserError("the run does not say where its images are; --coco_path tells")
-    folder = coco_path or Path(recorded["coco_path"])
-    coco = read_both_splits(folder, recorded.get("dataset_file", "custom"))
-    check_images(coco, folder)
-    if via:
-        names_in_project(via, [folder / image["file_name"] for image in coco["images"]])
-    return coco, folder
-
-
 def annotated_images(coco_path: Path | None, log: Path) -> list[Path]:
     """Return the images that a run has annotations of; none, after saying why, where they are not known any more."""
     try:
-        coco, folder = find_annotations(coco_path, utils.read_json(log / CONFIG) or {}, None)
+        coco, folder = find_annotations(coco_path, utils.read_json(log / CONFIG) or {})
     except UserError as error:
         print(f"images are not compared with the annotated ones: {error}")
         return []

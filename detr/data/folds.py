@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from detr.data.coco_json import LAYOUTS, find_val, fingerprint, read_coco
+from detr.data.coco_json import LAYOUTS, check_images, find_val, fingerprint, read_coco
 from utils import UserError, pluralize
 
 
@@ -80,3 +80,17 @@ def find_gt(coco_path: Path | None, config: dict) -> tuple[dict | None, Path]:
         return split_fold(read_both_splits(coco_path, layout), fold)[1], coco_path
     path, image_folder = find_val(coco_path, layout)
     return read_coco(path), image_folder
+
+
+def find_annotations(coco_path: Path | None, config: dict) -> tuple[dict, Path]:
+    """Return the annotations of both splits of a run's COCO folder, and the folder; both arguments as in `find_gt`.
+
+    Raises UserError where they are not known, or do not fit their images.
+    """
+    recorded = config.get("args", {})
+    if not (coco_path or "coco_path" in recorded):
+        raise UserError("the run does not say where its images are; --coco_path tells")
+    folder = coco_path or Path(recorded["coco_path"])
+    coco = read_both_splits(folder, recorded.get("dataset_file", "custom"))
+    check_images(coco, folder)
+    return coco, folder
