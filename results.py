@@ -361,8 +361,7 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
     metrics, (lowest, why) = last_metrics(figures), (args.threshold, "--threshold")
     if lowest is None:
         lowest, why = best_known_threshold(metrics, figures / METRICS, checkpoint)
-    batch_size = args.batch_size or (1 if detector.device.type == "cpu" else 4)
-    predict = Predictor(detector, batch_size, lowest, FAINTEST if args.via else lowest)
+    predict = Predictor(detector, args.batch_size, lowest, FAINTEST if args.via else lowest)
     found = predict(paths, folder, figures / SPLASH if args.splash else None)
     in_order = [result for path in paths for result in found.results.get(path, ())]
     utils.write_json(folder / PREDICTIONS, in_order, indent=1)
@@ -378,10 +377,8 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
         print(
             f"saved {args.via}: {utils.pluralize(count, 'image')} to correct; then python prep.py --via OLD {args.via}"
         )
-    if found.problems:
-        raise UserError(
-            f"{len(found.problems)} of {len(paths)} files could not be read: {'; '.join(found.problems[:20])}"
-        )
+    if problems := found.problems:
+        raise UserError(f"{len(problems)} of {len(paths)} files could not be read: {'; '.join(problems[:20])}")
 
 
 def last_metrics(figures: Path) -> dict | None:

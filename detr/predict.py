@@ -43,13 +43,14 @@ class Predictor:
 
     Args:
         detector: what detects.
-        batch_size: images, or frames of a video, at once.
+        batch_size: images, or frames of a video, at once (None: 4, and on a CPU, where more are no faster, 1).
         threshold: the least score of what is drawn and returned.
         faintest: the least score that `Detected` knows of.
     """
 
-    def __init__(self, detector: "Detector", batch_size: int, threshold: float, faintest: float) -> None:
-        self.detector, self.batch_size = detector, batch_size
+    def __init__(self, detector: "Detector", batch_size: int | None, threshold: float, faintest: float) -> None:
+        self.detector = detector
+        self.batch_size = batch_size or (1 if detector.device.type == "cpu" else 4)
         self.threshold, self.faintest = threshold, min(faintest, threshold)
 
     def __call__(self, paths: Sequence[Path], folder: Path, splash: Path | None = None) -> Predictions:
