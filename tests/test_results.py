@@ -671,6 +671,21 @@ def test_diagrams_show_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [text.get_text() for text in figures[1].axes[0].texts] == ["1\n50%", "1\n50%", "1\n100%"]
 
 
+def test_what_is_written_beside_one_class_is_on_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 50, 50]}
+    images = [{"id": 1, "file_name": "1.jpg", "width": 400, "height": 400}]
+    truth = {"images": images, "categories": [{"id": 1, "name": "balloon"}], "annotations": [box]}
+    figures: list = []
+    monkeypatch.setattr("detr.report.metric_figures.save_figure", lambda figure, path: figures.append(figure))
+    draw_confusion([("run", measure(truth, [box | {"score": 0.9}]))], Path())
+    (figure,) = figures
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    for text in (axis.xaxis.label, axis.yaxis.label, axis.title):
+        extent = text.get_window_extent()
+        assert 0 <= extent.x0 and extent.x1 <= figure.bbox.width and 0 <= extent.y0 and extent.y1 <= figure.bbox.height
+
+
 def test_long_names_that_share_beginning_and_end_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"Streptococcus_pneumoniae_{letter}_on_blood_agar" for letter in "ABC"]
     gt = {

@@ -221,7 +221,7 @@ def draw_run_confusion(axis: Axes, metrics: dict) -> None:
     places = range(len(counts))
     axis.set_xticks(places, [*names, "background"], rotation=40, ha="right", rotation_mode="anchor")
     axis.set_yticks(places, [*names, "background"])
-    axis.set(xlabel="predicted (last row: share of the column)", ylabel="ground truth (share of the row)")
+    axis.set(xlabel="predicted\n(last row: share of the column)", ylabel="ground truth (share of the row)")
     axis.axhline(len(names) - 0.5, color="0.4", linewidth=1)
     axis.axvline(len(names) - 0.5, color="0.4", linewidth=1)
     axis.spines[:].set_visible(False)
