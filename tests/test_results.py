@@ -683,7 +683,7 @@ def test_what_is_written_beside_one_class_is_on_the_picture(monkeypatch: pytest.
     (axis,) = figure.axes
     for text in (axis.xaxis.label, axis.yaxis.label, axis.title):
         extent = text.get_window_extent()
-        assert 0 <= extent.x0 and extent.x1 <= figure.bbox.width and 0 <= extent.y0 and extent.y1 <= figure.bbox.height
+        assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width and extent.y0 >= 0 and extent.y1 <= figure.bbox.height
 
 
 def test_long_names_that_share_beginning_and_end_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
