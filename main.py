@@ -83,7 +83,7 @@ def run(args: argparse.Namespace, world: distributed.World) -> None:
     """Find where to start, build data, model and trainer, then train and evaluate, or only evaluate."""
     start = find_start(args.output_dir, args.resume, args.weights, args.backbone_weights, args.overwrite, args.eval)
     check_class_map(start, args.class_map, args.eval)
-    check_fold(start, args.fold)
+    check_fold(start, args.fold, args.coco_path, args.eval)
     if args.tensorboard:
         check_tensorboard()
     if reason := finished_reason(start, args.epochs, args.patience):

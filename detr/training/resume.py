@@ -30,7 +30,7 @@ from detr.models.weights import (
 )
 from detr.training.distributed import all_gather, first_on_each_machine
 from detr.training.flags import MAX_SIZE, SCALES
-from detr.training.run_files import BEST, LAST
+from detr.training.run_files import BEST, CONFIG, LAST
 from utils import UserError
 
 _START_FLAGS = ("resume", "overwrite")  # say how a run is begun, not what it is
@@ -191,12 +191,16 @@ def check_class_map(start: ResumeState, class_map: list[tuple[str, str]] | None,
         )
 
 
-def check_fold(start: ResumeState, fold: str | None) -> None:
-    """Raise UserError where a run is resumed with another --fold: it would train on what it is evaluated on."""
-    before = start.args.get("fold")
-    if start.resumes and before != fold:
+def check_fold(start: ResumeState, fold: str | None, coco_path: Path, evaluate: bool) -> None:
+    """Raise UserError where another --fold would have a detector evaluated on images that it is trained on."""
+    recorded = start.args if start.resumes else {}
+    if evaluate:  # of other images any fold may be evaluated on
+        of_run = (utils.read_json(start.path.parent / CONFIG) or {}).get("args", {})
+        recorded = of_run if utils.is_same_file(Path(of_run.get("coco_path", "")), coco_path) else {}
+    before = recorded.get("fold")
+    if recorded and before != fold:
         then, now = (f"--fold {one}" if one else "no --fold" for one in (before, fold))
-        raise UserError(f"{start.path}: was trained with {then}, which a resumed run keeps; {now} is for another run")
+        raise UserError(f"{start.path}: was trained with {then}; with {now} it would be evaluated on training images")
 
 
 # --------------------------------------------------------------------------------------------------------------- model

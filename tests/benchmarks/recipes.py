@@ -1,10 +1,10 @@
 """What each ingredient of the training recipe is worth: the same minutes of training with it and without it.
 
 python prep.py --sample && python -m tests.benchmarks.recipes
-python -m tests.benchmarks.recipes --coco_path ../shared/bccd --only preset reference random
+python -m tests.benchmarks.recipes --coco_path ../shared/bccd --boxes --only preset reference random
 
 A recipe's number of epochs is what fits into the minutes, by its own time per epoch. Printed is the AP of the last
-epoch, not of the best: nothing is chosen on the images it is measured on.
+epoch, not of the best: nothing is chosen on the images it is measured on. `taskset -c 1` before it takes one core.
 """
 
 import argparse
@@ -21,45 +21,53 @@ from pathlib import Path
 from detr.models.model_zoo import SHIPPED_WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = (
-    "--lr 1e-4 --lr_backbone 1e-5 --clip_max_norm 0.1 --batch_size 2 --dropout 0.1 --ema_decay 0 --eos_coef 0.1 "
-    "--query_groups 1 --color_jitter 0"
-)
 WEIGHTS = SHIPPED_WEIGHTS["detr-small"]
+START = f"--weights {WEIGHTS.path.relative_to(ROOT)}"
 SHAPE = (
     "--backbone mobilenet_v2 --stride 16 --hidden_dim 128 --enc_layers 3 --dec_layers 4 --dim_feedforward 512 "
     "--num_queries 50"
 )
-PRESET = " ".join(WEIGHTS.flags)  # as prep.py prints it
-START = f"--weights {WEIGHTS.path.relative_to(ROOT)}"
-RECIPES = {  # of flags that are there twice the last counts
-    "preset": f"{START} {PRESET}",
-    "copy-paste": f"{START} {PRESET} --copy_paste 0.5",
-    "one size": f"{START} {PRESET} --scales {WEIGHTS.scale}",
-    "no query groups": f"{START} {PRESET} --query_groups 1",
-    "no color jitter": f"{START} {PRESET} --color_jitter 0",
-    "no flips and crops": f"{START} {PRESET} --no_augment",
-    "no EMA": f"{START} {PRESET} --ema_decay 0",
-    "cosine": f"{START} {PRESET} --lr_schedule cosine --warmup_steps 50",
-    "no object a tenth": f"{START} {PRESET} --eos_coef 0.1",
-    "frozen backbone": f"{START} {PRESET} --freeze backbone",
-    "reference": f"{START} {PRESET} {REFERENCE}",
-    "imagenet": f"{SHAPE} --batch_norm frozen {PRESET}",
-    "random": f"{SHAPE} --backbone_weights none {PRESET}",
+STARTS = {"imagenet": f"{SHAPE} --batch_norm frozen", "random": f"{SHAPE} --backbone_weights none"}
+BOXES_ONLY = "boxes only"
+RECIPES = {  # what is different from the preset, as prep.py prints it; of flags that are there twice the last counts
+    "preset": "",
+    BOXES_ONLY: "",
+    "no copy-paste": "--copy_paste 0",
+    "one size": f"--scales {WEIGHTS.scale}",
+    "smaller images": "--scales 224 256 288 --max_size 432",
+    "larger images": "--scales 352 416 480 --max_size 720",
+    "no query groups": "--query_groups 1",
+    "no color jitter": "--color_jitter 0",
+    "no flips and crops": "--no_augment",
+    "no EMA": "--ema_decay 0",
+    "cosine": "--lr_schedule cosine --warmup_steps 20",
+    "batches of 4": "--batch_size 4",
+    "no object a tenth": "--eos_coef 0.1",
+    "frozen backbone": "--freeze backbone",
+    "reference": "--lr 1e-4 --lr_backbone 1e-5 --clip_max_norm 0.1 --batch_size 2 --dropout 0.1 --ema_decay 0 "
+    "--eos_coef 0.1 --query_groups 1 --color_jitter 0 --copy_paste 0",
+    "imagenet": "",
+    "random": "",
 }
 
 
-def train(name: str, seed: int, epochs: int, extra: list[str]) -> list[dict]:
-    """Run main.py with a recipe, evaluated at the end only; returns its log."""
+def flags_of(name: str, outlined: bool) -> list[str]:
+    """Return a recipe's flags of main.py, for objects with outlines or with boxes alone."""
+    preset = [*WEIGHTS.flags, *(WEIGHTS.outline_flags if outlined and name != BOXES_ONLY else ())]
+    return [*STARTS.get(name, START).split(), *preset, *RECIPES[name].split()]
+
+
+def train(flags: list[str], seed: int, epochs: int) -> list[dict]:
+    """Run main.py with a recipe's flags, evaluated at the end only; returns its log."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, ROOT / "main.py", "--output_dir", folder]
-        command += [*RECIPES[name].split(), *extra]
+        command += flags
         command += ["--epochs", epochs, "--eval_every", epochs, "--save_every", epochs, "--seed", seed]
         command += ["--num_workers", 0, "--cache", "ram", "--device", "cpu"]
         one_core = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(list(map(str, command)), env=one_core, capture_output=True, text=True)
         if done.returncode:
-            sys.exit(f"{name}: {done.stderr}")
+            sys.exit(f"{' '.join(flags)}: {done.stderr}")
         return [json.loads(line) for line in (Path(folder) / "log.txt").read_text().splitlines()]
 
 
@@ -76,18 +84,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5, help="of training, on one core (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), metavar="RECIPE")
+    parser.add_argument("--boxes", action="store_true", help="the objects have no outlines")
     parser.add_argument("--flags", default="", help="further flags of main.py, for every recipe")
     args = parser.parse_args()
     extra = ["--coco_path", args.coco_path, *args.flags.split()]
+    flags = {name: [*flags_of(name, not args.boxes), *extra] for name in args.only}
     print("| recipe | epochs | AP | AP50 | AP of each seed |\n|---|---|---|---|---|", flush=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # as many runs at a time as there are cores, each on one
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # a run for each core
 
         def epochs_for(name: str) -> int:
-            return max(1, round(args.minutes * 60 / train(name, 0, 3, extra)[-1]["seconds_train"]))
+            return max(1, round(args.minutes * 60 / train(flags[name], 0, 2)[-1]["seconds_train"]))
 
         epochs = dict(zip(args.only, pool.map(epochs_for, args.only), strict=True))
         runs = {
-            (name, seed): pool.submit(train, name, seed, epochs[name], extra)
+            (name, seed): pool.submit(train, flags[name], seed, epochs[name])
             for name, seed in product(args.only, range(1, args.seeds + 1))
         }
         for name in args.only:

@@ -1,6 +1,7 @@
 """Cross-validation: every image is validated on once, by a detector that has not seen it."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -83,11 +84,16 @@ def test_folds_are_measured_as_one(coco_folder: Path, run: RunScript, capsys: py
     for number in (1, 2):
         assert run(*command, "--epochs", 1, "--fold", f"{number}/2", "--output_dir", f"fold{number}") == 0
     again = (*command, "--epochs", 2, "--output_dir", "fold1", "--resume", "auto")
+    evaluated = ("main", "--device", "cpu", "--eval", "--output_dir", "fold1")
     for flags, now in (((), "no --fold"), (("--fold", "2/2"), "--fold 2/2")):
-        capsys.readouterr()
-        assert run(*again, *flags) == 2
-        error = capsys.readouterr().err
-        assert f"was trained with --fold 1/2, which a resumed run keeps; {now} is for another run" in error
+        for script in (again, evaluated):
+            capsys.readouterr()
+            assert run(*script, *flags) == 2
+            assert f"was trained with --fold 1/2; with {now} it would be" in capsys.readouterr().err
+    assert run(*evaluated, "--fold", "1/2") == 0
+    copied = coco_folder / "elsewhere"  # of other images any fold may be evaluated on
+    shutil.copytree("data/custom", copied)
+    assert run(*evaluated, "--coco_path", copied) == 0
     assert run(*command, "--fold", "3/2") == run(*command, "--fold", "1") == 2
     capsys.readouterr()
     assert run("results", "--log", "fold1", "fold2", "--coco_path", coco_folder) == 0
