@@ -14,7 +14,6 @@ import filecmp
 import shutil
 import sys
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import utils
@@ -23,11 +22,11 @@ from detr.importers.coco import read_coco_folder
 from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of, title_of
 from detr.importers.deep_images import choose_white, eight_bit_copy
-from detr.importers.formats import READERS, format_hint, import_labels
+from detr.importers.formats import format_hint
+from detr.importers.importer import READERS, import_labels
 from detr.importers.questions import Undecided
 from detr.importers.splits import Split
 from detr.importers.via.classes import CHECKED, ClassFlags
-from detr.importers.via.importer import import_via
 from detr.models.model_zoo import PUBLIC_URL, PUBLIC_WEIGHTS, SHIPPED_WEIGHTS
 from detr.sample.draw import draw_set
 from detr.training.flags import MAX_SIZE, NUM_QUERIES, SCALES, positive_int
@@ -219,21 +218,20 @@ def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
     """What is annotated for training and for validation, from wherever the command line says; nothing is written."""
     if not 0 <= args.val_fraction < 1:
         raise UserError(f"--val_fraction {args.val_fraction}: accepted: from 0 to less than 1")
+    if args.images and not args.images.is_dir():
+        raise UserError(f"--images {args.images}: no such folder")
     given = next((name for name in REFUSED if getattr(args, name)), "via")
     check_class_flags(args, given)
     path = getattr(args, given) or [draw_sample(DOWNLOADS / "sample_via") if args.sample else fetch_balloon(DOWNLOADS)]
     options = {name: getattr(args, name) for name in ("images", "val_fraction", "seed", "skip_bad_images")}
-    if given == "coco":
-        read = partial(read_coco_folder, path, **options, categories=args.categories, one_class=args.one_class)
-    else:
-        options["class_flags"] = ClassFlags(
+    try:
+        if given == "coco":
+            return read_coco_folder(path, **options, categories=args.categories, one_class=args.one_class)
+        flags = ClassFlags(
             args.attribute, args.checked, args.categories, args.skip_unlabelled, args.one_class, args.unlabelled
         )
         options |= {"keep_partial": args.keep_partial, "background": args.background, "left_out": args.coco_path}
-        read = partial(*((import_labels, given) if given in READERS else (import_via,)), path, **options)
-    try:
-        with utils.Progress(None, "check images") as progress:
-            return read(on_image=progress.update)
+        return import_labels(given, path, **options, class_flags=flags)
     except Undecided:
         raise
     except UserError as error:

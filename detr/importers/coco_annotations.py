@@ -178,11 +178,13 @@ def turn_upright(coco: dict, headers: dict[int, Header], notes: Notes) -> dict[i
             annotations[annotation["image_id"]].append(annotation)
     frames, problems = {}, {}
     for image in turned_images:
-        header, corners = headers[image["id"]], [Region(_corners(a["bbox"]), {}) for a in annotations[image["id"]]]
-        frames[image["id"]] = evidence(AnnotatedImage("", corners), header.orientation, *header.size_hw[::-1])
+        corners = [Region(_corners(a["bbox"]), {}) for a in annotations[image["id"]]]
+        frames[image["id"]] = evidence(AnnotatedImage("", corners), headers[image["id"]])
     if not any(frames.values()):
-        frames = {image["id"]: _frame_of_size(image, headers[image["id"]]) for image in turned_images}
-    usual = usual_frame(frames.values())
+        for image in turned_images:
+            listed = AnnotatedImage("", [], (image["width"], image["height"]))
+            frames[image["id"]] = evidence(listed, headers[image["id"]])
+    usual, some_stored = usual_frame(frames.values()), "stored" in frames.values()
     for image in turned_images:
         header, frame = headers[image["id"]], frames[image["id"]]
         size_wh, listed_wh = header.size_hw[::-1], (image["width"], image["height"])
@@ -193,41 +195,33 @@ def turn_upright(coco: dict, headers: dict[int, Header], notes: Notes) -> dict[i
             notes.add([(TURNED, image["file_name"])])
             try:
                 for annotation in annotations[image["id"]]:
-                    _turn_annotation(annotation, header.orientation, *size_wh)
+                    _turn_annotation(annotation, header)
             except UserError as error:
                 problems[image["id"]] = f"{image['file_name']}{error}"
-        elif frame is None and "stored" in frames.values():
+        elif frame is None and some_stored:
             notes.add([(UNSURE, image["file_name"])])
     return problems
 
 
-def _frame_of_size(image: dict, header: Header) -> str | None:
-    listed = AnnotatedImage("", [], (image["width"], image["height"]))
-    return evidence(listed, header.orientation, *header.size_hw[::-1])
-
-
-def _turn_annotation(annotation: dict, orientation: int, width: int, height: int) -> None:
+def _turn_annotation(annotation: dict, header: Header) -> None:
     """Turn the box and the polygons of an annotation, which lie on the stored pixels, upright."""
-    ends = [turned_point(point, orientation, width, height) for point in _corners(annotation["bbox"])]
+    ends = [turned_point(point, header) for point in _corners(annotation["bbox"])]
     (left, right), (top, bottom) = map(sorted, zip(*ends, strict=True))
     annotation["bbox"] = [left, top, right - left, bottom - top]
     segmentation = annotation.get("segmentation")
     if polygons := _polygons(segmentation):
         annotation["segmentation"] = [
-            [
-                value
-                for point in zip(p[::2], p[1::2], strict=True)
-                for value in turned_point(point, orientation, width, height)
-            ]
+            [value for point in zip(p[::2], p[1::2], strict=True) for value in turned_point(point, header)]
             for p in polygons
         ]
     elif _is_rle(segmentation):
-        annotation["segmentation"] = _turn_mask(segmentation, orientation, width, height)
+        annotation["segmentation"] = _turn_mask(segmentation, header)
 
 
-def _turn_mask(rle: dict, orientation: int, width: int, height: int) -> dict:
+def _turn_mask(rle: dict, header: Header) -> dict:
     """Turn a mask, which comes back as compressed RLE. Raises UserError that goes on behind an image's name."""
-    stored_hw = (width, height) if orientation in SIDEWAYS else (height, width)
+    size_hw, orientation = header
+    stored_hw = size_hw[::-1] if orientation in SIDEWAYS else size_hw
     if problem := segmentation_problem(rle, stored_hw):
         raise UserError(f": an object {problem}")
     pixels = coco_mask.decode(to_rle(rle, stored_hw))

@@ -4,7 +4,8 @@ import math
 import posixpath
 from pathlib import Path
 
-from detr.importers.label_folder import CLASS, LabelFolder, Labels, split_of, to_sources
+from detr.importers.label_folder import CLASS, LabelFolder, split_of
+from detr.importers.via.merge import Labels
 from detr.importers.via.reader import parse
 from detr.importers.via.record import AnnotatedImage, Point, Region
 from detr.importers.via.regions import file_name
@@ -39,8 +40,7 @@ def read_labelme(path: Path, images: Path | None = None, left_out: Path | None =
             remarks.append((OTHER_JSON, str(label)))
     if not found:
         raise UserError(f"{path}: no LabelMe annotations (*.json with shapes)")
-    sources, unused = to_sources(found, folder.images)
-    return Labels(sources, [], [*unused, *remarks])
+    return folder.labels(found, remarks)
 
 
 def _read(content: dict, label: Path, folder: LabelFolder) -> AnnotatedImage:

@@ -12,6 +12,8 @@ from detr.data.folds import name_share
 from detr.importers.notes import Notes
 from utils import UserError, pluralize
 
+SPLITS = ("train", "val")
+
 
 class Split(NamedTuple):
     """What is imported for training, or for validation."""

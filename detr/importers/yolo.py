@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from detr.data.images import read_size_hw
-from detr.importers.label_folder import CLASS, LabelFolder, Labels, pair_key, split_of, to_sources
-from detr.importers.via.parts import SPLITS
+from detr.importers.label_folder import CLASS, LabelFolder, pair_key, split_of
+from detr.importers.splits import SPLITS
+from detr.importers.via.merge import Labels
 from detr.importers.via.record import AnnotatedImage, Point, Region
 from detr.importers.via.shapes import corners
 from utils import UserError, is_line, join_names, pluralize, quote
 
 NOT_HERE = "paths in data.yaml that are not in the folder, splits told by the names of folders instead"
+UNUSED_NAME = "classes without objects, dropped"
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _SLACK = 0.5  # pixels: written with few digits, a box at the image's edge goes beyond it by as much
 _FARTHEST = 2.0  # a share beyond it is a number of pixels
@@ -43,8 +45,12 @@ def read_yolo(path: Path, images: Path | None = None, left_out: Path | None = No
     for label in labels.values():
         if not folder.images_of(label) and looks_like_labels(folder.root / label):
             found.setdefault(split_of(label), []).append(AnnotatedImage(f"{label.with_suffix('').as_posix()}.*", []))
-    sources, remarks = to_sources(found, folder.images)
-    return Labels(sources, list(names.values()), [*remarks, *not_here])
+    labels = folder.labels(found, not_here)
+    images = [image for source in labels.sources for image in source.images]
+    used = {region.attributes[CLASS] for image in images for region in image.regions}
+    unused = [(UNUSED_NAME, name) for name in names.values() if name not in used]
+    used_names = tuple(name for name in names.values() if name in used)
+    return labels._replace(names=used_names, remarks=[*labels.remarks, *unused])
 
 
 # ---------------------------------------------------------------------------------------------------------- class names

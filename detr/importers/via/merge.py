@@ -1,6 +1,6 @@
 """Several annotation files, or several entries of one image, become one list of images that are there. No torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,14 @@ class Source(NamedTuple):
     images: list[AnnotatedImage]
     folder: ImageFolder
     file: Path | None = None  # the annotation file, if it is a single one
+
+
+class Labels(NamedTuple):
+    """What annotations of one format say."""
+
+    sources: list[Source]  # of train and val, or all with one prefix to be divided
+    names: tuple[str, ...] = ()  # the classes in their order; empty where the format has none
+    remarks: Sequence[tuple[str, str]] = ()  # category of the report, where
 
 
 class LocatedImage(NamedTuple):

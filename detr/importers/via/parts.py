@@ -1,28 +1,21 @@
 """Located images -> converted ones -> the splits that they make. No torch."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from detr.data.images import Header
 from detr.importers.notes import BAD, MAKES_NO_OBJECT, PARTIAL, PARTIAL_KEPT, POINT, TO_LOOK_AT, TURNED, UNSURE, Notes
-from detr.importers.splits import Split, split_images, validates_on_training
-from detr.importers.thumbnails import DecodedImage, decode_all, stacked
+from detr.importers.splits import SPLITS, Split, split_images, validates_on_training
+from detr.importers.thumbnails import decode_all, stacked
 from detr.importers.via.classes import Classes
 from detr.importers.via.frames import evidence, turned, usual_frame
 from detr.importers.via.merge import Located
 from detr.importers.via.record import AnnotatedImage
 from detr.importers.via.to_coco import ConvertedImage, convert, to_coco
 from utils import UserError, printable
-
-SPLITS = ("train", "val")
-
-
-class _DecodedEntry(NamedTuple):
-    image: AnnotatedImage
-    path: Path
-    decoded: DecodedImage
 
 
 class Part(NamedTuple):
@@ -48,27 +41,28 @@ class Part(NamedTuple):
         return self._replace(images=images, remarks=[*self.remarks, *left_out, *reasons])
 
 
-def convert_part(located: Located, prefix: str, classes: Classes, on_image: Callable[[], None]) -> Part:
+def convert_part(located: Located, prefix: str, classes: Classes) -> Part:
     """Look at the images of one split, and convert those that can be used."""
     bad = list(located.bad)
     paths = [entry.path for entry in located.images]
     names = _distinct_names(paths)
-    decoded_entries = []
-    for entry, decoded in zip(located.images, decode_all(paths, on_image), strict=True):
+    readable = []
+    for entry, decoded in zip(located.images, decode_all(paths), strict=True):
         if isinstance(decoded, UserError):
             bad.append((prefix + entry.image.file_name, str(decoded).removeprefix(str(entry.path))))
         else:
-            decoded_entries.append(_DecodedEntry(entry.image, entry.path, decoded))
+            readable.append((entry, decoded))
     images = []
-    for (image, path, decoded), remarks in _upright(decoded_entries):
+    upright = _upright([(entry.image, decoded.header) for entry, decoded in readable])
+    for (entry, decoded), (image, remarks) in zip(readable, upright, strict=True):
         height, width = decoded.header.size_hw
         try:
-            done = convert(image, path, width, height, classes)
+            done = convert(image, entry.path, width, height, classes)
         except UserError as error:
             bad.append((prefix + image.file_name, str(error)))
         else:
             done.remarks.extend(remarks)
-            images.append(done._replace(file_name=names[path], decoded=decoded))
+            images.append(done._replace(file_name=names[entry.path], decoded=decoded))
     return Part(images, bad, [*located.remarks, *((BAD, f"{printable(name)}{why}") for name, why in bad)])
 
 
@@ -111,23 +105,21 @@ def _distinct_names(paths: list[Path]) -> dict[Path, str]:
     return names
 
 
-def _upright(found: list[_DecodedEntry]) -> Iterator[tuple[_DecodedEntry, list[tuple[str, str]]]]:
+def _upright(images: list[tuple[AnnotatedImage, Header]]) -> Iterator[tuple[AnnotatedImage, list[tuple[str, str]]]]:
     """Yield images with their regions in the upright frame, and remarks.
 
     Regions that fit the stored pixels only were drawn there. Those that fit both ways round are taken to be drawn as
     the others of their file were, and upright where these differ.
     """
-    frames = [evidence(image, decoded.header.orientation, *decoded.header.size_hw[::-1]) for image, _, decoded in found]
-    some_stored, usual = "stored" in frames, usual_frame(frames)
-    for (image, path, decoded), own in zip(found, frames, strict=True):
-        header, frame = decoded.header, own or usual
-        remarks = []
-        if header.orientation > 1 and frame == "stored":
-            image = turned(image, header.orientation, *header.size_hw[::-1])
-            remarks = [(TURNED, image.file_name)]
-        elif header.orientation > 1 and not own and some_stored:
-            remarks = [(UNSURE, image.file_name)]
-        yield _DecodedEntry(image, path, decoded), remarks
+    frames = [evidence(image, header) for image, header in images]
+    usual, some_stored = usual_frame(frames), "stored" in frames
+    for (image, header), frame in zip(images, frames, strict=True):
+        if header.orientation > 1 and (frame or usual) == "stored":
+            yield turned(image, header), [(TURNED, image.file_name)]
+        elif header.orientation > 1 and not frame and some_stored:
+            yield image, [(UNSURE, image.file_name)]
+        else:
+            yield image, []
 
 
 def _divided(images: list[ConvertedImage], val_fraction: float, seed: int) -> list[list[ConvertedImage]]:

@@ -1,25 +1,8 @@
-"""What the formats that VIA itself reads back have in common: an entry per image, `shape_attributes` per region.
+"""What the formats of VIA have in common: names and sizes of image files, and regions of two dicts. No torch."""
 
-VIA 1.x keeps an image's regions in a dict, 2.x in a list; files by other tools mix the two. No torch.
-"""
-
-from detr.importers.via.record import AnnotatedImage, Region
+from detr.importers.via.record import Region
 from detr.importers.via.shapes import to_polygon
 from utils import UserError, is_line, printable, quote
-
-
-def read_image(entry: object, where: str) -> AnnotatedImage:
-    """One image with `filename` and `regions`. Raises UserError that begins with `where` and names image and region."""
-    if not isinstance(entry, dict):
-        raise UserError(f"{where}: found {quote(entry)} in place of an image with filename and regions")
-    name = file_name(entry.get("filename"), where)
-    regions = entry.get("regions")
-    if regions is None or isinstance(regions, list):
-        regions = dict(enumerate(regions or ()))
-    if not isinstance(regions, dict):
-        raise UserError(f"{where}: {name} has the regions {quote(regions)}; accepted: a list, or an object")
-    found = [_read(key, region, f"{where}: {name}") for key, region in regions.items()]
-    return AnnotatedImage(name, found, listed_bytes=file_size(entry.get("size")))
 
 
 def file_name(name: object, where: str) -> str:
@@ -33,13 +16,6 @@ def file_size(size: object) -> int | None:
     """Return the size of an image's file in bytes, None where VIA has not noted any."""
     digits = str(size).strip()
     return int(digits) if digits.isdecimal() and len(digits) < 16 else None
-
-
-def _read(key: object, region: object, where: str) -> Region:
-    where = f"{where}, region {printable(str(key))}"
-    if not isinstance(region, dict):
-        raise UserError(f"{where} is {quote(region)}; an object with shape_attributes is needed")
-    return make_region(key, region.get("shape_attributes"), region.get("region_attributes"), where)
 
 
 def make_region(key: object, shape: object, attributes: object, where: str) -> Region:
