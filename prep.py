@@ -23,7 +23,7 @@ from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of, title_of
 from detr.importers.deep_images import choose_white, eight_bit_copy
 from detr.importers.formats import format_hint
-from detr.importers.importer import READERS, import_labels
+from detr.importers.importer import import_labels
 from detr.importers.questions import Undecided
 from detr.importers.splits import Split
 from detr.importers.via.classes import CHECKED, ClassFlags
@@ -34,8 +34,9 @@ from utils import UserError
 
 BALLOON_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/balloon_dataset.zip"
 DOWNLOADS = Path("data")
-SPLITS = {"train": "train2017", "val": "val2017"}  # folder of the VIA data -> image folder of the COCO data
-LABEL_FILES = {  # flag -> help
+FOLDERS = {  # flags that name a folder of another format than VIA -> help
+    "coco": "folder that is COCO already, as the official one or as exported by CVAT, Roboflow or Label Studio: "
+    "checked, reported and copied to --coco_path",
     "yolo": "folder with a YOLO label file (*.txt) per image and data.yaml or classes.txt, as Ultralytics, Roboflow or "
     "CVAT lay it out, or its data.yaml; an image without a label file has no objects",
     "voc": "folder with a Pascal VOC file (*.xml) per image: a VOCdevkit, one with train/ and valid/, or a flat one; "
@@ -59,7 +60,8 @@ SAMPLE_WEIGHTS = "detr-small"
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--via",
         type=Path,
         nargs="+",
@@ -67,29 +69,16 @@ def parse_arguments() -> argparse.Namespace:
         help="VIA annotation files (1.x to 3.x: JSON, CSV, project or COCO export) or a folder with some, which are "
         "merged, or a folder with train/ and val/, each with images and some (default: download the balloon images)",
     )
-    parser.add_argument(
-        "--coco",
-        type=Path,
-        metavar="DIR",
-        help="folder that is COCO already, as the official one or as exported by CVAT, Roboflow or Label Studio: "
-        "checked, reported and copied to --coco_path",
-    )
-    for name, what in LABEL_FILES.items():
-        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=what)
-    parser.add_argument(
+    for name, what in FOLDERS.items():
+        add(f"--{name}", type=Path, metavar="DIR", help=what)
+    add(
         "--sample",
         action="store_true",
         help=f"draw {SAMPLE_COUNTS['train']} + {SAMPLE_COUNTS['val']} small pictures of party balloons, annotated in "
         f"VIA format, the same on every run, to {DOWNLOADS / 'sample_via'} and use them",
     )
-    parser.add_argument(
-        "--coco_path",
-        type=Path,
-        default=Path("data/custom"),
-        metavar="DIR",
-        help="folder to write the COCO annotations and images to (default: %(default)s)",
-    )
-    parser.add_argument(
+    add("--coco_path", type=Path, default=Path("data/custom"), metavar="DIR", help="COCO folder to write (%(default)s)")
+    add(
         "--weights",
         metavar="NAME",
         help=f"weights to start from: {', '.join(PUBLIC_WEIGHTS)} (downloaded), {', '.join(SHIPPED_WEIGHTS)} (small, "
@@ -103,10 +92,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def add_image_flags(group: argparse._ArgumentGroup) -> None:
     """The flags about images and their division."""
-    group.add_argument(
-        "--images", type=Path, metavar="DIR", help="folder of the images, if they are not beside the annotations"
-    )
-    group.add_argument(
+    add = group.add_argument
+    add("--images", type=Path, metavar="DIR", help="folder of the images, if they are not beside the annotations")
+    add(
         "--val_fraction",
         type=float,
         default=0.2,
@@ -114,18 +102,16 @@ def add_image_flags(group: argparse._ArgumentGroup) -> None:
         help="share of the images for validation where there is no train/ and val/, chosen by a hash of the file "
         "name: images added later move none; 0 validates on the training images (default: %(default)s)",
     )
-    group.add_argument("--seed", type=int, default=0, help="another number divides otherwise (default: %(default)s)")
-    group.add_argument(
-        "--skip_bad_images", action="store_true", help="leave out images that are missing, damaged or resized"
-    )
-    group.add_argument(
+    add("--seed", type=int, default=0, help="another number divides otherwise (default: %(default)s)")
+    add("--skip_bad_images", action="store_true", help="leave out images that are missing, damaged or resized")
+    add(
         "--keep_partial",
         action="store_true",
         help="keep images some of whose regions make no object: points, regions without width or height or outside the "
         "image, and those that --skip_unlabelled leaves out (default: such images are left out, as what these regions "
         "show would be learnt as background; the classes that --categories leaves out are background on purpose)",
     )
-    group.add_argument(
+    add(
         "--background",
         type=Path,
         nargs="+",
@@ -134,7 +120,7 @@ def add_image_flags(group: argparse._ArgumentGroup) -> None:
         help="folders of images that show no object; divided like the others, for training where there is train/ and "
         "val/. What the annotations say about an image comes first",
     )
-    group.add_argument(
+    add(
         "--white",
         type=positive_int,
         metavar="VALUE",
@@ -145,16 +131,15 @@ def add_image_flags(group: argparse._ArgumentGroup) -> None:
 
 def add_class_flags(group: argparse._ArgumentGroup) -> None:
     """The flags that say what class a region has."""
-    group.add_argument(
-        "--attribute", metavar="NAME", help="region attribute of VIA that holds the class (default: the one there is)"
-    )
-    group.add_argument(
+    add = group.add_argument
+    add("--attribute", metavar="NAME", help="region attribute of VIA that holds the class (default: the one there is)")
+    add(
         "--checked",
         choices=CHECKED,
         help="a region with several checked boxes is an object of the first of them, or one of each "
         "(default: an error)",
     )
-    group.add_argument(
+    add(
         "--categories",
         type=category_names,
         default=(),
@@ -162,9 +147,9 @@ def add_class_flags(group: argparse._ArgumentGroup) -> None:
         help="the classes to import, in this order (default: all, in alphabetical order); where regions carry no "
         "attribute, the name of the one class (default: the name of the folder)",
     )
-    group.add_argument("--one_class", metavar="NAME", help="the class of every region, whatever its attributes say")
-    group.add_argument("--unlabelled", metavar="NAME", help="the class of regions without one")
-    group.add_argument("--skip_unlabelled", action="store_true", help="leave out regions without a class")
+    add("--one_class", metavar="NAME", help="the class of every region, whatever its attributes say")
+    add("--unlabelled", metavar="NAME", help="the class of regions without one")
+    add("--skip_unlabelled", action="store_true", help="leave out regions without a class")
 
 
 def category_names(text: str) -> tuple[str, ...]:
@@ -178,7 +163,7 @@ def category_names(text: str) -> tuple[str, ...]:
 def main() -> None:
     """Read images and annotations, report on them, write the COCO folder and the weights, print the next command."""
     args = parse_arguments()
-    given = [flag for flag in ("sample", "via", "coco", *READERS) if getattr(args, flag)]
+    given = [flag for flag in ("sample", "via", *FOLDERS) if getattr(args, flag)]
     if len(given) > 1:
         raise UserError(f"--{' and --'.join(given)} each name the images to use: give one of them")
     weights = args.weights or (SAMPLE_WEIGHTS if args.sample else DEFAULT_WEIGHTS)
@@ -242,9 +227,8 @@ def check_class_flags(args: argparse.Namespace, source: str) -> None:
     """Raise UserError for flags that contradict each other, or that the annotations of `source` have no use for."""
     if refused := [f"--{name}" for name in REFUSED.get(source, ()) if getattr(args, name)]:
         raise UserError(f"--{source} and {', '.join(refused)}: that is for other annotations; leave it out")
-    of_classes = ("attribute", "checked", "categories", "skip_unlabelled", "one_class", "unlabelled")
-    others = [f"--{name}" for name in of_classes if getattr(args, name) and name != "one_class"]
-    if args.one_class and others:
+    of_classes = ("attribute", "checked", "categories", "skip_unlabelled", "unlabelled")
+    if args.one_class and (others := [f"--{name}" for name in of_classes if getattr(args, name)]):
         raise UserError(f"--one_class and {', '.join(others)}: every region is of that class; leave the others out")
     if args.skip_unlabelled and args.unlabelled:
         raise UserError("--skip_unlabelled and --unlabelled: regions without a class are left out, or have that one")
@@ -322,7 +306,7 @@ def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> Non
     """Write the COCO folder: images, annotations, report and its picture; what is there already is left alone."""
     changed = False
     for name, split in splits.items():
-        copy_images(split, coco_path / SPLITS[name])
+        copy_images(split, coco_path / f"{name}2017")
         changed |= utils.write_json(coco_path / "annotations" / f"custom_{name}.json", split.coco)
     changed |= utils.write_json(coco_path / "report.json", report, indent=1)
     picture = coco_path / "report.png"
@@ -382,23 +366,18 @@ def prepare_weights(weights: str) -> None:
     stripped = start_path(weights)
     if stripped is None or weights in SHIPPED_WEIGHTS:
         return
-    original = Path(PUBLIC_WEIGHTS[weights].file_name if weights in PUBLIC_WEIGHTS else weights)
+    public = PUBLIC_WEIGHTS.get(weights)
+    original = Path(public.file_name if public else weights)
     is_current = stripped.exists() and (not original.exists() or stripped.stat().st_mtime >= original.stat().st_mtime)
     if not is_current:
-        if weights in PUBLIC_WEIGHTS:
-            public = PUBLIC_WEIGHTS[weights]
+        if public:
             small = f"--weights {SAMPLE_WEIGHTS} is small and needs no network"
             utils.download(PUBLIC_URL + public.file_name, original, public.sha256_prefix, small)
-        strip(original, stripped)
+        from detr.models.weights import read_checkpoint, read_config, save_tensors, strip_class_head  # takes seconds
+
+        checkpoint = read_checkpoint(original)
+        save_tensors(stripped, strip_class_head(checkpoint, read_config(original, checkpoint)))
     print(f"weights without class head: {stripped}")
-
-
-def strip(original: Path, stripped: Path) -> None:
-    """Write the weights of a DETR file without their class head."""
-    from detr.models.weights import read_checkpoint, read_config, save_tensors, strip_class_head  # seconds to import
-
-    checkpoint = read_checkpoint(original)
-    save_tensors(stripped, strip_class_head(checkpoint, read_config(original, checkpoint)))
 
 
 if __name__ == "__main__":
