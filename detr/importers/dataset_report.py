@@ -51,11 +51,9 @@ def pack_objects(coco: dict) -> PackedObjects:
 
 
 def describe(splits: dict[str, Split], training: TrainingSizes) -> dict:
-    """Return the report of a dataset: plain numbers, names and sentences, as they go to report.json.
+    """Return the report of "train" and "val", which have the same categories, as it goes to report.json: plain values.
 
-    Args:
-        splits: "train" and "val", with the same categories.
-        training: what the boxes are held against.
+    Boxes and numbers of objects are held against `training`.
     """
     report = {
         "training": {**training._asdict(), "scales": list(training.scales)},

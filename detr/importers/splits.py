@@ -35,13 +35,8 @@ def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: fl
     A hash of name and seed says so: an image added later moves none of the others. Only where training would lack a
     class, validation one that two images have, or either any image, are those moved whose hash is nearest to the limit.
 
-    Args:
-        names: file names, each once.
-        classes: the category ids of each image's objects.
-        fraction: share of the images that is for validation, between 0 and 1.
-        seed: another one gives another split.
-
-    Raises UserError for less than two images.
+    Args: file names, each once; the category ids of each image's objects; the share that is for validation, between 0
+    and 1; another seed gives another split. Raises UserError for less than two images.
     """
     if len(names) < 2:
         raise UserError(
@@ -49,13 +44,11 @@ def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: fl
         )
     shares = [name_share(name, seed) for name in names]
     in_val = [share < fraction for share in shares]
-    counts = {
-        side: Counter(c for i, categories in enumerate(classes) if in_val[i] is side for c in categories)
-        for side in (False, True)
-    }
     order = sorted(range(len(names)), key=lambda index: shares[index])
+    counts = {False: Counter(), True: Counter()}
     having: dict[int, list[int]] = defaultdict(list)  # images with a class, by share
     for index in order:
+        counts[in_val[index]].update(classes[index])
         for category in classes[index]:
             having[category].append(index)
 
