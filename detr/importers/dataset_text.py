@@ -18,7 +18,7 @@ _LINE_WIDTH = 110
 
 def warnings_of(report: dict) -> list[str]:
     """Return what looks wrong, in sentences that say what to do about it; most serious first."""
-    return [*_leakage(report), *_noted(report), *_classes(report), *_images(report), *_boxes(report)]
+    return [*_leakage(report), *_noted(report, True), *_classes(report), *_images(report), *_boxes(report)]
 
 
 def _leakage(report: dict) -> list[str]:
@@ -98,17 +98,13 @@ def _boxes(report: dict) -> list[str]:
     return warnings
 
 
-def _noted(report: dict) -> list[str]:
+def _noted(report: dict, is_to_look_at: bool) -> list[str]:
     return [
-        f"{name}: {_in_words(note)}"
+        f"{name}: {note['what']}: {note['count']:,} ({_listed(note['examples'], note['count'])})"
         for name, split in report["splits"].items()
         for note in split["notes"]
-        if note["what"] in TO_LOOK_AT
+        if (note["what"] in TO_LOOK_AT) is is_to_look_at
     ]
-
-
-def _in_words(note: dict) -> str:
-    return f"{note['what']}: {note['count']:,} ({_listed(note['examples'], note['count'])})"
 
 
 def _alikes(pairs: dict, total: int, split: str, other: str) -> str:
@@ -150,13 +146,7 @@ def lines_of(report: dict) -> list[str]:
     rows = [("", list(splits)), *_count_rows(report), *_size_rows(report)]
     width = max(len(label) for label, _ in rows)
     lines += ["", *(f"{label:{width}}" + "".join(f"{cell:>16}" for cell in cells) for label, cells in rows)]
-    notes = [
-        f"{name}: {_in_words(note)}"
-        for name, split in splits.items()
-        for note in split["notes"]
-        if note["what"] not in TO_LOOK_AT
-    ]
-    if notes:
+    if notes := _noted(report, False):
         lines += ["", "Changed on the way:", *_items(notes)]
     if report["warnings"]:
         lines += ["", "Look at:", *_items(report["warnings"])]
@@ -164,13 +154,9 @@ def lines_of(report: dict) -> list[str]:
 
 
 def _items(sentences: list[str]) -> list[str]:
-    return [
-        line
-        for sentence in sentences
-        for line in textwrap.wrap(
-            f"- {sentence}", _LINE_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        )
-    ]
+    """Return the lines of a list."""
+    wrapper = textwrap.TextWrapper(_LINE_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return [line for sentence in sentences for line in wrapper.wrap(f"- {sentence}")]
 
 
 def _count_rows(report: dict) -> list[tuple[str, list[str]]]:
@@ -204,11 +190,12 @@ def _count_rows(report: dict) -> list[tuple[str, list[str]]]:
 
 def _size_rows(report: dict) -> list[tuple[str, list[str]]]:
     splits = list(report["splits"].values())
-    rows: list[tuple[str, list[str]]] = [("small / medium / large boxes (32x32, 96x96 pixels)", [])]
-    for where in splits[0]["box_sizes"]:
-        rows.append((f"  {where}", [_shares(split["box_sizes"][where]) for split in splits]))
-    rows.append(("boxes over 2:1 / in between / under 1:2", [_shares(split["box_shapes"]) for split in splits]))
-    return rows
+    places = splits[0]["box_sizes"]
+    return [
+        ("small / medium / large boxes (32x32, 96x96 pixels)", []),
+        *((f"  {where}", [_shares(split["box_sizes"][where]) for split in splits]) for where in places),
+        ("boxes over 2:1 / in between / under 1:2", [_shares(split["box_shapes"]) for split in splits]),
+    ]
 
 
 def _shares(counts: dict[str, int]) -> str:

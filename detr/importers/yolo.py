@@ -38,7 +38,8 @@ def read_yolo(path: Path, images: Path | None = None, left_out: Path | None = No
         if labels.setdefault(pair_key(label), label) != label and folder.images_of(label):
             raise UserError(f"{folder.root}: {labels[pair_key(label)]} and {label} both belong to one image; keep one")
     listed, not_here = _listed_splits(config, config_path, folder)
-    listed = listed or _splits_by_folder(folder)
+    for path in () if listed else folder.image_files:
+        listed.setdefault(split_of(path), []).append(path.as_posix())
     found: dict[str, list[AnnotatedImage]] = {}
     for split, image_names in listed.items():
         found[split] = [_read_image(name, folder, labels, names, "kpt_shape" in config) for name in image_names]
@@ -112,13 +113,6 @@ def _names(config: dict, config_path: Path | None, folder: LabelFolder) -> dict[
 
 
 # --------------------------------------------------------------------------------------------------------------- splits
-
-
-def _splits_by_folder(folder: LabelFolder) -> dict[str, list[str]]:
-    splits: dict[str, list[str]] = {}
-    for path in folder.image_files:
-        splits.setdefault(split_of(path), []).append(path.as_posix())
-    return splits
 
 
 def _listed_splits(

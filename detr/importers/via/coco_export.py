@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 from detr.importers.via.record import AnnotatedImage, Region
-from detr.importers.via.regions import file_name, make_region
-from detr.importers.via.shapes import LIMIT
-from utils import UserError, is_number, quote
+from detr.importers.via.regions import file_name, listed_size, make_region
+from utils import UserError, quote
 
 _PARTS = ("images", "annotations", "categories")
 _CLASS = "category"  # the name given to the attribute that holds the class
@@ -13,11 +12,8 @@ _CLASS = "category"  # the name given to the attribute that holds the class
 
 def recognise(content: object) -> bool:
     """Return whether content is COCO: an object with three lists; that of categories may be missing."""
-    return (
-        isinstance(content, dict)
-        and all(isinstance(content.get(part, []), list) for part in _PARTS)
-        and ({"images", "annotations"} <= content.keys())
-    )
+    is_coco = isinstance(content, dict) and {"images", "annotations"} <= content.keys()
+    return is_coco and all(isinstance(content.get(part, []), list) for part in _PARTS)
 
 
 def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
@@ -48,10 +44,8 @@ def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
         region = make_region(number, _shape(entry, place), {_CLASS: names[category]} if names else {}, place)
         regions.setdefault(image_id, []).append(region)
     for entry in content["images"]:
-        size = entry.get("width"), entry.get("height")
-        is_size = all(is_number(value, LIMIT) and value > 0 for value in size)
-        image_id = str(entry.get("id"))
-        yield AnnotatedImage(file_names[image_id], regions.get(image_id, []), size if is_size else None)
+        image_id, size = str(entry.get("id")), listed_size(entry.get("width"), entry.get("height"))
+        yield AnnotatedImage(file_names[image_id], regions.get(image_id, []), size)
 
 
 def _names(categories: list[dict], where: str) -> dict[str, str]:

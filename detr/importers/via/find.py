@@ -35,7 +35,7 @@ class ImageFolder:
         ]
         if any(".." in parts for parts in spellings):
             raise UserError(": the name leads out of the folder; accepted: a plain name, or one with folders")
-        spellings = [parts for parts in spellings if _may_be_file(parts)]
+        spellings = list(filter(None, spellings))
         path = next(filter(None, (self._path_of(parts, listed_bytes) for parts in spellings)), None)
         if path is None:
             near = sorted({near for parts in spellings for near in self._loosely_named.get(_loose(parts[-1]), ())})
@@ -94,10 +94,6 @@ def _spellings(name: str) -> list[str]:
     address = name.partition("://")[2]
     bare = re.split("[?#]", address, maxsplit=1)[0]
     return list(dict.fromkeys((bare, unquote(bare), address, unquote(address))))
-
-
-def _may_be_file(parts: list[str]) -> bool:
-    return bool(parts) and len(os.fsencode(parts[-1])) <= 255 and not any("\0" in part for part in parts)
 
 
 def is_file(path: Path) -> bool:

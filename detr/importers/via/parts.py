@@ -1,7 +1,7 @@
 """Located images -> converted ones -> the splits that they make. No torch."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -68,12 +68,8 @@ def convert_part(located: Located, prefix: str, classes: Classes) -> Part:
 
 def to_splits(parts: list[Part], classes: Classes, val_fraction: float, seed: int) -> dict[str, Split]:
     """Return `train` and `val`. Raises UserError where there is nothing to learn from."""
-    notes = [Notes() for _ in parts]
-    for part, own in zip(parts, notes, strict=True):
-        remarks = chain(part.remarks, *(image.remarks for image in part.images))
-        own.add(remark for remark in remarks if remark[0] not in TO_LOOK_AT)
     if not all(part.images for part in parts) or not any(image.annotations for part in parts for image in part.images):
-        lines = "; ".join(line for own in notes for line in own.lines())
+        lines = "; ".join(chain.from_iterable(_notes(part, without=TO_LOOK_AT).lines() for part in parts))
         instead = "; a rectangle, polygon, circle or ellipse around an object makes one" if POINT in lines else ""
         what = "object to learn from" if all(part.images for part in parts) else "image"
         raise UserError(f"no {what} is left: {lines or 'there are no regions'}{instead}")
@@ -86,10 +82,14 @@ def to_splits(parts: list[Part], classes: Classes, val_fraction: float, seed: in
 
 
 def _to_split(part: Part, classes: Classes) -> Split:
-    notes = Notes()
-    notes.add(chain(part.remarks, *(image.remarks for image in part.images)))
     thumbnails = stacked(image.decoded for image in part.images)
-    return Split(to_coco(part.images, classes), [image.path for image in part.images], notes, thumbnails)
+    return Split(to_coco(part.images, classes), [image.path for image in part.images], _notes(part), thumbnails)
+
+
+def _notes(part: Part, without: Collection[str] = ()) -> Notes:
+    notes = Notes()
+    notes.add(r for r in chain(part.remarks, *(image.remarks for image in part.images)) if r[0] not in without)
+    return notes
 
 
 def _distinct_names(paths: list[Path]) -> dict[Path, str]:

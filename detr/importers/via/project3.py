@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from detr.importers.notes import VIDEOS
+from detr.importers.via.clip import box_of
 from detr.importers.via.record import AnnotatedImage, Region
 from detr.importers.via.regions import file_name, make_region
 from detr.importers.via.shapes import LIMIT
@@ -91,18 +92,15 @@ def _shape(xy: object, where: str) -> dict:
         points = [*zip(xy[1::2], xy[2::2], strict=False)]
         if len(xy) != (9 if kind == 8 else 7) or not all(is_number(value, LIMIT) for value in xy):
             raise UserError(f"{where} is an {name} with xy = {quote(xy)}; {12 - kind} points are needed")
-        return _around(points) if kind == 8 else _circle_through(points, where)
+        if kind == 9:
+            return _circle_through(points, where)
+        left, top, right, bottom = box_of(points)
+        return {"name": "rect", "x": left, "y": top, "width": right - left, "height": bottom - top}
     if not keys:
         return {"name": name, "all_points_x": xy[1::2], "all_points_y": xy[2::2]}
     if len(xy) - 1 != len(keys):
         raise UserError(f"{where} is a {name} with {len(xy) - 1} numbers; {', '.join(keys)} are needed")
     return {"name": name, **dict(zip(keys, xy[1:], strict=True))}
-
-
-def _around(points_xy: list[tuple[float, float]]) -> dict:
-    """The rectangle with a point on each of its sides."""
-    xs, ys = zip(*points_xy, strict=True)
-    return {"name": "rect", "x": min(xs), "y": min(ys), "width": max(xs) - min(xs), "height": max(ys) - min(ys)}
 
 
 def _circle_through(points_xy: list[tuple[float, float]], where: str) -> dict:
