@@ -97,11 +97,9 @@ def clean(coco: dict, usable: set[int], notes: Notes) -> dict:
                     "iscrowd": int(bool(annotation.get("iscrowd", 0))),
                 }
             )
+    fields = ("file_name", "width", "height")
     return {
-        "images": [
-            {"id": image_id[i["id"]], **{key: i[key] for key in ("file_name", "width", "height")}}
-            for i in images.values()
-        ],
+        "images": [{"id": image_id[i["id"]], **{key: i[key] for key in fields}} for i in images.values()],
         "annotations": annotations,
         "categories": [{"id": category_id[c["id"]], "name": str(c["name"])} for c in coco["categories"]],
         **({"info": {"white": white}} if (white := white_in(coco)) else {}),

@@ -28,12 +28,8 @@ def _leakage(report: dict) -> list[str]:
             f"VALIDATION IS ON THE TRAINING IMAGES ({count:,}): AP will tell how well they are remembered, not how "
             "good the detector is; annotate more images, with --val_fraction above 0"
         ]
-    if not leaks["count"]:
-        return []
-    return [
-        f"{_alikes(leaks, count, 'validation', 'a training image')}; AP will flatter; keep each scene, and each video, "
-        "in one split"
-    ]
+    alike = _alikes(leaks, count, "validation", "a training image")
+    return [f"{alike}; AP will flatter; keep each scene, and each video, in one split"] if leaks["count"] else []
 
 
 def _classes(report: dict) -> list[str]:
@@ -48,12 +44,9 @@ def _classes(report: dict) -> list[str]:
         (unmeasured, "with objects in train only, which AP says nothing about: {}; move some of their images to val"),
         (few, f"with fewer than {_FEW_OBJECTS} training objects: {{}}; expect little of them"),
     )
-    alike, sentences = report["similar_classes"]["count"], []
-    if alike:
-        sentences.append(
-            f"{pluralize(alike, 'pair')} of classes with almost the same name: "
-            f"{_listed(report['similar_classes']['examples'], alike)}; if they are one, write it in one way"
-        )
+    alike, examples = report["similar_classes"]["count"], report["similar_classes"]["examples"]
+    pairs = f"{pluralize(alike, 'pair')} of classes with almost the same name: {_listed(examples, alike)}"
+    sentences = [f"{pairs}; if they are one, write it in one way"] if alike else []
     return sentences + [f"{pluralize(len(n), 'class')} {text.format(_listed(n, len(n)))}" for n, text in warnings if n]
 
 

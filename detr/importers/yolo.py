@@ -46,12 +46,11 @@ def read_yolo(path: Path, images: Path | None = None, left_out: Path | None = No
     for label in labels.values():
         if not folder.images_of(label) and looks_like_labels(folder.root / label):
             found.setdefault(split_of(label), []).append(AnnotatedImage(f"{label.with_suffix('').as_posix()}.*", []))
-    labels = folder.labels(found, not_here)
-    images = [image for source in labels.sources for image in source.images]
-    used = {region.attributes[CLASS] for image in images for region in image.regions}
+    read = folder.labels(found, not_here)
+    used = {region.attributes[CLASS] for source in read.sources for image in source.images for region in image.regions}
     unused = [(UNUSED_NAME, name) for name in names.values() if name not in used]
     used_names = tuple(name for name in names.values() if name in used)
-    return labels._replace(names=used_names, remarks=[*labels.remarks, *unused])
+    return read._replace(names=used_names, remarks=[*read.remarks, *unused])
 
 
 # ---------------------------------------------------------------------------------------------------------- class names

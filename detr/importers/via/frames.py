@@ -27,8 +27,7 @@ def evidence(image: AnnotatedImage, header: Header) -> str | None:
         return None
     height, width = header.size_hw
     if image.listed_wh:
-        listed = tuple(image.listed_wh)
-        return None if width == height else {(height, width): "stored", (width, height): "upright"}.get(listed)
+        return None if width == height else {(height, width): "stored", (width, height): "upright"}.get(image.listed_wh)
     is_upright, is_stored = fits(image, width, height), fits(image, height, width)
     return None if is_upright == is_stored else "upright" if is_upright else "stored"
 

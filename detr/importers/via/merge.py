@@ -48,15 +48,14 @@ class Located(NamedTuple):
     """The images of one split: those that are there, each once, and those that are not."""
 
     images: list[LocatedImage]
-    missing: list[AnnotatedImage]
-    bad: list[tuple[str, str]]  # of the missing ones name and reason
+    missing: dict[str, tuple[AnnotatedImage, str]]  # by name, with the reason
     remarks: list[tuple[str, str]]  # category of detr.importers.notes, where
     conflicts: list[Conflict]
 
     @property
     def annotated(self) -> list[AnnotatedImage]:
         """All images, also the missing ones."""
-        return [*(located.image for located in self.images), *self.missing]
+        return [*(located.image for located in self.images), *(image for image, _ in self.missing.values())]
 
 
 def locate(sources: Iterable[Source]) -> Located:
@@ -84,9 +83,7 @@ def locate(sources: Iterable[Source]) -> Located:
                 counts = f"{pluralize(one, 'region')}{f' and {other}' if one != other else ' each, not the same'}"
                 name = f"{printable(first.image.file_name)} ({counts})"
                 conflicts.append(Conflict(name, (known.source, source)))
-    bad = [(name, reason) for name, (_, reason) in missing.items()]
-    not_there = [image for image, _ in missing.values()]
-    return Located(list(images.values()), not_there, bad, remarks, conflicts)
+    return Located(list(images.values()), missing, remarks, conflicts)
 
 
 def _entries(source: Source, missing: dict[str, tuple[AnnotatedImage, str]]) -> dict[Path, list[LocatedImage]]:

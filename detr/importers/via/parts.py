@@ -43,7 +43,7 @@ class Part(NamedTuple):
 
 def convert_part(located: Located, prefix: str, classes: Classes) -> Part:
     """Look at the images of one split, and convert those that can be used."""
-    bad = list(located.bad)
+    bad = [(name, reason) for name, (_, reason) in located.missing.items()]
     paths = [entry.path for entry in located.images]
     names = _distinct_names(paths)
     readable = []

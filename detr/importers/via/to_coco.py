@@ -110,7 +110,7 @@ def _annotation(category_id: int, polygons: list[list[Point]]) -> dict:
 
 def _check_size(image: AnnotatedImage, width: int, height: int) -> None:
     """Raise UserError where the regions belong to the image at another size."""
-    if image.listed_wh and tuple(image.listed_wh) != (width, height):
+    if image.listed_wh and image.listed_wh != (width, height):
         factor = width / image.listed_wh[0]
         raise UserError(
             f": has {width}x{height} pixels and was annotated at {image.listed_wh[0]}x{image.listed_wh[1]}; "
