@@ -82,8 +82,8 @@ def read_coco_folder(
     if not skip_bad_images:
         total = sum(len(coco["images"]) for coco in cocos.values())
         refuse_images(problems, total, "--skip_bad_images leaves them out")
-    for name in cocos.keys() - splits.keys():
-        raise UserError(f"{sources[name].file}: lists no images that can be used")
+    if empty := [name for name in cocos if name not in splits]:
+        raise UserError(f"{sources[empty[0]].file}: lists no images that can be used")
     return splits if len(splits) == 2 else divide(splits["all"], val_fraction, seed)
 
 

@@ -29,9 +29,7 @@ def check_categories(files: Mapping[str, Path], cocos: dict[str, dict]) -> None:
     """Raise UserError where splits differ in their categories, and for names that are odd or there twice."""
     listed = {name: sorted((c["id"], str(c["name"])) for c in coco["categories"]) for name, coco in cocos.items()}
     if len(listed) == 2 and listed["train"] != listed["val"]:
-        raise UserError(
-            f"{files['val']}: its categories differ from those of {files['train']}; they need the same ids and names"
-        )
+        raise UserError(f"{files['val']}: its categories differ from those of {files['train']}, in ids or names")
     for name, categories in listed.items():
         if odd := [word for _, word in categories if not is_line(word)]:
             raise UserError(f"{files[name]}: a category is named {quote(odd[0])}; a name on one line is needed")
@@ -42,13 +40,10 @@ def check_categories(files: Mapping[str, Path], cocos: dict[str, dict]) -> None:
 def drop_roots(cocos: list[dict]) -> list[str]:
     """Take out the supercategories that Roboflow lists among the categories, where nothing has them; their names."""
     used = {annotation["category_id"] for coco in cocos for annotation in coco["annotations"]}
-    above = {str(category.get("supercategory")) for coco in cocos for category in coco["categories"]}
-    roots = {
-        category["id"]: str(category["name"])
-        for coco in cocos
-        for category in coco["categories"]
-        if category["id"] not in used and (category["id"] == 0 or str(category["name"]) in above)
-    }
+    categories = [category for coco in cocos for category in coco["categories"]]
+    above = {str(category.get("supercategory")) for category in categories}
+    unused = [category for category in categories if category["id"] not in used]
+    roots = {c["id"]: str(c["name"]) for c in unused if c["id"] == 0 or str(c["name"]) in above}
     if any(all(category["id"] in roots for category in coco["categories"]) for coco in cocos):
         return []
     for coco in cocos:

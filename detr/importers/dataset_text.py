@@ -57,9 +57,7 @@ def _images(report: dict) -> list[str]:
         if not split["objects"]:
             warnings.append(f"{name} has no objects at all: nothing can be learnt from it or measured on it")
         elif empty > _MANY_EMPTY * split["images"]:
-            warnings.append(
-                f"{empty:,} of {split['images']:,} {name} images have no objects: were all of them annotated?"
-            )
+            warnings.append(f"{empty:,} of {split['images']:,} {name} images have no objects: were all annotated?")
         if over := counts["images_over_queries"]:
             warnings.append(
                 f"{pluralize(over, f'{name} image')} {'has' if over == 1 else 'have'} more objects than DETR queries "

@@ -160,11 +160,8 @@ def _unlisted_images(located: list[Located]) -> list[str]:
     listed = {entry.real for part in located for entry in part.images}
     folders = dict.fromkeys(path.parent for path in listed)
     beside = [path for folder in folders for path in sorted(folder.iterdir()) if has_image_suffix(path)]
-    return [
-        f"{path.parent.name}/{path.name}"
-        for path in beside
-        if path not in listed and not path.name.startswith(".") and path.is_file() and not path.is_symlink()
-    ]
+    others = [path for path in beside if path not in listed and path.name[0] != "." and not path.is_symlink()]
+    return [f"{path.parent.name}/{path.name}" for path in others if path.is_file()]
 
 
 def _about_partial_images(parts: list[Part]) -> Question:

@@ -65,9 +65,8 @@ class LabelFolder:
         if len(own) > 1:
             own = [path for path in own if path.name == PureWindowsPath(said).name] or own
         if len(own) > 1:
-            raise UserError(
-                f"{self.root / label}: several images may be its own: {join_names(map(str, own))}; keep one"
-            )
+            names = join_names(map(str, own))
+            raise UserError(f"{self.root / label}: several images may be its own: {names}; keep one")
         return own[0].as_posix() if own else ""
 
     def labels(self, images: dict[str, list[AnnotatedImage]], remarks: Sequence[tuple[str, str]]) -> Labels:

@@ -39,9 +39,7 @@ def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: fl
     and 1; another seed gives another split. Raises UserError for less than two images.
     """
     if len(names) < 2:
-        raise UserError(
-            f"{pluralize(len(names), 'image')} cannot be divided into training and validation; at least 2 are needed"
-        )
+        raise UserError(f"{pluralize(len(names), 'image')} cannot be divided into two splits; at least 2 are needed")
     shares = [name_share(name, seed) for name in names]
     in_val = [share < fraction for share in shares]
     order = sorted(range(len(names)), key=lambda index: shares[index])

@@ -62,10 +62,8 @@ def _find_config(folder: LabelFolder) -> Path | None:
     with_names = [path for path in paths if "names" in _read_yaml(path)]
     with_names = [path for path in with_names if path == folder.root / "data.yaml"] or with_names
     if len(with_names) > 1:
-        raise UserError(
-            f"{folder.root}: several files name classes: {join_names(map(str, with_names))}; --yolo with one of them "
-            "tells which counts"
-        )
+        names = join_names(map(str, with_names))
+        raise UserError(f"{folder.root}: several files name classes: {names}; --yolo with one tells which counts")
     return with_names[0] if with_names else None
 
 

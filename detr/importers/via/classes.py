@@ -133,9 +133,8 @@ def _choose(
         return None, True, []
     if len(used) == 1:
         return used[0], False, []
-    samples = "; ".join(
-        f"{printable(name)} = {join_names(examples[name], 3)}" for name in sorted(used, key=counts.get)[::-1][:4]
-    )
+    most_used = sorted(used, key=counts.get)[::-1][:4]
+    samples = "; ".join(f"{printable(name)} = {join_names(examples[name], 3)}" for name in most_used)
     text = (
         f"the class may be in any of the attributes {table}, such as {samples}; add --attribute with the name of one, "
         "or --one_class NAME if every region is of one class"

@@ -55,9 +55,7 @@ def _names(categories: list[dict], where: str) -> dict[str, str]:
         if not isinstance(name, str) or not name.strip():
             raise UserError(f"{where}: category {quote(number)} has the name {quote(name)}; a text is needed")
         if names.setdefault(number, name) != name:
-            raise UserError(
-                f"{where}: category {quote(number)} has two names, {quote(names[number])} and {quote(name)}"
-            )
+            raise UserError(f"{where}: category {quote(number)} is named {quote(names[number])} and {quote(name)}")
     return names
 
 
@@ -67,9 +65,7 @@ def _shape(entry: dict, where: str) -> dict:
         raise UserError(f"{where} is a mask (RLE), which VIA does not write; accepted: a polygon. --coco reads masks")
     if isinstance(flat, list) and flat and isinstance(flat[0], list):
         if len(flat) > 1:
-            raise UserError(
-                f"{where} has {len(flat)} polygons, which VIA does not write; accepted: one. --coco reads several"
-            )
+            raise UserError(f"{where} has {len(flat)} polygons; accepted: one, as VIA writes. --coco reads several")
         flat = flat[0]
     if isinstance(flat, list) and flat:
         return {"name": "polyline", "all_points_x": flat[::2], "all_points_y": flat[1::2]}

@@ -58,9 +58,7 @@ class ImageFolder:
             paths = of_size or ([direct] if is_there else paths)
             paths = [path for path in paths if path.name == parts[-1]] or paths
         if len(paths) > 1:
-            raise UserError(
-                f": several files have this name: {join_names(str(path) for path in paths)}; keep one of them"
-            )
+            raise UserError(f": several files have this name: {join_names(map(str, paths))}; keep one of them")
         return paths[0] if paths else None
 
     @cached_property

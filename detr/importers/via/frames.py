@@ -42,10 +42,7 @@ def usual_frame(frames: Collection[str | None]) -> str:
 
 def turned(image: AnnotatedImage, header: Header) -> AnnotatedImage:
     """Return an image whose regions were drawn on the stored pixels, turned upright with them."""
-    regions = [
-        region._replace(points_xy=[turned_point(point, header) for point in region.points_xy])
-        for region in image.regions
-    ]
+    regions = [r._replace(points_xy=[turned_point(point, header) for point in r.points_xy]) for r in image.regions]
     return image._replace(regions=regions, listed_wh=header.size_hw[::-1] if image.listed_wh else None)
 
 

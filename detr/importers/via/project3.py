@@ -49,9 +49,7 @@ def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
             continue  # says something about the file as a whole
         if len(files) != 1 or files[0] not in names:
             view = quote(entry.get("vid"))
-            raise UserError(
-                f"{where}: entry {printable(key)} belongs to view {view}, which is not of exactly one listed file"
-            )
+            raise UserError(f"{where}: entry {printable(key)} belongs to view {view}, which is not of one listed file")
         place = f"{where}: {names[files[0]]}, region {printable(key)}"
         regions[files[0]].append(make_region(key, _shape(entry["xy"], place), _values(entry, options), place))
     remarks = tuple((VIDEOS, f"{printable(names[key])}, {pluralize(n, 'annotation')}") for key, n in others.items())
