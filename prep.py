@@ -10,7 +10,6 @@ python prep.py --sample                         drawn party balloons: no network
 """
 
 import argparse
-import filecmp
 import shutil
 import sys
 import zipfile
@@ -287,10 +286,7 @@ def draw_sample(folder: Path) -> Path:
         entries = {}
         with utils.Progress(count, f"draw {split}") as progress:
             for name, jpeg, entry in draw_set(SAMPLE_SEED, first, count):
-                path = folder / split / name
-                if not path.exists() or path.read_bytes() != jpeg:
-                    with utils.atomic_path(path) as temporary:
-                        temporary.write_bytes(jpeg)
+                write_changed(folder / split / name, jpeg)
                 entries[f"{name}{len(jpeg)}"] = entry  # as VIA itself names them
                 progress.update()
         utils.write_json(folder / split / "via_region_data.json", entries)
@@ -324,16 +320,15 @@ def copy_images(split: Split, destination: Path) -> None:
     white = white_in(split.coco)
     with utils.Progress(len(names), f"copy {destination.name}") as progress:
         for origin, name in zip(split.origins, names, strict=True):
-            copy = destination / name
-            if (content := eight_bit_copy(origin, white)) is not None:
-                if not copy.exists() or copy.read_bytes() != content:
-                    with utils.atomic_path(copy) as temporary:
-                        temporary.write_bytes(content)
-            # Not by size and time alone: two datasets may have images of one name that were saved together.
-            elif not copy.exists() or not filecmp.cmp(origin, copy, shallow=False):
-                with utils.atomic_path(copy) as temporary:
-                    shutil.copy2(origin, temporary)
+            write_changed(destination / name, eight_bit_copy(origin, white) or origin.read_bytes())
             progress.update()
+
+
+def write_changed(path: Path, content: bytes) -> None:
+    """Write a file, atomically, unless it is there already with the same content."""
+    if not path.exists() or path.read_bytes() != content:
+        with utils.atomic_path(path) as temporary:
+            temporary.write_bytes(content)
 
 
 # ------------------------------------------------------------------------------------------------------------- weights

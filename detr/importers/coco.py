@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from detr.data.coco_json import read_coco, refuse_images, size_problem
 from detr.importers.coco_annotations import check_categories, choose_categories, clean, drop_roots, turn_upright
+from detr.importers.label_folder import split_named
 from detr.importers.notes import BAD, ONE_SPLIT, Notes
 from detr.importers.splits import Split, split_images, validates_on_training
 from detr.importers.thumbnails import DecodedImage, decode_all, stacked
@@ -21,9 +22,8 @@ ACCEPTED = (
     "accepted: annotations/instances_train*.json with instances_val*.json (or custom_*.json), "
     "train/_annotations.coco.json with valid/_annotations.coco.json, or one file for all images"
 )
-_FILE_NAME = re.compile(r"(?:instances|custom)_((train|val|valid|validation)(?:20\d\d)?)\.json", re.IGNORECASE)
+_FILE_NAME = re.compile(r"(?:instances|custom)_(.*)\.json", re.IGNORECASE)
 _ROBOFLOW = "_annotations.coco.json"
-_SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val"}
 
 UNUSED_FILE = "annotation files of neither train nor val, not used"
 ROOT = "supercategory without objects among the categories, dropped"
@@ -124,13 +124,13 @@ def find_sources(folder: Path) -> tuple[dict[str, Source], list[str]]:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{path}: a link that leads out of {folder}; put the file itself there")
         named = _FILE_NAME.fullmatch(path.name) if path.parent.name == "annotations" else None
-        split = named[2].lower() if named else path.parent.name.lower() if path.name == _ROBOFLOW else ""
-        if split not in _SPLIT_OF:
+        subset = named[1] if named else path.parent.name if path.name == _ROBOFLOW else ""
+        split = split_named(subset)
+        if split in sources:
+            places = [f"{split}2017", subset, f"images/{subset}", "images", "."] if named else [subset]
+            sources[split].append(Source(path, places))
+        else:
             others.append(path.relative_to(folder))
-            continue
-        year = [f"{_SPLIT_OF[split]}2017"] if named else []
-        names = [*year, named[1], f"images/{named[1]}", "images", "."] if named else [path.parent.name]
-        sources[_SPLIT_OF[split]].append(Source(path, names))
     listed = [source for candidates in sources.values() for source in candidates]
     if not listed and len(others) == 1:
         (file,) = others

@@ -5,11 +5,10 @@ import posixpath
 from pathlib import Path
 
 from detr.importers.label_folder import CLASS, LabelFolder, split_of
+from detr.importers.via.fields import corners, file_name, listed_size, to_polygon
 from detr.importers.via.merge import Labels
 from detr.importers.via.reader import parse
 from detr.importers.via.record import AnnotatedImage, Point, Region
-from detr.importers.via.regions import file_name, listed_size
-from detr.importers.via.shapes import corners, to_polygon
 from utils import UserError, quote
 
 OTHER_JSON = "JSON files that are no LabelMe annotations, not used"

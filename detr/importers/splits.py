@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +49,17 @@ def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: fl
         for category in classes[index]:
             having[category].append(index)
 
-    move = partial(_move, in_val, classes, counts)
+    def move(candidates: Sequence[int], to_val: bool, is_spared: bool) -> bool:
+        """Move the first candidate from the other side, sparing those whose class would vanish there."""
+        for index in candidates:
+            is_last = any(counts[not to_val][category] == 1 for category in classes[index])
+            if in_val[index] is not to_val and not (is_spared and is_last):
+                in_val[index] = to_val
+                counts[not to_val].subtract(classes[index])
+                counts[to_val].update(classes[index])
+                return True
+        return False
+
     for category in sorted(having):
         if not counts[False][category]:
             move(having[category][::-1], to_val=False, is_spared=False)
@@ -61,23 +70,3 @@ def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: fl
         if to_val not in in_val:
             _ = move(candidates, to_val, is_spared=True) or move(candidates, to_val, is_spared=False)
     return in_val
-
-
-def _move(
-    in_val: list[bool],
-    classes: Sequence[set[int]],
-    counts: dict[bool, Counter],
-    candidates: Sequence[int],
-    to_val: bool,
-    is_spared: bool,
-) -> bool:
-    """Move the first candidate from the other side, sparing those whose class would vanish there."""
-    for index in candidates:
-        if in_val[index] is not to_val and not (
-            is_spared and any(counts[not to_val][category] == 1 for category in classes[index])
-        ):
-            in_val[index] = to_val
-            counts[not to_val].subtract(classes[index])
-            counts[to_val].update(classes[index])
-            return True
-    return False

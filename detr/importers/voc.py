@@ -10,10 +10,9 @@ from xml.etree import ElementTree
 
 from detr.importers.label_folder import CLASS, LabelFolder, split_named, split_of
 from detr.importers.splits import SPLITS
+from detr.importers.via.fields import LIMIT, corners, file_name
 from detr.importers.via.merge import Labels
 from detr.importers.via.record import AnnotatedImage, Region
-from detr.importers.via.regions import file_name
-from detr.importers.via.shapes import LIMIT, corners
 from utils import UserError, is_number, quote
 
 DIFFICULT = "objects marked as difficult, kept"

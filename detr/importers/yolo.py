@@ -11,9 +11,9 @@ from pathlib import Path
 from detr.data.images import read_size_hw
 from detr.importers.label_folder import CLASS, LabelFolder, pair_key, split_of
 from detr.importers.splits import SPLITS
+from detr.importers.via.fields import corners
 from detr.importers.via.merge import Labels
 from detr.importers.via.record import AnnotatedImage, Point, Region
-from detr.importers.via.shapes import corners
 from utils import UserError, is_line, join_names, pluralize, quote
 
 NOT_HERE = "paths in data.yaml that are not in the folder, splits told by the names of folders instead"

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from detr.importers.via.fields import file_name, file_size, make_region
 from detr.importers.via.record import AnnotatedImage
-from detr.importers.via.regions import file_name, file_size, make_region
 from utils import UserError, printable, quote
 
 

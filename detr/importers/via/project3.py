@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 from detr.importers.notes import VIDEOS
 from detr.importers.via.clip import box_of
+from detr.importers.via.fields import LIMIT, as_dict, file_name, make_region
 from detr.importers.via.record import AnnotatedImage, Region
-from detr.importers.via.regions import file_name, make_region
-from detr.importers.via.shapes import LIMIT
 from utils import UserError, is_number, join_names, pluralize, printable, quote
 
 IMAGE, VIDEO = 2, 4  # `type` of a file; 8 is sound
@@ -75,9 +74,8 @@ def _files(files: dict, where: str) -> tuple[dict[str, str], dict[str, int]]:
 def _files_of(entry: dict, views: object) -> list[str]:
     """Return the keys of the files that an entry's view shows."""
     view = str(entry.get("vid"))
-    if isinstance(views, dict) and isinstance(views.get(view), dict) and isinstance(views[view].get("fid_list"), list):
-        return [str(number) for number in views[view]["fid_list"]]
-    return [view]
+    shown = as_dict(as_dict(views).get(view)).get("fid_list")
+    return list(map(str, shown)) if isinstance(shown, list) else [view]
 
 
 def _shape(xy: object, where: str) -> dict:
@@ -114,20 +112,17 @@ def _circle_through(points_xy: list[tuple[float, float]], where: str) -> dict:
 
 def _options(attributes: object) -> dict[str, tuple[str, dict[str, str]]]:
     names_and_options = {}
-    for key, attribute in attributes.items() if isinstance(attributes, dict) else ():
-        if isinstance(attribute, str):  # the first CSV exports give no more than names
-            attribute = {"aname": attribute}
-        if isinstance(attribute, dict):
-            name, options = attribute.get("aname"), attribute.get("options")
-            known = options if isinstance(options, dict) else {}
-            names_and_options[key] = name if isinstance(name, str) and name.strip() else key, known
+    for key, attribute in as_dict(attributes).items():
+        # The first CSV exports give no more than names.
+        definition = {"aname": attribute} if isinstance(attribute, str) else as_dict(attribute)
+        name, options = definition.get("aname"), as_dict(definition.get("options"))
+        names_and_options[key] = name if isinstance(name, str) and name.strip() else key, options
     return names_and_options
 
 
 def _values(entry: dict, options: dict[str, tuple[str, dict[str, str]]]) -> dict[str, object]:
     values: dict[str, object] = {}
-    given = entry.get("av")
-    for key, value in given.items() if isinstance(given, dict) else ():
+    for key, value in as_dict(entry.get("av")).items():
         name, known = options.get(key, (key, {}))
         parts = value.split(",") if isinstance(value, str) else ()
         if isinstance(value, str) and value in known:

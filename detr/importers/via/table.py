@@ -5,8 +5,8 @@ import io
 import re
 from collections.abc import Iterator
 
+from detr.importers.via.fields import file_name, file_size, make_region
 from detr.importers.via.record import AnnotatedImage
-from detr.importers.via.regions import file_name, file_size, make_region
 from utils import UserError, parse_json, printable, quote
 
 _SHAPE, _ATTRIBUTES = "region_shape_attributes", "region_attributes"

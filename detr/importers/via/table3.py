@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from detr.importers.via import project3
+from detr.importers.via.fields import as_dict
 from detr.importers.via.record import AnnotatedImage
 from detr.importers.via.table import read_cell, read_rows, split_header
 from utils import UserError, parse_json, printable
@@ -44,13 +45,12 @@ def read(content: str, where: str) -> Iterator[AnnotatedImage]:
 def _attributes(content: str, separator: str, where: str) -> dict:
     line = _ATTRIBUTES.search(content)
     try:
-        found = parse_json(line[1].strip().rstrip(separator), where) if line else {}
+        return as_dict(parse_json(line[1].strip().rstrip(separator), where)) if line else {}
     except UserError as error:
         raise UserError(
             f"{where}: the line ATTRIBUTE, which names the classes, is not JSON; was the file saved by a spreadsheet? "
             "Export it from VIA again"
         ) from error
-    return found if isinstance(found, dict) else {}
 
 
 def _add_entry(project: dict, cells: dict[str, str], where: str) -> None:

@@ -12,8 +12,8 @@ from detr.importers.notes import CLIPPED, LINE, MAKES_NO_OBJECT, OUTSIDE, POINT,
 from detr.importers.thumbnails import DecodedImage
 from detr.importers.via.classes import Classes
 from detr.importers.via.clip import box_of, clip, polygon_area
+from detr.importers.via.fields import corners
 from detr.importers.via.record import AnnotatedImage, Point, Region
-from detr.importers.via.shapes import corners
 from utils import UserError, pluralize
 
 _SMALLEST = 0.01  # pixels: a narrower box has no width that means anything
