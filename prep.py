@@ -351,8 +351,6 @@ def start_path(weights: str) -> Path | None:
     if weights in SHIPPED_WEIGHTS:
         path = SHIPPED_WEIGHTS[weights].path
         return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    if weights in PUBLIC_WEIGHTS:
-        return Path(f"{weights}_no-class-head.pth")
     return Path(weights).with_name(f"{Path(weights).stem}_no-class-head.pth")
 
 

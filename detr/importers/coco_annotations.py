@@ -1,6 +1,6 @@
 """The categories and annotations of a COCO file, put right: ids, boxes, polygons, EXIF's turns. No torch."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -165,10 +165,9 @@ def turn_upright(coco: dict, headers: dict[int, Header], notes: Notes) -> dict[i
     where they lie says which, if it can, else what it says of the file's other images, else the size.
     """
     turned_images = [i for i in coco["images"] if i["id"] in headers and headers[i["id"]].orientation > 1]
-    annotations: dict[int, list[dict]] = {image["id"]: [] for image in turned_images}
+    annotations: dict[int, list[dict]] = defaultdict(list)
     for annotation in coco["annotations"]:
-        if annotation["image_id"] in annotations:
-            annotations[annotation["image_id"]].append(annotation)
+        annotations[annotation["image_id"]].append(annotation)
     frames, problems = {}, {}
     for image in turned_images:
         corners = [Region(_corners(a["bbox"]), {}) for a in annotations[image["id"]]]

@@ -56,7 +56,7 @@ def describe(splits: dict[str, Split], training: TrainingSizes) -> dict:
     Boxes and numbers of objects are held against `training`.
     """
     report = {
-        "training": {**training._asdict(), "scales": list(training.scales)},
+        "training": training._asdict(),
         "splits": {name: _describe_split(split, training) for name, split in splits.items()},
         "validates_on_training": splits["train"].origins == splits["val"].origins,
         **_describe_alikes(splits),

@@ -73,7 +73,8 @@ def locate(sources: Iterable[Source]) -> Located:
         remarks += chain.from_iterable(image.remarks for image in source.images)
         for real, (first, *more) in _entries(source, missing).items():
             if more:
-                first = first._replace(image=_union([first.image, *(entry.image for entry in more)]))
+                regions = {repr(region[:2]): region for entry in (first, *more) for region in entry.image.regions}
+                first = first._replace(image=first.image._replace(regions=list(regions.values())))
                 remarks += [(MERGED, first.image.file_name)] if first.image.regions else []
             known = images.get(real)
             if not known or not known.image.regions:
@@ -97,11 +98,6 @@ def _entries(source: Source, missing: dict[str, tuple[AnnotatedImage, str]]) -> 
         else:
             entries.setdefault(real, []).append(LocatedImage(image, path, real, source))
     return entries
-
-
-def _union(entries: list[AnnotatedImage]) -> AnnotatedImage:
-    regions = {repr(region[:2]): region for region in chain.from_iterable(entry.regions for entry in entries)}
-    return entries[0]._replace(regions=list(regions.values()))
 
 
 def _shapes_of(image: AnnotatedImage) -> list:

@@ -74,9 +74,8 @@ def to_splits(parts: list[Part], classes: Classes, val_fraction: float, seed: in
         what = "object to learn from" if all(part.images for part in parts) else "image"
         raise UserError(f"no {what} is left: {lines or 'there are no regions'}{instead}")
     if len(parts) == 1 and not validates_on_training(len(parts[0].images), val_fraction):
-        (part,) = parts
-        parts = [part._replace(images=images) for images in _divided(part.images, val_fraction, seed)]
-        parts[1] = parts[1]._replace(remarks=[])
+        train, val = _divided(parts[0].images, val_fraction, seed)
+        parts = [parts[0]._replace(images=train), parts[0]._replace(images=val, remarks=[])]
     splits = {name: _to_split(part, classes) for name, part in zip(SPLITS, parts, strict=False)}
     return splits if len(splits) == 2 else {**splits, "val": splits["train"]._replace(notes=Notes())}
 
