@@ -10,11 +10,9 @@ python prep.py --sample                         drawn party balloons: no network
 """
 
 import argparse
-import filecmp
 import shutil
 import sys
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import utils
@@ -23,11 +21,11 @@ from detr.importers.coco import read_coco_folder
 from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of, title_of
 from detr.importers.deep_images import choose_white, eight_bit_copy
-from detr.importers.formats import READERS, format_hint, import_labels
+from detr.importers.formats import format_hint
+from detr.importers.importer import import_labels
 from detr.importers.questions import Undecided
 from detr.importers.splits import Split
 from detr.importers.via.classes import CHECKED, ClassFlags
-from detr.importers.via.importer import import_via
 from detr.models.model_zoo import PUBLIC_URL, PUBLIC_WEIGHTS, SHIPPED_WEIGHTS
 from detr.sample.draw import draw_set
 from detr.training.flags import MAX_SIZE, NUM_QUERIES, SCALES, positive_int
@@ -35,8 +33,9 @@ from utils import UserError
 
 BALLOON_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/balloon_dataset.zip"
 DOWNLOADS = Path("data")
-SPLITS = {"train": "train2017", "val": "val2017"}  # folder of the VIA data -> image folder of the COCO data
-LABEL_FILES = {  # flag -> help
+FOLDERS = {  # flags that name a folder of another format than VIA -> help
+    "coco": "folder that is COCO already, as the official one or as exported by CVAT, Roboflow or Label Studio: "
+    "checked, reported and copied to --coco_path",
     "yolo": "folder with a YOLO label file (*.txt) per image and data.yaml or classes.txt, as Ultralytics, Roboflow or "
     "CVAT lay it out, or its data.yaml; an image without a label file has no objects",
     "voc": "folder with a Pascal VOC file (*.xml) per image: a VOCdevkit, one with train/ and valid/, or a flat one; "
@@ -60,7 +59,8 @@ SAMPLE_WEIGHTS = "detr-small"
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--via",
         type=Path,
         nargs="+",
@@ -68,29 +68,16 @@ def parse_arguments() -> argparse.Namespace:
         help="VIA annotation files (1.x to 3.x: JSON, CSV, project or COCO export) or a folder with some, which are "
         "merged, or a folder with train/ and val/, each with images and some (default: download the balloon images)",
     )
-    parser.add_argument(
-        "--coco",
-        type=Path,
-        metavar="DIR",
-        help="folder that is COCO already, as the official one or as exported by CVAT, Roboflow or Label Studio: "
-        "checked, reported and copied to --coco_path",
-    )
-    for name, what in LABEL_FILES.items():
-        parser.add_argument(f"--{name}", type=Path, metavar="DIR", help=what)
-    parser.add_argument(
+    for name, what in FOLDERS.items():
+        add(f"--{name}", type=Path, metavar="DIR", help=what)
+    add(
         "--sample",
         action="store_true",
         help=f"draw {SAMPLE_COUNTS['train']} + {SAMPLE_COUNTS['val']} small pictures of party balloons, annotated in "
         f"VIA format, the same on every run, to {DOWNLOADS / 'sample_via'} and use them",
     )
-    parser.add_argument(
-        "--coco_path",
-        type=Path,
-        default=Path("data/custom"),
-        metavar="DIR",
-        help="folder to write the COCO annotations and images to (default: %(default)s)",
-    )
-    parser.add_argument(
+    add("--coco_path", type=Path, default=Path("data/custom"), metavar="DIR", help="COCO folder to write (%(default)s)")
+    add(
         "--weights",
         metavar="NAME",
         help=f"weights to start from: {', '.join(PUBLIC_WEIGHTS)} (downloaded), {', '.join(SHIPPED_WEIGHTS)} (small, "
@@ -104,10 +91,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def add_image_flags(group: argparse._ArgumentGroup) -> None:
     """The flags about images and their division."""
-    group.add_argument(
-        "--images", type=Path, metavar="DIR", help="folder of the images, if they are not beside the annotations"
-    )
-    group.add_argument(
+    add = group.add_argument
+    add("--images", type=Path, metavar="DIR", help="folder of the images, if they are not beside the annotations")
+    add(
         "--val_fraction",
         type=float,
         default=0.2,
@@ -115,18 +101,16 @@ def add_image_flags(group: argparse._ArgumentGroup) -> None:
         help="share of the images for validation where there is no train/ and val/, chosen by a hash of the file "
         "name: images added later move none; 0 validates on the training images (default: %(default)s)",
     )
-    group.add_argument("--seed", type=int, default=0, help="another number divides otherwise (default: %(default)s)")
-    group.add_argument(
-        "--skip_bad_images", action="store_true", help="leave out images that are missing, damaged or resized"
-    )
-    group.add_argument(
+    add("--seed", type=int, default=0, help="another number divides otherwise (default: %(default)s)")
+    add("--skip_bad_images", action="store_true", help="leave out images that are missing, damaged or resized")
+    add(
         "--keep_partial",
         action="store_true",
         help="keep images some of whose regions make no object: points, regions without width or height or outside the "
         "image, and those that --skip_unlabelled leaves out (default: such images are left out, as what these regions "
         "show would be learnt as background; the classes that --categories leaves out are background on purpose)",
     )
-    group.add_argument(
+    add(
         "--background",
         type=Path,
         nargs="+",
@@ -135,7 +119,7 @@ def add_image_flags(group: argparse._ArgumentGroup) -> None:
         help="folders of images that show no object; divided like the others, for training where there is train/ and "
         "val/. What the annotations say about an image comes first",
     )
-    group.add_argument(
+    add(
         "--white",
         type=positive_int,
         metavar="VALUE",
@@ -146,16 +130,15 @@ def add_image_flags(group: argparse._ArgumentGroup) -> None:
 
 def add_class_flags(group: argparse._ArgumentGroup) -> None:
     """The flags that say what class a region has."""
-    group.add_argument(
-        "--attribute", metavar="NAME", help="region attribute of VIA that holds the class (default: the one there is)"
-    )
-    group.add_argument(
+    add = group.add_argument
+    add("--attribute", metavar="NAME", help="region attribute of VIA that holds the class (default: the one there is)")
+    add(
         "--checked",
         choices=CHECKED,
         help="a region with several checked boxes is an object of the first of them, or one of each "
         "(default: an error)",
     )
-    group.add_argument(
+    add(
         "--categories",
         type=category_names,
         default=(),
@@ -163,9 +146,9 @@ def add_class_flags(group: argparse._ArgumentGroup) -> None:
         help="the classes to import, in this order (default: all, in alphabetical order); where regions carry no "
         "attribute, the name of the one class (default: the name of the folder)",
     )
-    group.add_argument("--one_class", metavar="NAME", help="the class of every region, whatever its attributes say")
-    group.add_argument("--unlabelled", metavar="NAME", help="the class of regions without one")
-    group.add_argument("--skip_unlabelled", action="store_true", help="leave out regions without a class")
+    add("--one_class", metavar="NAME", help="the class of every region, whatever its attributes say")
+    add("--unlabelled", metavar="NAME", help="the class of regions without one")
+    add("--skip_unlabelled", action="store_true", help="leave out regions without a class")
 
 
 def category_names(text: str) -> tuple[str, ...]:
@@ -179,7 +162,7 @@ def category_names(text: str) -> tuple[str, ...]:
 def main() -> None:
     """Read images and annotations, report on them, write the COCO folder and the weights, print the next command."""
     args = parse_arguments()
-    given = [flag for flag in ("sample", "via", "coco", *READERS) if getattr(args, flag)]
+    given = [flag for flag in ("sample", "via", *FOLDERS) if getattr(args, flag)]
     if len(given) > 1:
         raise UserError(f"--{' and --'.join(given)} each name the images to use: give one of them")
     weights = args.weights or (SAMPLE_WEIGHTS if args.sample else DEFAULT_WEIGHTS)
@@ -219,21 +202,20 @@ def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
     """What is annotated for training and for validation, from wherever the command line says; nothing is written."""
     if not 0 <= args.val_fraction < 1:
         raise UserError(f"--val_fraction {args.val_fraction}: accepted: from 0 to less than 1")
+    if args.images and not args.images.is_dir():
+        raise UserError(f"--images {args.images}: no such folder")
     given = next((name for name in REFUSED if getattr(args, name)), "via")
     check_class_flags(args, given)
     path = getattr(args, given) or [draw_sample(DOWNLOADS / "sample_via") if args.sample else fetch_balloon(DOWNLOADS)]
     options = {name: getattr(args, name) for name in ("images", "val_fraction", "seed", "skip_bad_images")}
-    if given == "coco":
-        read = partial(read_coco_folder, path, **options, categories=args.categories, one_class=args.one_class)
-    else:
-        options["class_flags"] = ClassFlags(
+    try:
+        if given == "coco":
+            return read_coco_folder(path, **options, categories=args.categories, one_class=args.one_class)
+        flags = ClassFlags(
             args.attribute, args.checked, args.categories, args.skip_unlabelled, args.one_class, args.unlabelled
         )
         options |= {"keep_partial": args.keep_partial, "background": args.background, "left_out": args.coco_path}
-        read = partial(*((import_labels, given) if given in READERS else (import_via,)), path, **options)
-    try:
-        with utils.Progress(None, "check images") as progress:
-            return read(on_image=progress.update)
+        return import_labels(given, path, **options, class_flags=flags)
     except Undecided:
         raise
     except UserError as error:
@@ -244,9 +226,8 @@ def check_class_flags(args: argparse.Namespace, source: str) -> None:
     """Raise UserError for flags that contradict each other, or that the annotations of `source` have no use for."""
     if refused := [f"--{name}" for name in REFUSED.get(source, ()) if getattr(args, name)]:
         raise UserError(f"--{source} and {', '.join(refused)}: that is for other annotations; leave it out")
-    of_classes = ("attribute", "checked", "categories", "skip_unlabelled", "one_class", "unlabelled")
-    others = [f"--{name}" for name in of_classes if getattr(args, name) and name != "one_class"]
-    if args.one_class and others:
+    of_classes = ("attribute", "checked", "categories", "skip_unlabelled", "unlabelled")
+    if args.one_class and (others := [f"--{name}" for name in of_classes if getattr(args, name)]):
         raise UserError(f"--one_class and {', '.join(others)}: every region is of that class; leave the others out")
     if args.skip_unlabelled and args.unlabelled:
         raise UserError("--skip_unlabelled and --unlabelled: regions without a class are left out, or have that one")
@@ -305,10 +286,7 @@ def draw_sample(folder: Path) -> Path:
         entries = {}
         with utils.Progress(count, f"draw {split}") as progress:
             for name, jpeg, entry in draw_set(SAMPLE_SEED, first, count):
-                path = folder / split / name
-                if not path.exists() or path.read_bytes() != jpeg:
-                    with utils.atomic_path(path) as temporary:
-                        temporary.write_bytes(jpeg)
+                write_changed(folder / split / name, jpeg)
                 entries[f"{name}{len(jpeg)}"] = entry  # as VIA itself names them
                 progress.update()
         utils.write_json(folder / split / "via_region_data.json", entries)
@@ -324,7 +302,7 @@ def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> Non
     """Write the COCO folder: images, annotations, report and its picture; what is there already is left alone."""
     changed = False
     for name, split in splits.items():
-        copy_images(split, coco_path / SPLITS[name])
+        copy_images(split, coco_path / f"{name}2017")
         changed |= utils.write_json(coco_path / "annotations" / f"custom_{name}.json", split.coco)
     changed |= utils.write_json(coco_path / "report.json", report, indent=1)
     picture = coco_path / "report.png"
@@ -342,16 +320,15 @@ def copy_images(split: Split, destination: Path) -> None:
     white = white_in(split.coco)
     with utils.Progress(len(names), f"copy {destination.name}") as progress:
         for origin, name in zip(split.origins, names, strict=True):
-            copy = destination / name
-            if (content := eight_bit_copy(origin, white)) is not None:
-                if not copy.exists() or copy.read_bytes() != content:
-                    with utils.atomic_path(copy) as temporary:
-                        temporary.write_bytes(content)
-            # Not by size and time alone: two datasets may have images of one name that were saved together.
-            elif not copy.exists() or not filecmp.cmp(origin, copy, shallow=False):
-                with utils.atomic_path(copy) as temporary:
-                    shutil.copy2(origin, temporary)
+            write_changed(destination / name, eight_bit_copy(origin, white) or origin.read_bytes())
             progress.update()
+
+
+def write_changed(path: Path, content: bytes) -> None:
+    """Write a file, atomically, unless it is there already with the same content."""
+    if not path.exists() or path.read_bytes() != content:
+        with utils.atomic_path(path) as temporary:
+            temporary.write_bytes(content)
 
 
 # ------------------------------------------------------------------------------------------------------------- weights
@@ -374,8 +351,6 @@ def start_path(weights: str) -> Path | None:
     if weights in SHIPPED_WEIGHTS:
         path = SHIPPED_WEIGHTS[weights].path
         return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    if weights in PUBLIC_WEIGHTS:
-        return Path(f"{weights}_no-class-head.pth")
     return Path(weights).with_name(f"{Path(weights).stem}_no-class-head.pth")
 
 
@@ -384,23 +359,18 @@ def prepare_weights(weights: str) -> None:
     stripped = start_path(weights)
     if stripped is None or weights in SHIPPED_WEIGHTS:
         return
-    original = Path(PUBLIC_WEIGHTS[weights].file_name if weights in PUBLIC_WEIGHTS else weights)
+    public = PUBLIC_WEIGHTS.get(weights)
+    original = Path(public.file_name if public else weights)
     is_current = stripped.exists() and (not original.exists() or stripped.stat().st_mtime >= original.stat().st_mtime)
     if not is_current:
-        if weights in PUBLIC_WEIGHTS:
-            public = PUBLIC_WEIGHTS[weights]
+        if public:
             small = f"--weights {SAMPLE_WEIGHTS} is small and needs no network"
             utils.download(PUBLIC_URL + public.file_name, original, public.sha256_prefix, small)
-        strip(original, stripped)
+        from detr.models.weights import read_checkpoint, read_config, save_tensors, strip_class_head  # takes seconds
+
+        checkpoint = read_checkpoint(original)
+        save_tensors(stripped, strip_class_head(checkpoint, read_config(original, checkpoint)))
     print(f"weights without class head: {stripped}")
-
-
-def strip(original: Path, stripped: Path) -> None:
-    """Write the weights of a DETR file without their class head."""
-    from detr.models.weights import read_checkpoint, read_config, save_tensors, strip_class_head  # seconds to import
-
-    checkpoint = read_checkpoint(original)
-    save_tensors(stripped, strip_class_head(checkpoint, read_config(original, checkpoint)))
 
 
 if __name__ == "__main__":

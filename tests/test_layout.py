@@ -107,7 +107,7 @@ def test_the_readme_can_be_read_in_one_go() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 250
 
 
-@pytest.mark.parametrize("name", ["prep", "utils", "detr.importers.via.importer", "detr.sample.draw"])
+@pytest.mark.parametrize("name", ["prep", "utils", "detr.importers.importer", "detr.sample.draw"])
 def test_importing_stays_instant(name: str) -> None:
     assert imported_by(f"import {name}") == []
 

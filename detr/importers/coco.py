@@ -5,34 +5,35 @@ images/train/), Roboflow (train/_annotations.coco.json beside its images), Label
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from detr.data.coco_json import read_coco, refuse_images, size_problem
 from detr.importers.coco_annotations import check_categories, choose_categories, clean, drop_roots, turn_upright
+from detr.importers.label_folder import split_named
 from detr.importers.notes import BAD, ONE_SPLIT, Notes
 from detr.importers.splits import Split, split_images, validates_on_training
 from detr.importers.thumbnails import DecodedImage, decode_all, stacked
+from detr.importers.via.find import is_file
 from utils import UserError, is_line, printable, quote
 
 ACCEPTED = (
     "accepted: annotations/instances_train*.json with instances_val*.json (or custom_*.json), "
     "train/_annotations.coco.json with valid/_annotations.coco.json, or one file for all images"
 )
-_FILE_NAME = re.compile(r"(?:instances|custom)_((train|val|valid|validation)(?:20\d\d)?)\.json", re.IGNORECASE)
+_FILE_NAME = re.compile(r"(?:instances|custom)_(.*)\.json", re.IGNORECASE)
 _ROBOFLOW = "_annotations.coco.json"
-_SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val"}
 
 UNUSED_FILE = "annotation files of neither train nor val, not used"
 ROOT = "supercategory without objects among the categories, dropped"
 
 
 class Source(NamedTuple):
-    """One annotation file, and where its images may lie, most likely place first."""
+    """One annotation file, and the folders where its images may lie, most likely one first."""
 
     file: Path
-    folders: list[Path]
+    places: list[str]  # below the folder of all images
 
 
 def read_coco_folder(
@@ -44,7 +45,6 @@ def read_coco_folder(
     val_fraction: float = 0.2,
     seed: int = 0,
     skip_bad_images: bool = False,
-    on_image: Callable[[], None] = lambda: None,
 ) -> dict[str, Split]:
     """Read a COCO folder as `train` and `val`, with ids from 1 and boxes inside their images.
 
@@ -55,7 +55,6 @@ def read_coco_folder(
         one_class: the one class of all objects, whatever theirs is.
         val_fraction, seed: how to divide the images where one file lists them all.
         skip_bad_images: leave out images that cannot be used instead of stopping.
-        on_image: called once per image looked at.
 
     Raises UserError for what is in no known layout, and one that lists all images that do not fit.
     """
@@ -71,27 +70,21 @@ def read_coco_folder(
     splits, problems = {}, []
     for name, coco in cocos.items():
         choose_categories(coco, categories, one_class, notes[name])
-        source = sources[name] if images is None else _elsewhere(sources[name], folder, images)
-        usable, own_problems = check_images(coco, source, images or folder, on_image, notes[name])
+        source = sources[name]
+        if images:
+            source = source._replace(places=[*source.places, "."])
+        usable, own_problems = check_images(coco, source, images or folder, notes[name])
         problems += own_problems
         notes[name].add((BAD, problem) for problem in own_problems)
         if usable:
             origins, decoded = zip(*usable.values(), strict=True)
             splits[name] = Split(clean(coco, set(usable), notes[name]), list(origins), notes[name], stacked(decoded))
     if not skip_bad_images:
-        refuse_images(
-            problems, sum(len(coco["images"]) for coco in cocos.values()), "--skip_bad_images leaves them out"
-        )
-    for name in cocos.keys() - splits.keys():
-        raise UserError(f"{sources[name].file}: lists no images that can be used")
+        total = sum(len(coco["images"]) for coco in cocos.values())
+        refuse_images(problems, total, "--skip_bad_images leaves them out")
+    if empty := [name for name in cocos if name not in splits]:
+        raise UserError(f"{sources[empty[0]].file}: lists no images that can be used")
     return splits if len(splits) == 2 else divide(splits["all"], val_fraction, seed)
-
-
-def _elsewhere(source: Source, folder: Path, images: Path) -> Source:
-    """Return a source whose images lie in another folder than its annotations."""
-    if not images.is_dir():
-        raise UserError(f"--images {images}: no such folder")
-    return Source(source.file, [images / place.relative_to(folder) for place in source.folders] + [images])
 
 
 def divide(whole: Split, val_fraction: float, seed: int) -> dict[str, Split]:
@@ -131,31 +124,29 @@ def find_sources(folder: Path) -> tuple[dict[str, Source], list[str]]:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{path}: a link that leads out of {folder}; put the file itself there")
         named = _FILE_NAME.fullmatch(path.name) if path.parent.name == "annotations" else None
-        split = named[2].lower() if named else path.parent.name.lower() if path.name == _ROBOFLOW else ""
-        if split not in _SPLIT_OF:
-            others.append(path)
-            continue
-        year = [f"{_SPLIT_OF[split]}2017"] if named else []
-        names = [*year, named[1], f"images/{named[1]}", "images", "."] if named else [path.parent.name]
-        sources[_SPLIT_OF[split]].append(Source(path, [folder / name for name in names]))
-    if not any(sources.values()) and len(others) == 1:
-        file = others[0]
-        subset = file.stem.removeprefix("instances_")
-        places = [folder / f"images/{subset}", folder / "images", file.parent, folder]
-        return {"all": Source(file, list(dict.fromkeys(places)))}, []
-    listed = {split: candidates for split, candidates in sources.items() if candidates}
-    if [len(candidates) for candidates in listed.values()] == [1] and all(map(_is_of_test, others)):
-        ((source,),) = listed.values()
-        return {"all": Source(source.file, [*source.folders, folder])}, [str(o.relative_to(folder)) for o in others]
+        subset = named[1] if named else path.parent.name if path.name == _ROBOFLOW else ""
+        split = split_named(subset)
+        if split in sources:
+            places = [f"{split}2017", subset, f"images/{subset}", "images", "."] if named else [subset]
+            sources[split].append(Source(path, places))
+        else:
+            others.append(path.relative_to(folder))
+    listed = [source for candidates in sources.values() for source in candidates]
+    if not listed and len(others) == 1:
+        (file,) = others
+        places = (f"images/{file.stem.removeprefix('instances_')}", "images", str(file.parent), ".")
+        return {"all": Source(folder / file, list(dict.fromkeys(places)))}, []
+    if len(listed) == 1 and all(map(_is_of_test, others)):
+        return {"all": listed[0]._replace(places=[*listed[0].places, "."])}, list(map(str, others))
     for split, candidates in sources.items():
         if len(candidates) > 1:
             names = ", ".join(str(source.file.relative_to(folder)) for source in candidates)
             raise UserError(f"{folder}: several annotation files for {split}: {names}; leave one of them there")
         if not candidates:
-            seen = f"; found {', '.join(str(path.relative_to(folder)) for path in others)}" if others else ""
+            seen = f"; found {', '.join(map(str, others))}" if others else ""
             raise UserError(f"{folder}: no annotation file for {split}{seen}; {ACCEPTED}")
-    unused = [str(path.relative_to(folder)) for path in others if path.parent != folder]
-    return {split: candidates for split, (candidates,) in sources.items()}, unused
+    unused = [str(path) for path in others if len(path.parts) > 1]
+    return {split: source for split, (source,) in sources.items()}, unused
 
 
 def _is_of_test(file: Path) -> bool:
@@ -163,7 +154,7 @@ def _is_of_test(file: Path) -> bool:
 
 
 def check_images(
-    coco: dict, source: Source, folder: Path, on_image: Callable[[], None], notes: Notes
+    coco: dict, source: Source, folder: Path, notes: Notes
 ) -> tuple[dict[int, tuple[Path, DecodedImage]], list[str]]:
     """Return the images that can be used, file and look by image id, and sentences about the others.
 
@@ -173,7 +164,7 @@ def check_images(
     paths, problems = find_images(coco, source, folder)
     usable = {}
     images = [image for image in coco["images"] if image["id"] in paths]
-    decoded_images = list(decode_all([paths[image["id"]] for image in images], on_image))
+    decoded_images = list(decode_all([paths[image["id"]] for image in images]))
     headers = {i["id"]: d.header for i, d in zip(images, decoded_images, strict=True) if isinstance(d, DecodedImage)}
     unturned = turn_upright(coco, headers, notes)
     for image, decoded in zip(images, decoded_images, strict=True):
@@ -195,14 +186,14 @@ def find_images(coco: dict, source: Source, folder: Path) -> tuple[dict[int, Pat
     for image in coco["images"]:
         listed = image["file_name"]
         name = image["file_name"] = safe_name(listed)
-        path = next((place / name for place in source.folders if name and _is_file(place / name)), None)
+        candidates = [folder / place / name for place in source.places if name]
+        path = next(filter(is_file, candidates), None)
         if not name:
             problems.append(f"{source.file}: the file name {quote(listed)} is not a plain relative one")
         elif name in names:
             problems.append(f"{source.file}: {printable(name)} is listed twice")
         elif path is None:
-            places = ", ".join(str(place.relative_to(folder)) for place in source.folders)
-            problems.append(f"{printable(name)}: no such image in {folder} (looked into {places})")
+            problems.append(f"{printable(name)}: no such image in {folder} (looked into {', '.join(source.places)})")
         elif not path.resolve().is_relative_to(inside):
             problems.append(f"{path}: a link that leads out of {folder}; put the image itself there")
         else:
@@ -215,10 +206,3 @@ def safe_name(file_name: str) -> str:
     """A file name as a relative path with /, empty where it could lead out of its folder or cannot be printed."""
     path = PureWindowsPath(file_name)  # takes / and \\, and knows drive letters
     return "" if path.anchor or ".." in path.parts or not path.name or not is_line(file_name) else path.as_posix()
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # too long a name, say
-        return False

@@ -1,6 +1,6 @@
 """The categories and annotations of a COCO file, put right: ids, boxes, polygons, EXIF's turns. No torch."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,9 +29,7 @@ def check_categories(files: Mapping[str, Path], cocos: dict[str, dict]) -> None:
     """Raise UserError where splits differ in their categories, and for names that are odd or there twice."""
     listed = {name: sorted((c["id"], str(c["name"])) for c in coco["categories"]) for name, coco in cocos.items()}
     if len(listed) == 2 and listed["train"] != listed["val"]:
-        raise UserError(
-            f"{files['val']}: its categories differ from those of {files['train']}; they need the same ids and names"
-        )
+        raise UserError(f"{files['val']}: its categories differ from those of {files['train']}, in ids or names")
     for name, categories in listed.items():
         if odd := [word for _, word in categories if not is_line(word)]:
             raise UserError(f"{files[name]}: a category is named {quote(odd[0])}; a name on one line is needed")
@@ -42,13 +40,10 @@ def check_categories(files: Mapping[str, Path], cocos: dict[str, dict]) -> None:
 def drop_roots(cocos: list[dict]) -> list[str]:
     """Take out the supercategories that Roboflow lists among the categories, where nothing has them; their names."""
     used = {annotation["category_id"] for coco in cocos for annotation in coco["annotations"]}
-    above = {str(category.get("supercategory")) for coco in cocos for category in coco["categories"]}
-    roots = {
-        category["id"]: str(category["name"])
-        for coco in cocos
-        for category in coco["categories"]
-        if category["id"] not in used and (category["id"] == 0 or str(category["name"]) in above)
-    }
+    categories = [category for coco in cocos for category in coco["categories"]]
+    above = {str(category.get("supercategory")) for category in categories}
+    unused = [category for category in categories if category["id"] not in used]
+    roots = {c["id"]: str(c["name"]) for c in unused if c["id"] == 0 or str(c["name"]) in above}
     if any(all(category["id"] in roots for category in coco["categories"]) for coco in cocos):
         return []
     for coco in cocos:
@@ -97,11 +92,9 @@ def clean(coco: dict, usable: set[int], notes: Notes) -> dict:
                     "iscrowd": int(bool(annotation.get("iscrowd", 0))),
                 }
             )
+    fields = ("file_name", "width", "height")
     return {
-        "images": [
-            {"id": image_id[i["id"]], **{key: i[key] for key in ("file_name", "width", "height")}}
-            for i in images.values()
-        ],
+        "images": [{"id": image_id[i["id"]], **{key: i[key] for key in fields}} for i in images.values()],
         "annotations": annotations,
         "categories": [{"id": category_id[c["id"]], "name": str(c["name"])} for c in coco["categories"]],
         **({"info": {"white": white}} if (white := white_in(coco)) else {}),
@@ -172,17 +165,18 @@ def turn_upright(coco: dict, headers: dict[int, Header], notes: Notes) -> dict[i
     where they lie says which, if it can, else what it says of the file's other images, else the size.
     """
     turned_images = [i for i in coco["images"] if i["id"] in headers and headers[i["id"]].orientation > 1]
-    annotations: dict[int, list[dict]] = {image["id"]: [] for image in turned_images}
+    annotations: dict[int, list[dict]] = defaultdict(list)
     for annotation in coco["annotations"]:
-        if annotation["image_id"] in annotations:
-            annotations[annotation["image_id"]].append(annotation)
+        annotations[annotation["image_id"]].append(annotation)
     frames, problems = {}, {}
     for image in turned_images:
-        header, corners = headers[image["id"]], [Region(_corners(a["bbox"]), {}) for a in annotations[image["id"]]]
-        frames[image["id"]] = evidence(AnnotatedImage("", corners), header.orientation, *header.size_hw[::-1])
+        corners = [Region(_corners(a["bbox"]), {}) for a in annotations[image["id"]]]
+        frames[image["id"]] = evidence(AnnotatedImage("", corners), headers[image["id"]])
     if not any(frames.values()):
-        frames = {image["id"]: _frame_of_size(image, headers[image["id"]]) for image in turned_images}
-    usual = usual_frame(frames.values())
+        for image in turned_images:
+            listed = AnnotatedImage("", [], (image["width"], image["height"]))
+            frames[image["id"]] = evidence(listed, headers[image["id"]])
+    usual, some_stored = usual_frame(frames.values()), "stored" in frames.values()
     for image in turned_images:
         header, frame = headers[image["id"]], frames[image["id"]]
         size_wh, listed_wh = header.size_hw[::-1], (image["width"], image["height"])
@@ -193,41 +187,33 @@ def turn_upright(coco: dict, headers: dict[int, Header], notes: Notes) -> dict[i
             notes.add([(TURNED, image["file_name"])])
             try:
                 for annotation in annotations[image["id"]]:
-                    _turn_annotation(annotation, header.orientation, *size_wh)
+                    _turn_annotation(annotation, header)
             except UserError as error:
                 problems[image["id"]] = f"{image['file_name']}{error}"
-        elif frame is None and "stored" in frames.values():
+        elif frame is None and some_stored:
             notes.add([(UNSURE, image["file_name"])])
     return problems
 
 
-def _frame_of_size(image: dict, header: Header) -> str | None:
-    listed = AnnotatedImage("", [], (image["width"], image["height"]))
-    return evidence(listed, header.orientation, *header.size_hw[::-1])
-
-
-def _turn_annotation(annotation: dict, orientation: int, width: int, height: int) -> None:
+def _turn_annotation(annotation: dict, header: Header) -> None:
     """Turn the box and the polygons of an annotation, which lie on the stored pixels, upright."""
-    ends = [turned_point(point, orientation, width, height) for point in _corners(annotation["bbox"])]
+    ends = [turned_point(point, header) for point in _corners(annotation["bbox"])]
     (left, right), (top, bottom) = map(sorted, zip(*ends, strict=True))
     annotation["bbox"] = [left, top, right - left, bottom - top]
     segmentation = annotation.get("segmentation")
     if polygons := _polygons(segmentation):
         annotation["segmentation"] = [
-            [
-                value
-                for point in zip(p[::2], p[1::2], strict=True)
-                for value in turned_point(point, orientation, width, height)
-            ]
+            [value for point in zip(p[::2], p[1::2], strict=True) for value in turned_point(point, header)]
             for p in polygons
         ]
     elif _is_rle(segmentation):
-        annotation["segmentation"] = _turn_mask(segmentation, orientation, width, height)
+        annotation["segmentation"] = _turn_mask(segmentation, header)
 
 
-def _turn_mask(rle: dict, orientation: int, width: int, height: int) -> dict:
+def _turn_mask(rle: dict, header: Header) -> dict:
     """Turn a mask, which comes back as compressed RLE. Raises UserError that goes on behind an image's name."""
-    stored_hw = (width, height) if orientation in SIDEWAYS else (height, width)
+    size_hw, orientation = header
+    stored_hw = size_hw[::-1] if orientation in SIDEWAYS else size_hw
     if problem := segmentation_problem(rle, stored_hw):
         raise UserError(f": an object {problem}")
     pixels = coco_mask.decode(to_rle(rle, stored_hw))

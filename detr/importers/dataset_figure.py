@@ -65,11 +65,8 @@ def _draw_sample(axis: Axes, name: str, split: Split, index: int) -> None:
     has_text = len(names) > 1 and len(annotations) <= _MOST_TEXTS
     scale = _SAMPLE_SIDE / max(image["width"], image["height"])
     size = max(1, round(scale * image["width"])), max(1, round(scale * image["height"]))
-    drawn = [
-        annotation
-        | {"text": names[annotation["category_id"]] if has_text else "", "color": color_of(annotation["category_id"])}
-        for annotation in annotations
-    ]
+    texts = names if has_text else defaultdict(str)
+    drawn = [a | {"text": texts[a["category_id"]], "color": color_of(a["category_id"])} for a in annotations]
     axis.imshow(draw_objects(read_rgb(split.origins[index], scale, white_in(split.coco)).resize(size), drawn, scale))
     axis.set_title(figure_text(f"{name}: {image['file_name'][-40:]}  {image['width']}x{image['height']}"), fontsize=9)
     axis.set_axis_off()
@@ -113,11 +110,8 @@ def _draw_box_sizes(axis: Axes, packed: dict[str, PackedObjects], categories: li
     widths = np.geomspace(4, most)
     for bound in (SMALL_SIDE, LARGE_SIDE):
         axis.plot(widths, bound**2 / widths, color="#777777", linewidth=1)
-    for name, side in (
-        ("small", SMALL_SIDE / 2),
-        ("medium", (SMALL_SIDE * LARGE_SIDE) ** 0.5),
-        ("large", 2 * LARGE_SIDE),
-    ):
+    sides_named = {"small": SMALL_SIDE / 2, "medium": (SMALL_SIDE * LARGE_SIDE) ** 0.5, "large": 2 * LARGE_SIDE}
+    for name, side in sides_named.items():
         axis.text(side / 2, side * 2, name, ha="center", fontsize=10)
     axis.set(xscale="log", yscale="log", xlim=(4, most), ylim=(4, most), aspect="equal")
     axis.set(title="box sizes in the images", xlabel="width in pixels", ylabel="height in pixels")

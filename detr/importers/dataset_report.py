@@ -51,14 +51,12 @@ def pack_objects(coco: dict) -> PackedObjects:
 
 
 def describe(splits: dict[str, Split], training: TrainingSizes) -> dict:
-    """Return the report of a dataset: plain numbers, names and sentences, as they go to report.json.
+    """Return the report of "train" and "val", which have the same categories, as it goes to report.json: plain values.
 
-    Args:
-        splits: "train" and "val", with the same categories.
-        training: what the boxes are held against.
+    Boxes and numbers of objects are held against `training`.
     """
     report = {
-        "training": {**training._asdict(), "scales": list(training.scales)},
+        "training": training._asdict(),
         "splits": {name: _describe_split(split, training) for name, split in splits.items()},
         "validates_on_training": splits["train"].origins == splits["val"].origins,
         **_describe_alikes(splits),
@@ -102,17 +100,11 @@ def training_scale(sizes_hw: np.ndarray, shorter: int, longest: int) -> np.ndarr
 
 def _describe_sizes(objects: PackedObjects, training: TrainingSizes) -> dict:
     """Objects by COCO's sizes, in the files and as the network sees them at its smallest and largest scale."""
-    shorter = sorted({min(training.scales), max(training.scales)})
-    seen = {
-        s: objects.areas * training_scale(objects.sizes_hw, s, training.max_size)[objects.owners] ** 2 for s in shorter
-    }
-    return {
-        "box_sizes": {
-            "in the images": _by_size(objects.areas),
-            **{f"at shorter side {side}": _by_size(areas) for side, areas in seen.items()},
-        },
-        "tiny_boxes": int((seen[shorter[-1]] < TINY_SIDE**2).sum()),
-    }
+    sizes = {"in the images": _by_size(objects.areas)}
+    for side in sorted({min(training.scales), max(training.scales)}):
+        areas = objects.areas * training_scale(objects.sizes_hw, side, training.max_size)[objects.owners] ** 2
+        sizes[f"at shorter side {side}"] = _by_size(areas)
+    return {"box_sizes": sizes, "tiny_boxes": int((areas < TINY_SIDE**2).sum())}  # tiny even at the largest scale
 
 
 def _by_size(areas: np.ndarray) -> dict[str, int]:
@@ -129,13 +121,9 @@ def _describe_shapes(boxes_xywh: np.ndarray) -> dict[str, int]:
 def _describe_repeated(objects: PackedObjects, names: list[str]) -> dict:
     groups = objects.owners * (objects.classes.max(initial=0) + 1) + objects.classes
     repeated = np.flatnonzero(repeated_boxes(groups, objects.boxes_xywh))
-    return {
-        "count": len(repeated),
-        "examples": [
-            f"{names[objects.owners[i]]} at {', '.join(f'{v:.0f}' for v in objects.boxes_xywh[i])}"
-            for i in repeated[:_EXAMPLES]
-        ],
-    }
+    shown = [(names[objects.owners[i]], objects.boxes_xywh[i]) for i in repeated[:_EXAMPLES]]
+    examples = [f"{name} at {', '.join(f'{value:.0f}' for value in bbox)}" for name, bbox in shown]
+    return {"count": len(repeated), "examples": examples}
 
 
 def _describe_alikes(splits: dict[str, Split]) -> dict:
@@ -168,13 +156,8 @@ def _describe_similar_classes(splits: dict[str, Split]) -> dict:
             counts[label] += 1
             image_of.setdefault(label, f"{name}/{files[annotation['image_id']]}")
     pairs = similar_classes(counts)
-    return {
-        "count": len(pairs),
-        "examples": [
-            f"{rare} ({counts[rare]}, in {image_of[rare]}) and {common} ({counts[common]})"
-            for rare, common in pairs[:_EXAMPLES]
-        ],
-    }
+    examples = [f"{a} ({counts[a]}, in {image_of[a]}) and {b} ({counts[b]})" for a, b in pairs[:_EXAMPLES]]
+    return {"count": len(pairs), "examples": examples}
 
 
 def _pairs(partners: np.ndarray) -> list[tuple[int, int]]:

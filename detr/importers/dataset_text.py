@@ -18,7 +18,7 @@ _LINE_WIDTH = 110
 
 def warnings_of(report: dict) -> list[str]:
     """Return what looks wrong, in sentences that say what to do about it; most serious first."""
-    return [*_leakage(report), *_noted(report), *_classes(report), *_images(report), *_boxes(report)]
+    return [*_leakage(report), *_noted(report, True), *_classes(report), *_images(report), *_boxes(report)]
 
 
 def _leakage(report: dict) -> list[str]:
@@ -28,12 +28,8 @@ def _leakage(report: dict) -> list[str]:
             f"VALIDATION IS ON THE TRAINING IMAGES ({count:,}): AP will tell how well they are remembered, not how "
             "good the detector is; annotate more images, with --val_fraction above 0"
         ]
-    if not leaks["count"]:
-        return []
-    return [
-        f"{_alikes(leaks, count, 'validation', 'a training image')}; AP will flatter; keep each scene, and each video, "
-        "in one split"
-    ]
+    alike = _alikes(leaks, count, "validation", "a training image")
+    return [f"{alike}; AP will flatter; keep each scene, and each video, in one split"] if leaks["count"] else []
 
 
 def _classes(report: dict) -> list[str]:
@@ -48,12 +44,9 @@ def _classes(report: dict) -> list[str]:
         (unmeasured, "with objects in train only, which AP says nothing about: {}; move some of their images to val"),
         (few, f"with fewer than {_FEW_OBJECTS} training objects: {{}}; expect little of them"),
     )
-    alike, sentences = report["similar_classes"]["count"], []
-    if alike:
-        sentences.append(
-            f"{pluralize(alike, 'pair')} of classes with almost the same name: "
-            f"{_listed(report['similar_classes']['examples'], alike)}; if they are one, write it in one way"
-        )
+    alike, examples = report["similar_classes"]["count"], report["similar_classes"]["examples"]
+    pairs = f"{pluralize(alike, 'pair')} of classes with almost the same name: {_listed(examples, alike)}"
+    sentences = [f"{pairs}; if they are one, write it in one way"] if alike else []
     return sentences + [f"{pluralize(len(n), 'class')} {text.format(_listed(n, len(n)))}" for n, text in warnings if n]
 
 
@@ -64,9 +57,7 @@ def _images(report: dict) -> list[str]:
         if not split["objects"]:
             warnings.append(f"{name} has no objects at all: nothing can be learnt from it or measured on it")
         elif empty > _MANY_EMPTY * split["images"]:
-            warnings.append(
-                f"{empty:,} of {split['images']:,} {name} images have no objects: were all of them annotated?"
-            )
+            warnings.append(f"{empty:,} of {split['images']:,} {name} images have no objects: were all annotated?")
         if over := counts["images_over_queries"]:
             warnings.append(
                 f"{pluralize(over, f'{name} image')} {'has' if over == 1 else 'have'} more objects than DETR queries "
@@ -98,17 +89,13 @@ def _boxes(report: dict) -> list[str]:
     return warnings
 
 
-def _noted(report: dict) -> list[str]:
+def _noted(report: dict, is_to_look_at: bool) -> list[str]:
     return [
-        f"{name}: {_in_words(note)}"
+        f"{name}: {note['what']}: {note['count']:,} ({_listed(note['examples'], note['count'])})"
         for name, split in report["splits"].items()
         for note in split["notes"]
-        if note["what"] in TO_LOOK_AT
+        if (note["what"] in TO_LOOK_AT) is is_to_look_at
     ]
-
-
-def _in_words(note: dict) -> str:
-    return f"{note['what']}: {note['count']:,} ({_listed(note['examples'], note['count'])})"
 
 
 def _alikes(pairs: dict, total: int, split: str, other: str) -> str:
@@ -150,13 +137,7 @@ def lines_of(report: dict) -> list[str]:
     rows = [("", list(splits)), *_count_rows(report), *_size_rows(report)]
     width = max(len(label) for label, _ in rows)
     lines += ["", *(f"{label:{width}}" + "".join(f"{cell:>16}" for cell in cells) for label, cells in rows)]
-    notes = [
-        f"{name}: {_in_words(note)}"
-        for name, split in splits.items()
-        for note in split["notes"]
-        if note["what"] not in TO_LOOK_AT
-    ]
-    if notes:
+    if notes := _noted(report, False):
         lines += ["", "Changed on the way:", *_items(notes)]
     if report["warnings"]:
         lines += ["", "Look at:", *_items(report["warnings"])]
@@ -164,13 +145,9 @@ def lines_of(report: dict) -> list[str]:
 
 
 def _items(sentences: list[str]) -> list[str]:
-    return [
-        line
-        for sentence in sentences
-        for line in textwrap.wrap(
-            f"- {sentence}", _LINE_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        )
-    ]
+    """Return the lines of a list."""
+    wrapper = textwrap.TextWrapper(_LINE_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return [line for sentence in sentences for line in wrapper.wrap(f"- {sentence}")]
 
 
 def _count_rows(report: dict) -> list[tuple[str, list[str]]]:
@@ -204,11 +181,12 @@ def _count_rows(report: dict) -> list[tuple[str, list[str]]]:
 
 def _size_rows(report: dict) -> list[tuple[str, list[str]]]:
     splits = list(report["splits"].values())
-    rows: list[tuple[str, list[str]]] = [("small / medium / large boxes (32x32, 96x96 pixels)", [])]
-    for where in splits[0]["box_sizes"]:
-        rows.append((f"  {where}", [_shares(split["box_sizes"][where]) for split in splits]))
-    rows.append(("boxes over 2:1 / in between / under 1:2", [_shares(split["box_shapes"]) for split in splits]))
-    return rows
+    places = splits[0]["box_sizes"]
+    return [
+        ("small / medium / large boxes (32x32, 96x96 pixels)", []),
+        *((f"  {where}", [_shares(split["box_sizes"][where]) for split in splits]) for where in places),
+        ("boxes over 2:1 / in between / under 1:2", [_shares(split["box_shapes"]) for split in splits]),
+    ]
 
 
 def _shares(counts: dict[str, int]) -> str:

@@ -3,9 +3,7 @@
 Shapes: N images or boxes, P pairs of them.
 """
 
-import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -64,7 +62,7 @@ def find_alikes(thumbnails: np.ndarray, train_count: int) -> tuple[np.ndarray, n
 
 
 def _close_partners(thumbnails: np.ndarray, own: np.ndarray, others: np.ndarray, none: int) -> np.ndarray:
-    """For each of L thumbnails one of the images `others` (L,), with a close one, that precedes that in `mine` (L,).
+    """For each of L thumbnails one of the images `others` (L,), with a close one, that precedes that in `own` (L,).
 
     One suffices: the pictures of a film, hundreds that look alike, would make tens of thousands of pairs.
     """
@@ -102,12 +100,8 @@ def candidates(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for columns in combinations(range(8), 8 - MOST_DIFFERENT_BITS):
         keys = hashes[:, columns] @ np.array([1 << 16, 1 << 8, 1])
         order = np.argsort(keys, kind="stable")
-        for i, j in _following(len(keys), partial(_equal, keys[order])):
+        for i, j in _following(len(keys), lambda i, j, keys=keys[order]: keys[i] == keys[j]):
             yield order[i], order[j]
-
-
-def _equal(keys: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    return keys[i] == keys[j]
 
 
 def _following(
@@ -125,6 +119,6 @@ def _following(
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the correlation of the gray values of two times P thumbnails."""
-    a, b = (pixels.reshape(len(pixels), math.prod(pixels.shape[1:])).astype(np.float32) for pixels in (a, b))
+    a, b = (pixels.reshape(-1, 16 * 18).astype(np.float32) for pixels in (a, b))
     a, b = (values - values.mean(1, keepdims=True) for values in (a, b))
     return (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-6)

@@ -1,17 +1,16 @@
 """Folders with a label file per image: which files there are, which belong together, and to which split. No torch."""
 
-import os
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path, PurePath, PureWindowsPath
-from typing import NamedTuple
 
 from detr.data.images import has_image_suffix
 from detr.importers.notes import ONE_SPLIT
-from detr.importers.via.find import ImageFolder
-from detr.importers.via.merge import Source
-from detr.importers.via.parts import SPLITS
+from detr.importers.splits import SPLITS
+from detr.importers.via.find import ImageFolder, files_below
+from detr.importers.via.merge import Labels, Source
 from detr.importers.via.record import AnnotatedImage
 from utils import UserError, join_names
 
@@ -23,14 +22,6 @@ _ROLES = {  # folders whose name says what kind of files they hold
     *("image", "images", "img", "imgs", "jpegimages", "label", "labels"),
     *("annotation", "annotations", "ann", "xml", "xmls", "json", "jsons"),
 }
-
-
-class Labels(NamedTuple):
-    """What the label files of a folder say."""
-
-    sources: list[Source]
-    names: list[str]  # the classes in their order; empty where the format has none
-    remarks: list[tuple[str, str]]  # category of the report, where
 
 
 class LabelFolder:
@@ -46,14 +37,13 @@ class LabelFolder:
 
         Args: the folder; that of the images, if it is another one; a folder that is not searched.
         """
-        for flag, folder in (("", root), ("--images ", images)):
-            if folder and not folder.is_dir():
-                raise UserError(f"{flag}{folder}: no such folder")
+        if not root.is_dir():
+            raise UserError(f"{root}: no such folder")
         self.root = root
-        self.files = files_below(root, left_out)
+        self.files = visible_files(root, left_out)
         self.image_root = images or root
         self.images = ImageFolder(self.image_root, left_out)
-        self.image_files = list(filter(has_image_suffix, files_below(images, left_out) if images else self.files))
+        self.image_files = list(filter(has_image_suffix, visible_files(images, left_out) if images else self.files))
         self._images_of: dict[tuple[str, ...], list[Path]] = defaultdict(list)
         for path in self.image_files:
             self._images_of[pair_key(path)].append(path)
@@ -75,10 +65,25 @@ class LabelFolder:
         if len(own) > 1:
             own = [path for path in own if path.name == PureWindowsPath(said).name] or own
         if len(own) > 1:
-            raise UserError(
-                f"{self.root / label}: several images may be its own: {join_names(map(str, own))}; keep one"
-            )
+            names = join_names(map(str, own))
+            raise UserError(f"{self.root / label}: several images may be its own: {names}; keep one")
         return own[0].as_posix() if own else ""
+
+    def labels(self, images: dict[str, list[AnnotatedImage]], remarks: Sequence[tuple[str, str]]) -> Labels:
+        """Return a source for train and one for val, or a single one to divide, with `remarks` and those about that.
+
+        `images` are those of "train", "val", "test" and of no split. Those of no split are for training and validation
+        where there is no other, those of test only where there is nothing else.
+        """
+        used = [SPLITS] if all(images.get(name) for name in SPLITS) else [("train",), ("val",), ("",), ("test",)]
+        names = next((names for names in used if any(images.get(name) for name in names)), ("",))
+        unused = [image.file_name for name, listed in images.items() if name not in names for image in listed]
+        own_remarks = [(UNUSED_IMAGE, name) for name in unused]
+        if len(names) == 1 and names[0]:
+            own_remarks.append((ONE_SPLIT, names[0]))
+        prefixes = [f"{name}: " if len(names) > 1 else "" for name in names]
+        sources = [Source(pre, images.get(name, []), self.images) for pre, name in zip(prefixes, names, strict=True)]
+        return Labels(sources, remarks=[*own_remarks, *remarks])
 
 
 def pair_key(path: PurePath) -> tuple[str, ...]:
@@ -98,28 +103,6 @@ def split_of(path: PurePath) -> str:
     return next(filter(None, map(split_named, path.parts[:-1])), "")
 
 
-def to_sources(
-    images: dict[str, list[AnnotatedImage]], folder: ImageFolder
-) -> tuple[list[Source], list[tuple[str, str]]]:
-    """Return one source for train and one for val, or a single one to divide, and what there is to remark.
-
-    `images` are those of "train", "val", "test" and of no split. Those of no split are for training and validation
-    where there is no other, those of test only where there is nothing else.
-    """
-    used = [SPLITS] if all(images.get(name) for name in SPLITS) else [("train",), ("val",), ("",), ("test",)]
-    names = next((names for names in used if any(images.get(name) for name in names)), ("",))
-    unused = [image.file_name for name, listed in images.items() if name not in names for image in listed]
-    remarks = [(UNUSED_IMAGE, name) for name in unused]
-    if len(names) == 1 and names[0]:
-        remarks.append((ONE_SPLIT, names[0]))
-    return [Source(f"{name}: " if len(names) > 1 else "", images.get(name, []), folder) for name in names], remarks
-
-
-def files_below(root: Path, left_out: Path | None) -> list[Path]:
-    """Return all files relative to a folder, but for hidden ones and those in the folder to leave out."""
-    files, skipped = [], left_out.resolve() if left_out else None
-    for folder, folders, names in os.walk(root):
-        here = Path(folder)
-        folders[:] = [name for name in folders if name[0] != "." and (here / name).resolve() != skipped]
-        files += [(here / name).relative_to(root) for name in names if name[0] != "."]
-    return sorted(files)
+def visible_files(root: Path, left_out: Path | None = None) -> list[Path]:
+    """Return all files in a folder, relative to it, but for hidden ones and those in the folder to leave out."""
+    return sorted(path.relative_to(root) for path in files_below(root, left_out) if path.name[0] != ".")

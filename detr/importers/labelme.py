@@ -4,12 +4,12 @@ import math
 import posixpath
 from pathlib import Path
 
-from detr.importers.label_folder import CLASS, LabelFolder, Labels, split_of, to_sources
+from detr.importers.label_folder import CLASS, LabelFolder, split_of
+from detr.importers.via.fields import corners, file_name, listed_size, to_polygon
+from detr.importers.via.merge import Labels
 from detr.importers.via.reader import parse
 from detr.importers.via.record import AnnotatedImage, Point, Region
-from detr.importers.via.regions import file_name
-from detr.importers.via.shapes import LIMIT, corners, to_polygon
-from utils import UserError, is_number, quote
+from utils import UserError, quote
 
 OTHER_JSON = "JSON files that are no LabelMe annotations, not used"
 # As polygons, whose box is that of all their points: an open line is taken for an outline, as VIA's polylines are.
@@ -39,8 +39,7 @@ def read_labelme(path: Path, images: Path | None = None, left_out: Path | None =
             remarks.append((OTHER_JSON, str(label)))
     if not found:
         raise UserError(f"{path}: no LabelMe annotations (*.json with shapes)")
-    sources, unused = to_sources(found, folder.images)
-    return Labels(sources, [], [*unused, *remarks])
+    return folder.labels(found, remarks)
 
 
 def _read(content: dict, label: Path, folder: LabelFolder) -> AnnotatedImage:
@@ -52,9 +51,8 @@ def _read(content: dict, label: Path, folder: LabelFolder) -> AnnotatedImage:
             raise UserError(f"{place} is {quote(shape)}; an object is needed")
         group = "" if shape.get("group_id") is None else f"group {shape['group_id']}"
         regions.append(Region(_polygon(shape, place), {CLASS: shape.get("label")}, str(number), group))
-    size = content.get("imageWidth"), content.get("imageHeight")
-    is_size = all(is_number(value, LIMIT) and value > 0 for value in size)
-    return AnnotatedImage(_image_name(content.get("imagePath"), label, folder), regions, size if is_size else None)
+    size = listed_size(content.get("imageWidth"), content.get("imageHeight"))
+    return AnnotatedImage(_image_name(content.get("imagePath"), label, folder), regions, size)
 
 
 def _image_name(listed: object, label: Path, folder: LabelFolder) -> str:

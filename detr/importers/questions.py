@@ -7,14 +7,10 @@ from utils import UserError
 
 
 class Question(NamedTuple):
-    """One thing that is in doubt or wrong.
+    """One thing that is in doubt or wrong."""
 
-    Args: what it is and what can be done about it, in a sentence; the flags of an answer with which the import was
-    tried on, none where only the files can be put right.
-    """
-
-    text: str
-    flags: tuple[str, ...] = ()
+    text: str  # what it is and what can be done about it, in a sentence
+    flags: tuple[str, ...] = ()  # the answer that the import was tried with; none where only the files can be put right
 
 
 class Undecided(UserError):
@@ -27,6 +23,5 @@ class Undecided(UserError):
         """Args: at least one question."""
         texts = [question.text for question in questions]
         super().__init__(texts[0] if len(texts) == 1 else "\n- ".join((f"{len(texts)} things to put right:", *texts)))
-        self.flags = [flag for question in questions for flag in question.flags]
-        if not all(question.flags for question in questions):
-            self.flags = []
+        has_answer = all(question.flags for question in questions)
+        self.flags = [flag for question in questions for flag in question.flags] if has_answer else []

@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,8 @@ import numpy as np
 from detr.data.folds import name_share
 from detr.importers.notes import Notes
 from utils import UserError, pluralize
+
+SPLITS = ("train", "val")
 
 
 class Split(NamedTuple):
@@ -33,31 +34,32 @@ def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: fl
     A hash of name and seed says so: an image added later moves none of the others. Only where training would lack a
     class, validation one that two images have, or either any image, are those moved whose hash is nearest to the limit.
 
-    Args:
-        names: file names, each once.
-        classes: the category ids of each image's objects.
-        fraction: share of the images that is for validation, between 0 and 1.
-        seed: another one gives another split.
-
-    Raises UserError for less than two images.
+    Args: file names, each once; the category ids of each image's objects; the share that is for validation, between 0
+    and 1; another seed gives another split. Raises UserError for less than two images.
     """
     if len(names) < 2:
-        raise UserError(
-            f"{pluralize(len(names), 'image')} cannot be divided into training and validation; at least 2 are needed"
-        )
+        raise UserError(f"{pluralize(len(names), 'image')} cannot be divided into two splits; at least 2 are needed")
     shares = [name_share(name, seed) for name in names]
     in_val = [share < fraction for share in shares]
-    counts = {
-        side: Counter(c for i, categories in enumerate(classes) if in_val[i] is side for c in categories)
-        for side in (False, True)
-    }
     order = sorted(range(len(names)), key=lambda index: shares[index])
+    counts = {False: Counter(), True: Counter()}
     having: dict[int, list[int]] = defaultdict(list)  # images with a class, by share
     for index in order:
+        counts[in_val[index]].update(classes[index])
         for category in classes[index]:
             having[category].append(index)
 
-    move = partial(_move, in_val, classes, counts)
+    def move(candidates: Sequence[int], to_val: bool, is_spared: bool) -> bool:
+        """Move the first candidate from the other side, sparing those whose class would vanish there."""
+        for index in candidates:
+            is_last = any(counts[not to_val][category] == 1 for category in classes[index])
+            if in_val[index] is not to_val and not (is_spared and is_last):
+                in_val[index] = to_val
+                counts[not to_val].subtract(classes[index])
+                counts[to_val].update(classes[index])
+                return True
+        return False
+
     for category in sorted(having):
         if not counts[False][category]:
             move(having[category][::-1], to_val=False, is_spared=False)
@@ -68,23 +70,3 @@ def split_images(names: Sequence[str], classes: Sequence[set[int]], fraction: fl
         if to_val not in in_val:
             _ = move(candidates, to_val, is_spared=True) or move(candidates, to_val, is_spared=False)
     return in_val
-
-
-def _move(
-    in_val: list[bool],
-    classes: Sequence[set[int]],
-    counts: dict[bool, Counter],
-    candidates: Sequence[int],
-    to_val: bool,
-    is_spared: bool,
-) -> bool:
-    """Move the first candidate from the other side, sparing those whose class would vanish there."""
-    for index in candidates:
-        if in_val[index] is not to_val and not (
-            is_spared and any(counts[not to_val][category] == 1 for category in classes[index])
-        ):
-            in_val[index] = to_val
-            counts[not to_val].subtract(classes[index])
-            counts[to_val].update(classes[index])
-            return True
-    return False

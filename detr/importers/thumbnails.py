@@ -1,7 +1,7 @@
 """Decode every image once, as small as its format allows: which can be read, and how each looks. No torch."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from detr.data.images import Header, read_header, read_rgb
-from utils import UserError
+from utils import Progress, UserError
 
 _SIZE_HW = (16, 18)
 _DECODED_SIDE = 64  # pixels: enough to average from, and an eighth of most photographs
@@ -23,14 +23,13 @@ class DecodedImage(NamedTuple):
     thumbnail: np.ndarray  # (16, 18) uint8, cells of grey
 
 
-def decode_all(
-    paths: Sequence[Path], on_image: Callable[[], None] = lambda: None
-) -> Iterator[DecodedImage | UserError]:
-    """Decode images, in parallel; for one that cannot be read to its end the error. `on_image` is called after each."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside Python's lock
+def decode_all(paths: Sequence[Path]) -> Iterator[DecodedImage | UserError]:
+    """Decode images, in parallel, and show the progress; for one that cannot be read to its end yield the error."""
+    # Pillow decodes outside Python's lock.
+    with Progress(len(paths), "check images") as progress, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:
             for decoded in pool.map(_decode, paths):
-                on_image()
+                progress.update()
                 yield decoded
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C should not wait for ten thousand images

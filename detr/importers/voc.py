@@ -8,11 +8,11 @@ which they are: in those of the original data sets <source> has <annotation>PASC
 from pathlib import Path
 from xml.etree import ElementTree
 
-from detr.importers.label_folder import CLASS, LabelFolder, Labels, split_named, split_of, to_sources
-from detr.importers.via.parts import SPLITS
+from detr.importers.label_folder import CLASS, LabelFolder, split_named, split_of
+from detr.importers.splits import SPLITS
+from detr.importers.via.fields import LIMIT, corners, file_name
+from detr.importers.via.merge import Labels
 from detr.importers.via.record import AnnotatedImage, Region
-from detr.importers.via.regions import file_name
-from detr.importers.via.shapes import LIMIT, corners
 from utils import UserError, is_number, quote
 
 DIFFICULT = "objects marked as difficult, kept"
@@ -38,8 +38,7 @@ def read_voc(path: Path, images: Path | None = None, left_out: Path | None = Non
         found.setdefault(split, []).append(_read(root, label, folder, remarks))
     if missing := [label for label in listed if label not in labels]:
         raise UserError(f"{path}: ImageSets lists {missing[0].stem}, and there is no {missing[0]}")
-    sources, unused = to_sources(found, folder.images)
-    return Labels(sources, [], [*unused, *remarks])
+    return folder.labels(found, remarks)
 
 
 def _parse(path: Path) -> ElementTree.Element:

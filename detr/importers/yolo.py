@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from detr.data.images import read_size_hw
-from detr.importers.label_folder import CLASS, LabelFolder, Labels, pair_key, split_of, to_sources
-from detr.importers.via.parts import SPLITS
+from detr.importers.label_folder import CLASS, LabelFolder, pair_key, split_of
+from detr.importers.splits import SPLITS
+from detr.importers.via.fields import corners
+from detr.importers.via.merge import Labels
 from detr.importers.via.record import AnnotatedImage, Point, Region
-from detr.importers.via.shapes import corners
 from utils import UserError, is_line, join_names, pluralize, quote
 
 NOT_HERE = "paths in data.yaml that are not in the folder, splits told by the names of folders instead"
+UNUSED_NAME = "classes without objects, dropped"
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 _SLACK = 0.5  # pixels: written with few digits, a box at the image's edge goes beyond it by as much
 _FARTHEST = 2.0  # a share beyond it is a number of pixels
@@ -36,15 +38,19 @@ def read_yolo(path: Path, images: Path | None = None, left_out: Path | None = No
         if labels.setdefault(pair_key(label), label) != label and folder.images_of(label):
             raise UserError(f"{folder.root}: {labels[pair_key(label)]} and {label} both belong to one image; keep one")
     listed, not_here = _listed_splits(config, config_path, folder)
-    listed = listed or _splits_by_folder(folder)
+    for path in () if listed else folder.image_files:
+        listed.setdefault(split_of(path), []).append(path.as_posix())
     found: dict[str, list[AnnotatedImage]] = {}
     for split, image_names in listed.items():
         found[split] = [_read_image(name, folder, labels, names, "kpt_shape" in config) for name in image_names]
     for label in labels.values():
         if not folder.images_of(label) and looks_like_labels(folder.root / label):
             found.setdefault(split_of(label), []).append(AnnotatedImage(f"{label.with_suffix('').as_posix()}.*", []))
-    sources, remarks = to_sources(found, folder.images)
-    return Labels(sources, list(names.values()), [*remarks, *not_here])
+    read = folder.labels(found, not_here)
+    used = {region.attributes[CLASS] for source in read.sources for image in source.images for region in image.regions}
+    unused = [(UNUSED_NAME, name) for name in names.values() if name not in used]
+    used_names = tuple(name for name in names.values() if name in used)
+    return read._replace(names=used_names, remarks=[*read.remarks, *unused])
 
 
 # ---------------------------------------------------------------------------------------------------------- class names
@@ -56,10 +62,8 @@ def _find_config(folder: LabelFolder) -> Path | None:
     with_names = [path for path in paths if "names" in _read_yaml(path)]
     with_names = [path for path in with_names if path == folder.root / "data.yaml"] or with_names
     if len(with_names) > 1:
-        raise UserError(
-            f"{folder.root}: several files name classes: {join_names(map(str, with_names))}; --yolo with one of them "
-            "tells which counts"
-        )
+        names = join_names(map(str, with_names))
+        raise UserError(f"{folder.root}: several files name classes: {names}; --yolo with one tells which counts")
     return with_names[0] if with_names else None
 
 
@@ -106,13 +110,6 @@ def _names(config: dict, config_path: Path | None, folder: LabelFolder) -> dict[
 
 
 # --------------------------------------------------------------------------------------------------------------- splits
-
-
-def _splits_by_folder(folder: LabelFolder) -> dict[str, list[str]]:
-    splits: dict[str, list[str]] = {}
-    for path in folder.image_files:
-        splits.setdefault(split_of(path), []).append(path.as_posix())
-    return splits
 
 
 def _listed_splits(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from detr.importers.via.importer import import_via
+from detr.importers.importer import import_via
 
 REGIONS = 10
 SHAPES = (

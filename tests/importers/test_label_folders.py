@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from detr.importers import notes
-from detr.importers.formats import READERS, UNUSED_NAME, format_hint, import_labels
+from detr.importers.formats import format_hint
+from detr.importers.importer import READERS, import_labels
 from detr.importers.label_folder import UNUSED_IMAGE, pair_key, split_of
 from detr.importers.via.classes import ClassFlags
+from detr.importers.yolo import UNUSED_NAME
 from tests.conftest import RunScript
 from tests.importers.label_files import (
     Labelled,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detr.importers import notes
-from detr.importers.formats import import_labels
+from detr.importers.importer import import_labels
 from detr.importers.labelme import OTHER_JSON
 from tests.importers.label_files import Labelled, box, labelme_text, objects_of, remarks_of, write_flat, write_image
 from utils import UserError

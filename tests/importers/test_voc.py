@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detr.importers import notes
-from detr.importers.formats import import_labels
+from detr.importers.importer import import_labels
 from detr.importers.label_folder import UNUSED_IMAGE
 from detr.importers.voc import DIFFICULT, OTHER_XML
 from tests.importers.label_files import Labelled, box, objects_of, remarks_of, voc_text, write_flat, write_image

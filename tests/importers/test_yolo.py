@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detr.importers import notes
-from detr.importers.formats import import_labels
+from detr.importers.importer import import_labels
 from detr.importers.yolo import NOT_HERE
 from tests.importers.label_files import Labelled, box, objects_of, remarks_of, write_flat, write_image, yolo_text
 from utils import UserError

@@ -15,9 +15,9 @@ from pycocotools import mask as coco_mask
 
 from detr.data.coco_json import to_rle
 from detr.evaluation.calibration import calibrated, expected_errors
+from detr.importers.importer import import_via
 from detr.importers.via import project
 from detr.importers.via.clip import polygon_area
-from detr.importers.via.importer import import_via
 from detr.importers.via.record import DETECTED, DETECTED_CLASS, DETECTED_NOTE
 from detr.report.via_project import Detected, names_in_project, to_region, write_detections
 from tests.conftest import SHARED, TINY, RunScript, needs_shared

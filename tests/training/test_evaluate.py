@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detr.data.dataset import LabelMap
-from detr.importers.via.importer import import_via
+from detr.importers.importer import import_via
 from detr.models.postprocess import Detections
 from detr.structures import Batch, Targets
 from detr.training.evaluate import evaluate, to_coco_results, twelve_coco_numbers

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from detr.importers.via.fields import file_name, file_size, make_region
 from detr.importers.via.record import AnnotatedImage
-from detr.importers.via.regions import read_image
-from utils import UserError, printable
+from utils import UserError, printable, quote
 
 
 def recognise(content: object) -> bool:
@@ -21,4 +21,19 @@ def read(content: dict | list, where: str) -> Iterator[AnnotatedImage]:
         entry = content.pop(key)  # both as parsed and as read, a million regions would take twice the memory
         if not isinstance(entry, dict) or "filename" not in entry:
             raise UserError(f"{where}: the entry {printable(str(key))} has no filename")
-        yield read_image(entry, where)
+        yield _read_image(entry, where)
+
+
+def _read_image(entry: dict, where: str) -> AnnotatedImage:
+    name, regions = file_name(entry["filename"], where), entry.get("regions")
+    if regions is None or isinstance(regions, list):  # 1.x has a dict of regions
+        regions = dict(enumerate(regions or ()))
+    if not isinstance(regions, dict):
+        raise UserError(f"{where}: {name} has the regions {quote(regions)}; accepted: a list, or an object")
+    made = []
+    for key, region in regions.items():
+        place = f"{where}: {name}, region {printable(str(key))}"
+        if not isinstance(region, dict):
+            raise UserError(f"{place} is {quote(region)}; an object with shape_attributes is needed")
+        made.append(make_region(key, region.get("shape_attributes"), region.get("region_attributes"), place))
+    return AnnotatedImage(name, made, listed_bytes=file_size(entry.get("size")))

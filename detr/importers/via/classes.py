@@ -18,23 +18,14 @@ _SAYS_WHICH = {"name", "names", "label", "labels", "class", "classes", "type", "
 
 @dataclass(frozen=True)
 class ClassFlags:
-    """What the user said about the classes.
+    """What the user said about the classes."""
 
-    Args:
-        attribute: the one that holds the class (None: the one that there is).
-        checked: what several checked boxes mean (`first`, `each`, None: an error).
-        categories: the classes in order (empty: all).
-        skip_unlabelled: leave out regions without a class.
-        one_class: the class of every region, whatever its attributes say.
-        unlabelled: the class of regions without one.
-    """
-
-    attribute: str | None = None
-    checked: str | None = None
-    categories: tuple[str, ...] = ()
-    skip_unlabelled: bool = False
-    one_class: str | None = None
-    unlabelled: str | None = None
+    attribute: str | None = None  # the one that holds the class; None: the one that there is
+    checked: str | None = None  # what several checked boxes mean: one of `CHECKED`; None: an error
+    categories: tuple[str, ...] = ()  # the classes in order; empty: all
+    skip_unlabelled: bool = False  # leave out regions without a class
+    one_class: str | None = None  # the class of every region, whatever its attributes say
+    unlabelled: str | None = None  # the class of regions without one
 
 
 @dataclass(frozen=True)
@@ -52,8 +43,8 @@ class Classes:
     def of(self, region: Region) -> tuple[list[str], list[str]]:
         """Return the classes of the objects that a region makes, and what there is to remark about it."""
         if not self.attribute and not self.is_by_name:
-            return list(self.ids), list(filter(None, [self.remark]))
-        values = _values(region, self.attribute, self.is_by_name) or list(filter(None, [self.unlabelled]))
+            return list(self.ids), [self.remark] if self.remark else []
+        values = _values(region, self.attribute, self.is_by_name, self.unlabelled)
         remarks = [UNLABELLED] if not values else [SEVERAL] if len(values) > 1 else []
         values = values[:1] if self.first_only else values
         if self.is_subset:  # otherwise only points have others
@@ -142,9 +133,8 @@ def _choose(
         return None, True, []
     if len(used) == 1:
         return used[0], False, []
-    samples = "; ".join(
-        f"{printable(name)} = {join_names(examples[name], 3)}" for name in sorted(used, key=counts.get)[::-1][:4]
-    )
+    most_used = sorted(used, key=counts.get)[::-1][:4]
+    samples = "; ".join(f"{printable(name)} = {join_names(examples[name], 3)}" for name in most_used)
     text = (
         f"the class may be in any of the attributes {table}, such as {samples}; add --attribute with the name of one, "
         "or --one_class NAME if every region is of one class"
@@ -169,7 +159,7 @@ def _count(
     counts, first_counts = Counter(), Counter()
     empty, several = [], []
     for image, region in _shapes(images):
-        values = _values(region, attribute, is_by_name) or list(filter(None, [flags.unlabelled]))
+        values = _values(region, attribute, is_by_name, flags.unlabelled)
         counts.update(values)
         first_counts.update(values[:1])
         if len(values) != 1:
@@ -205,14 +195,14 @@ def _such_as(places: list[tuple[str, str]]) -> str:
     return f"(such as {'; '.join(f'{printable(name)}, region {key}' for name, key in places[:3])})"
 
 
-def _values(region: Region, attribute: str | None, is_by_name: bool) -> list[str]:
-    """Return the classes that a region is given: by the attribute, by those that are set, or by results.py."""
+def _values(region: Region, attribute: str | None, is_by_name: bool, unlabelled: str | None) -> list[str]:
+    """Return the classes of a region: by the attribute, by those that are set, by results.py, or `unlabelled`."""
     own = _own(region)
     if is_by_name:
         values = [name for name, value in own.items() if any(text.lower() not in _NO for text in _texts(value))]
     else:
         values = _texts(own.get(attribute))
-    return values or _texts(region.attributes.get(DETECTED_CLASS))
+    return values or _texts(region.attributes.get(DETECTED_CLASS)) or ([unlabelled] if unlabelled else [])
 
 
 def _own(region: Region) -> dict[str, object]:
@@ -225,14 +215,11 @@ def _texts(value: object) -> list[str]:
     if value is None:
         return []
     if isinstance(value, dict):  # {"cat": true, "dog": false}
-        return [
-            _clean(name)
-            for name, checked in value.items()
-            if name.strip() and checked not in (False, None, "", "false")
-        ]
+        checked = [name for name, mark in value.items() if mark not in (False, None, "", "false")]
+        return [_clean(name) for name in checked if name.strip()]
     if isinstance(value, list):
         return [text for item in value for text in ([] if isinstance(item, list | dict) else _texts(item))]
-    text = _clean(value if isinstance(value, str) else str(value))
+    text = _clean(str(value))
     return [text] if text and text != "undefined" else []
 
 

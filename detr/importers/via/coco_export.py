@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
+from detr.importers.via.fields import file_name, listed_size, make_region
 from detr.importers.via.record import AnnotatedImage, Region
-from detr.importers.via.regions import file_name, make_region
-from detr.importers.via.shapes import LIMIT
-from utils import UserError, is_number, quote
+from utils import UserError, quote
 
 _PARTS = ("images", "annotations", "categories")
 _CLASS = "category"  # the name given to the attribute that holds the class
@@ -13,11 +12,8 @@ _CLASS = "category"  # the name given to the attribute that holds the class
 
 def recognise(content: object) -> bool:
     """Return whether content is COCO: an object with three lists; that of categories may be missing."""
-    return (
-        isinstance(content, dict)
-        and all(isinstance(content.get(part, []), list) for part in _PARTS)
-        and ({"images", "annotations"} <= content.keys())
-    )
+    is_coco = isinstance(content, dict) and {"images", "annotations"} <= content.keys()
+    return is_coco and all(isinstance(content.get(part, []), list) for part in _PARTS)
 
 
 def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
@@ -48,10 +44,8 @@ def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
         region = make_region(number, _shape(entry, place), {_CLASS: names[category]} if names else {}, place)
         regions.setdefault(image_id, []).append(region)
     for entry in content["images"]:
-        size = entry.get("width"), entry.get("height")
-        is_size = all(is_number(value, LIMIT) and value > 0 for value in size)
-        image_id = str(entry.get("id"))
-        yield AnnotatedImage(file_names[image_id], regions.get(image_id, []), size if is_size else None)
+        image_id, size = str(entry.get("id")), listed_size(entry.get("width"), entry.get("height"))
+        yield AnnotatedImage(file_names[image_id], regions.get(image_id, []), size)
 
 
 def _names(categories: list[dict], where: str) -> dict[str, str]:
@@ -61,9 +55,7 @@ def _names(categories: list[dict], where: str) -> dict[str, str]:
         if not isinstance(name, str) or not name.strip():
             raise UserError(f"{where}: category {quote(number)} has the name {quote(name)}; a text is needed")
         if names.setdefault(number, name) != name:
-            raise UserError(
-                f"{where}: category {quote(number)} has two names, {quote(names[number])} and {quote(name)}"
-            )
+            raise UserError(f"{where}: category {quote(number)} is named {quote(names[number])} and {quote(name)}")
     return names
 
 
@@ -73,9 +65,7 @@ def _shape(entry: dict, where: str) -> dict:
         raise UserError(f"{where} is a mask (RLE), which VIA does not write; accepted: a polygon. --coco reads masks")
     if isinstance(flat, list) and flat and isinstance(flat[0], list):
         if len(flat) > 1:
-            raise UserError(
-                f"{where} has {len(flat)} polygons, which VIA does not write; accepted: one. --coco reads several"
-            )
+            raise UserError(f"{where} has {len(flat)} polygons; accepted: one, as VIA writes. --coco reads several")
         flat = flat[0]
     if isinstance(flat, list) and flat:
         return {"name": "polyline", "all_points_x": flat[::2], "all_points_y": flat[1::2]}

@@ -1,37 +1,16 @@
-"""Find annotation files and images, never outside the folders that were given. No torch."""
+"""Find images by the names that annotation files give them, never outside their folder. No torch."""
 
 import os
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from urllib.parse import unquote
 
-from detr.importers.via.reader import format_of, parse
 from utils import UserError, join_names
-
-_SUFFIXES = (".json", ".csv")
-
-
-def find_annotation_files(folder: Path) -> list[Path]:
-    """Return the annotation files of a folder, told by content, JSON first. Raises UserError when there is none."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected train/ and val/, each with images and a VIA file")
-    candidates = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
-    # Of a single one its reader says best what is wrong, if anything is.
-    annotation_files = candidates if len(candidates) == 1 else [path for path in candidates if format_of(parse(path))]
-    if not annotation_files:
-        names = join_names(path.name for path in candidates) or "none"
-        raise UserError(
-            f"{folder}: expected an annotation file (*.json or *.csv), or train/ and val/ with one in each, "
-            f"found {names}{', which are no VIA files' if candidates else ''}"
-        )
-    for path in annotation_files:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{path} is a link that leads out of the folder; name the file itself")
-    return sorted(annotation_files, key=lambda path: (path.suffix.lower() != ".json", path.name))
 
 
 class ImageFolder:
@@ -56,7 +35,7 @@ class ImageFolder:
         ]
         if any(".." in parts for parts in spellings):
             raise UserError(": the name leads out of the folder; accepted: a plain name, or one with folders")
-        spellings = [parts for parts in spellings if _may_be_file(parts)]
+        spellings = list(filter(None, spellings))
         path = next(filter(None, (self._path_of(parts, listed_bytes) for parts in spellings)), None)
         if path is None:
             near = sorted({near for parts in spellings for near in self._loosely_named.get(_loose(parts[-1]), ())})
@@ -68,7 +47,7 @@ class ImageFolder:
 
     def _path_of(self, parts: list[str], listed_bytes: int | None) -> Path | None:
         direct = self._root.joinpath(*parts)
-        is_there = _is_file(direct)
+        is_there = is_file(direct)
         if is_there and (len(parts) > 1 or not listed_bytes or direct.stat().st_size == listed_bytes):
             return direct
         paths = self._by_name.get(_key(parts[-1]), [])
@@ -79,24 +58,14 @@ class ImageFolder:
             paths = of_size or ([direct] if is_there else paths)
             paths = [path for path in paths if path.name == parts[-1]] or paths
         if len(paths) > 1:
-            raise UserError(
-                f": several files have this name: {join_names(str(path) for path in paths)}; keep one of them"
-            )
+            raise UserError(f": several files have this name: {join_names(map(str, paths))}; keep one of them")
         return paths[0] if paths else None
 
     @cached_property
     def _by_name(self) -> dict[str, list[Path]]:
         paths = defaultdict(list)
-        for folder, folders, files in os.walk(self._root):
-            here = Path(folder)
-            folders[:] = sorted(
-                name
-                for name in folders
-                if not name.startswith(".") and not (self._left_out and _is_same(here / name, self._left_out))
-            )
-            for name in sorted(files):
-                if _is_file(here / name):
-                    paths[_key(name)].append(here / name)
+        for path in filter(is_file, files_below(self._root, self._left_out)):
+            paths[_key(path.name)].append(path)
         return paths
 
     @cached_property
@@ -107,10 +76,17 @@ class ImageFolder:
         return names
 
 
+def files_below(root: Path, left_out: Path | None = None) -> Iterator[Path]:
+    """Yield all files in a folder, but for those in hidden folders and in the folder to leave out."""
+    skipped = left_out.resolve() if left_out else None
+    for folder, folders, names in os.walk(root):
+        here = Path(folder)
+        folders[:] = sorted(name for name in folders if name[0] != "." and (here / name).resolve() != skipped)
+        yield from (here / name for name in sorted(names))
+
+
 def _spellings(name: str) -> list[str]:
-    """Return the names an image may be saved under: as it is or decoded, as VIA does; an address without or with its
-    query.
-    """
+    """Return the names an image may be saved under: as it is or decoded, as VIA does; an address also without query."""
     if "://" not in name:
         return list(dict.fromkeys((name, unquote(name))))
     address = name.partition("://")[2]
@@ -118,19 +94,12 @@ def _spellings(name: str) -> list[str]:
     return list(dict.fromkeys((bare, unquote(bare), address, unquote(address))))
 
 
-def _may_be_file(parts: list[str]) -> bool:
-    return bool(parts) and len(os.fsencode(parts[-1])) <= 255 and not any("\0" in part for part in parts)
-
-
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Return whether a file is there, also for a name that no file can have."""
     try:
         return path.is_file()
     except OSError:  # a part of the name is too long
         return False
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    return path.resolve() == other.resolve()
 
 
 def _key(name: str) -> str:
@@ -144,10 +113,7 @@ def _loose(name: str) -> str:
     return unicodedata.normalize("NFC", unquote(name)).casefold()
 
 
-def _common_tail(one: tuple[str, ...], other: list[str]) -> int:
-    count = 0
-    for a, b in zip(reversed(one), reversed(other), strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
+def _common_tail(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return how many last parts two paths have in common."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))

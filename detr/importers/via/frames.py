@@ -5,31 +5,29 @@ Browsers, and VIA in them, have shown images upright since about 2020; older one
 
 from collections.abc import Collection
 
-from detr.data.images import SIDEWAYS
+from detr.data.images import SIDEWAYS, Header
 from detr.importers.via.clip import box_of
-from detr.importers.via.record import AnnotatedImage, Point, Region
+from detr.importers.via.record import AnnotatedImage, Point
 
 _TOLERANCE = 1.02  # regions may leave the image a little in any frame
 
 
 def fits(image: AnnotatedImage, width: float, height: float) -> bool:
     """Return whether all regions of an image lie in a frame, give or take a little."""
-    for region in image.regions:
-        left, top, right, bottom = box_of(region.points_xy)
-        if left < width - width * _TOLERANCE or top < height - height * _TOLERANCE:
-            return False
-        if right > width * _TOLERANCE or bottom > height * _TOLERANCE:
-            return False
-    return True
+    most_x, most_y = width * _TOLERANCE, height * _TOLERANCE
+    return all(
+        left >= width - most_x and top >= height - most_y and right <= most_x and bottom <= most_y
+        for left, top, right, bottom in (box_of(region.points_xy) for region in image.regions)
+    )
 
 
-def evidence(image: AnnotatedImage, orientation: int, width: int, height: int) -> str | None:
-    """`stored` or `upright` where regions fit that frame only; None where they tell nothing. Sizes are upright."""
-    if orientation not in SIDEWAYS:
+def evidence(image: AnnotatedImage, header: Header) -> str | None:
+    """`stored` or `upright` where regions fit that frame only; None where they tell nothing."""
+    if header.orientation not in SIDEWAYS:
         return None
+    height, width = header.size_hw
     if image.listed_wh:
-        listed = tuple(image.listed_wh)
-        return None if width == height else {(height, width): "stored", (width, height): "upright"}.get(listed)
+        return None if width == height else {(height, width): "stored", (width, height): "upright"}.get(image.listed_wh)
     is_upright, is_stored = fits(image, width, height), fits(image, height, width)
     return None if is_upright == is_stored else "upright" if is_upright else "stored"
 
@@ -42,17 +40,15 @@ def usual_frame(frames: Collection[str | None]) -> str:
     return "stored" if "stored" in frames and "upright" not in frames else "upright"
 
 
-def turned(image: AnnotatedImage, orientation: int, width: int, height: int) -> AnnotatedImage:
-    """Return an image whose regions were drawn on the stored pixels, turned upright with them. Sizes are upright."""
-    regions = [
-        Region([turned_point(point, orientation, width, height) for point in region.points_xy], *region[1:])
-        for region in image.regions
-    ]
-    return image._replace(regions=regions, listed_wh=(width, height) if image.listed_wh else None)
+def turned(image: AnnotatedImage, header: Header) -> AnnotatedImage:
+    """Return an image whose regions were drawn on the stored pixels, turned upright with them."""
+    regions = [r._replace(points_xy=[turned_point(point, header) for point in r.points_xy]) for r in image.regions]
+    return image._replace(regions=regions, listed_wh=header.size_hw[::-1] if image.listed_wh else None)
 
 
-def turned_point(point: Point, orientation: int, width: float, height: float) -> Point:
-    """Return a point of the stored pixels in the upright frame, whose size is given."""
+def turned_point(point: Point, header: Header) -> Point:
+    """Return a point of the stored pixels in the upright frame."""
+    (height, width), orientation = header
     x, y = point[::-1] if orientation in SIDEWAYS else point
     # What is left of a turn once x and y are exchanged is mirroring, as EXIF's table has it.
     return width - x if orientation in (2, 3, 6, 7) else x, height - y if orientation in (3, 4, 7, 8) else y

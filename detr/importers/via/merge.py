@@ -1,6 +1,6 @@
 """Several annotation files, or several entries of one image, become one list of images that are there. No torch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,14 @@ class Source(NamedTuple):
     images: list[AnnotatedImage]
     folder: ImageFolder
     file: Path | None = None  # the annotation file, if it is a single one
+
+
+class Labels(NamedTuple):
+    """What annotations of one format say."""
+
+    sources: list[Source]  # of train and val, or all with one prefix to be divided
+    names: tuple[str, ...] = ()  # the classes in their order; empty where the format has none
+    remarks: Sequence[tuple[str, str]] = ()  # category of the report, where
 
 
 class LocatedImage(NamedTuple):
@@ -40,15 +48,14 @@ class Located(NamedTuple):
     """The images of one split: those that are there, each once, and those that are not."""
 
     images: list[LocatedImage]
-    missing: list[AnnotatedImage]
-    bad: list[tuple[str, str]]  # of the missing ones name and reason
+    missing: dict[str, tuple[AnnotatedImage, str]]  # by name, with the reason
     remarks: list[tuple[str, str]]  # category of detr.importers.notes, where
     conflicts: list[Conflict]
 
     @property
     def annotated(self) -> list[AnnotatedImage]:
         """All images, also the missing ones."""
-        return [*(located.image for located in self.images), *self.missing]
+        return [*(located.image for located in self.images), *(image for image, _ in self.missing.values())]
 
 
 def locate(sources: Iterable[Source]) -> Located:
@@ -66,7 +73,8 @@ def locate(sources: Iterable[Source]) -> Located:
         remarks += chain.from_iterable(image.remarks for image in source.images)
         for real, (first, *more) in _entries(source, missing).items():
             if more:
-                first = first._replace(image=_union([first.image, *(entry.image for entry in more)]))
+                regions = {repr(region[:2]): region for entry in (first, *more) for region in entry.image.regions}
+                first = first._replace(image=first.image._replace(regions=list(regions.values())))
                 remarks += [(MERGED, first.image.file_name)] if first.image.regions else []
             known = images.get(real)
             if not known or not known.image.regions:
@@ -76,9 +84,7 @@ def locate(sources: Iterable[Source]) -> Located:
                 counts = f"{pluralize(one, 'region')}{f' and {other}' if one != other else ' each, not the same'}"
                 name = f"{printable(first.image.file_name)} ({counts})"
                 conflicts.append(Conflict(name, (known.source, source)))
-    bad = [(name, reason) for name, (_, reason) in missing.items()]
-    not_there = [image for image, _ in missing.values()]
-    return Located(list(images.values()), not_there, bad, remarks, conflicts)
+    return Located(list(images.values()), missing, remarks, conflicts)
 
 
 def _entries(source: Source, missing: dict[str, tuple[AnnotatedImage, str]]) -> dict[Path, list[LocatedImage]]:
@@ -92,11 +98,6 @@ def _entries(source: Source, missing: dict[str, tuple[AnnotatedImage, str]]) -> 
         else:
             entries.setdefault(real, []).append(LocatedImage(image, path, real, source))
     return entries
-
-
-def _union(entries: list[AnnotatedImage]) -> AnnotatedImage:
-    regions = {repr(region[:2]): region for region in chain.from_iterable(entry.regions for entry in entries)}
-    return entries[0]._replace(regions=list(regions.values()))
 
 
 def _shapes_of(image: AnnotatedImage) -> list:

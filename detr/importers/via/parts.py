@@ -1,28 +1,21 @@
 """Located images -> converted ones -> the splits that they make. No torch."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
+from detr.data.images import Header
 from detr.importers.notes import BAD, MAKES_NO_OBJECT, PARTIAL, PARTIAL_KEPT, POINT, TO_LOOK_AT, TURNED, UNSURE, Notes
-from detr.importers.splits import Split, split_images, validates_on_training
-from detr.importers.thumbnails import DecodedImage, decode_all, stacked
+from detr.importers.splits import SPLITS, Split, split_images, validates_on_training
+from detr.importers.thumbnails import decode_all, stacked
 from detr.importers.via.classes import Classes
 from detr.importers.via.frames import evidence, turned, usual_frame
 from detr.importers.via.merge import Located
 from detr.importers.via.record import AnnotatedImage
 from detr.importers.via.to_coco import ConvertedImage, convert, to_coco
 from utils import UserError, printable
-
-SPLITS = ("train", "val")
-
-
-class _DecodedEntry(NamedTuple):
-    image: AnnotatedImage
-    path: Path
-    decoded: DecodedImage
 
 
 class Part(NamedTuple):
@@ -48,54 +41,54 @@ class Part(NamedTuple):
         return self._replace(images=images, remarks=[*self.remarks, *left_out, *reasons])
 
 
-def convert_part(located: Located, prefix: str, classes: Classes, on_image: Callable[[], None]) -> Part:
+def convert_part(located: Located, prefix: str, classes: Classes) -> Part:
     """Look at the images of one split, and convert those that can be used."""
-    bad = list(located.bad)
+    bad = [(name, reason) for name, (_, reason) in located.missing.items()]
     paths = [entry.path for entry in located.images]
     names = _distinct_names(paths)
-    decoded_entries = []
-    for entry, decoded in zip(located.images, decode_all(paths, on_image), strict=True):
+    readable = []
+    for entry, decoded in zip(located.images, decode_all(paths), strict=True):
         if isinstance(decoded, UserError):
             bad.append((prefix + entry.image.file_name, str(decoded).removeprefix(str(entry.path))))
         else:
-            decoded_entries.append(_DecodedEntry(entry.image, entry.path, decoded))
+            readable.append((entry, decoded))
     images = []
-    for (image, path, decoded), remarks in _upright(decoded_entries):
+    upright = _upright([(entry.image, decoded.header) for entry, decoded in readable])
+    for (entry, decoded), (image, remarks) in zip(readable, upright, strict=True):
         height, width = decoded.header.size_hw
         try:
-            done = convert(image, path, width, height, classes)
+            done = convert(image, entry.path, width, height, classes)
         except UserError as error:
             bad.append((prefix + image.file_name, str(error)))
         else:
             done.remarks.extend(remarks)
-            images.append(done._replace(file_name=names[path], decoded=decoded))
+            images.append(done._replace(file_name=names[entry.path], decoded=decoded))
     return Part(images, bad, [*located.remarks, *((BAD, f"{printable(name)}{why}") for name, why in bad)])
 
 
 def to_splits(parts: list[Part], classes: Classes, val_fraction: float, seed: int) -> dict[str, Split]:
     """Return `train` and `val`. Raises UserError where there is nothing to learn from."""
-    notes = [Notes() for _ in parts]
-    for part, own in zip(parts, notes, strict=True):
-        remarks = chain(part.remarks, *(image.remarks for image in part.images))
-        own.add(remark for remark in remarks if remark[0] not in TO_LOOK_AT)
     if not all(part.images for part in parts) or not any(image.annotations for part in parts for image in part.images):
-        lines = "; ".join(line for own in notes for line in own.lines())
+        lines = "; ".join(chain.from_iterable(_notes(part, without=TO_LOOK_AT).lines() for part in parts))
         instead = "; a rectangle, polygon, circle or ellipse around an object makes one" if POINT in lines else ""
         what = "object to learn from" if all(part.images for part in parts) else "image"
         raise UserError(f"no {what} is left: {lines or 'there are no regions'}{instead}")
     if len(parts) == 1 and not validates_on_training(len(parts[0].images), val_fraction):
-        (part,) = parts
-        parts = [part._replace(images=images) for images in _divided(part.images, val_fraction, seed)]
-        parts[1] = parts[1]._replace(remarks=[])
+        train, val = _divided(parts[0].images, val_fraction, seed)
+        parts = [parts[0]._replace(images=train), parts[0]._replace(images=val, remarks=[])]
     splits = {name: _to_split(part, classes) for name, part in zip(SPLITS, parts, strict=False)}
     return splits if len(splits) == 2 else {**splits, "val": splits["train"]._replace(notes=Notes())}
 
 
 def _to_split(part: Part, classes: Classes) -> Split:
-    notes = Notes()
-    notes.add(chain(part.remarks, *(image.remarks for image in part.images)))
     thumbnails = stacked(image.decoded for image in part.images)
-    return Split(to_coco(part.images, classes), [image.path for image in part.images], notes, thumbnails)
+    return Split(to_coco(part.images, classes), [image.path for image in part.images], _notes(part), thumbnails)
+
+
+def _notes(part: Part, without: Collection[str] = ()) -> Notes:
+    notes = Notes()
+    notes.add(r for r in chain(part.remarks, *(image.remarks for image in part.images)) if r[0] not in without)
+    return notes
 
 
 def _distinct_names(paths: list[Path]) -> dict[Path, str]:
@@ -111,23 +104,21 @@ def _distinct_names(paths: list[Path]) -> dict[Path, str]:
     return names
 
 
-def _upright(found: list[_DecodedEntry]) -> Iterator[tuple[_DecodedEntry, list[tuple[str, str]]]]:
+def _upright(images: list[tuple[AnnotatedImage, Header]]) -> Iterator[tuple[AnnotatedImage, list[tuple[str, str]]]]:
     """Yield images with their regions in the upright frame, and remarks.
 
     Regions that fit the stored pixels only were drawn there. Those that fit both ways round are taken to be drawn as
     the others of their file were, and upright where these differ.
     """
-    frames = [evidence(image, decoded.header.orientation, *decoded.header.size_hw[::-1]) for image, _, decoded in found]
-    some_stored, usual = "stored" in frames, usual_frame(frames)
-    for (image, path, decoded), own in zip(found, frames, strict=True):
-        header, frame = decoded.header, own or usual
-        remarks = []
-        if header.orientation > 1 and frame == "stored":
-            image = turned(image, header.orientation, *header.size_hw[::-1])
-            remarks = [(TURNED, image.file_name)]
-        elif header.orientation > 1 and not own and some_stored:
-            remarks = [(UNSURE, image.file_name)]
-        yield _DecodedEntry(image, path, decoded), remarks
+    frames = [evidence(image, header) for image, header in images]
+    usual, some_stored = usual_frame(frames), "stored" in frames
+    for (image, header), frame in zip(images, frames, strict=True):
+        if header.orientation > 1 and (frame or usual) == "stored":
+            yield turned(image, header), [(TURNED, image.file_name)]
+        elif header.orientation > 1 and not frame and some_stored:
+            yield image, [(UNSURE, image.file_name)]
+        else:
+            yield image, []
 
 
 def _divided(images: list[ConvertedImage], val_fraction: float, seed: int) -> list[list[ConvertedImage]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from detr.importers.via import annotations
+from detr.importers.via.fields import as_dict
 from detr.importers.via.record import AnnotatedImage
 
 _IMAGES = "_via_img_metadata"
@@ -28,14 +29,10 @@ def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
 
 
 def _numbered_options(content: dict) -> dict[str, dict[str, str]]:
-    attributes = content.get("_via_attributes")
-    of_regions = attributes.get("region") if isinstance(attributes, dict) else None
     numbered = {}
-    for attribute, definition in of_regions.items() if isinstance(of_regions, dict) else ():
-        options = definition.get("options") if isinstance(definition, dict) else None
-        if not isinstance(options, dict) or not all(key.isdigit() for key in options):
-            continue
-        if all(isinstance(text, str) and text.strip() for text in options.values()):
+    for attribute, definition in as_dict(as_dict(content.get("_via_attributes")).get("region")).items():
+        options = as_dict(as_dict(definition).get("options"))
+        if all(key.isdigit() and isinstance(text, str) and text.strip() for key, text in options.items()):
             numbered[attribute] = options
     return numbered
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from detr.importers.notes import VIDEOS
+from detr.importers.via.clip import box_of
+from detr.importers.via.fields import LIMIT, as_dict, file_name, make_region
 from detr.importers.via.record import AnnotatedImage, Region
-from detr.importers.via.regions import file_name, make_region
-from detr.importers.via.shapes import LIMIT
 from utils import UserError, is_number, join_names, pluralize, printable, quote
 
 IMAGE, VIDEO = 2, 4  # `type` of a file; 8 is sound
@@ -48,9 +48,7 @@ def read(content: dict, where: str) -> Iterator[AnnotatedImage]:
             continue  # says something about the file as a whole
         if len(files) != 1 or files[0] not in names:
             view = quote(entry.get("vid"))
-            raise UserError(
-                f"{where}: entry {printable(key)} belongs to view {view}, which is not of exactly one listed file"
-            )
+            raise UserError(f"{where}: entry {printable(key)} belongs to view {view}, which is not of one listed file")
         place = f"{where}: {names[files[0]]}, region {printable(key)}"
         regions[files[0]].append(make_region(key, _shape(entry["xy"], place), _values(entry, options), place))
     remarks = tuple((VIDEOS, f"{printable(names[key])}, {pluralize(n, 'annotation')}") for key, n in others.items())
@@ -76,9 +74,8 @@ def _files(files: dict, where: str) -> tuple[dict[str, str], dict[str, int]]:
 def _files_of(entry: dict, views: object) -> list[str]:
     """Return the keys of the files that an entry's view shows."""
     view = str(entry.get("vid"))
-    if isinstance(views, dict) and isinstance(views.get(view), dict) and isinstance(views[view].get("fid_list"), list):
-        return [str(number) for number in views[view]["fid_list"]]
-    return [view]
+    shown = as_dict(as_dict(views).get(view)).get("fid_list")
+    return list(map(str, shown)) if isinstance(shown, list) else [view]
 
 
 def _shape(xy: object, where: str) -> dict:
@@ -91,18 +88,15 @@ def _shape(xy: object, where: str) -> dict:
         points = [*zip(xy[1::2], xy[2::2], strict=False)]
         if len(xy) != (9 if kind == 8 else 7) or not all(is_number(value, LIMIT) for value in xy):
             raise UserError(f"{where} is an {name} with xy = {quote(xy)}; {12 - kind} points are needed")
-        return _around(points) if kind == 8 else _circle_through(points, where)
+        if kind == 9:
+            return _circle_through(points, where)
+        left, top, right, bottom = box_of(points)
+        return {"name": "rect", "x": left, "y": top, "width": right - left, "height": bottom - top}
     if not keys:
         return {"name": name, "all_points_x": xy[1::2], "all_points_y": xy[2::2]}
     if len(xy) - 1 != len(keys):
         raise UserError(f"{where} is a {name} with {len(xy) - 1} numbers; {', '.join(keys)} are needed")
     return {"name": name, **dict(zip(keys, xy[1:], strict=True))}
-
-
-def _around(points_xy: list[tuple[float, float]]) -> dict:
-    """The rectangle with a point on each of its sides."""
-    xs, ys = zip(*points_xy, strict=True)
-    return {"name": "rect", "x": min(xs), "y": min(ys), "width": max(xs) - min(xs), "height": max(ys) - min(ys)}
 
 
 def _circle_through(points_xy: list[tuple[float, float]], where: str) -> dict:
@@ -118,20 +112,17 @@ def _circle_through(points_xy: list[tuple[float, float]], where: str) -> dict:
 
 def _options(attributes: object) -> dict[str, tuple[str, dict[str, str]]]:
     names_and_options = {}
-    for key, attribute in attributes.items() if isinstance(attributes, dict) else ():
-        if isinstance(attribute, str):  # the first CSV exports give no more than names
-            attribute = {"aname": attribute}
-        if isinstance(attribute, dict):
-            name, options = attribute.get("aname"), attribute.get("options")
-            known = options if isinstance(options, dict) else {}
-            names_and_options[key] = name if isinstance(name, str) and name.strip() else key, known
+    for key, attribute in as_dict(attributes).items():
+        # The first CSV exports give no more than names.
+        definition = {"aname": attribute} if isinstance(attribute, str) else as_dict(attribute)
+        name, options = definition.get("aname"), as_dict(definition.get("options"))
+        names_and_options[key] = name if isinstance(name, str) and name.strip() else key, options
     return names_and_options
 
 
 def _values(entry: dict, options: dict[str, tuple[str, dict[str, str]]]) -> dict[str, object]:
     values: dict[str, object] = {}
-    given = entry.get("av")
-    for key, value in given.items() if isinstance(given, dict) else ():
+    for key, value in as_dict(entry.get("av")).items():
         name, known = options.get(key, (key, {}))
         parts = value.split(",") if isinstance(value, str) else ()
         if isinstance(value, str) and value in known:

@@ -5,8 +5,8 @@ import io
 import re
 from collections.abc import Iterator
 
+from detr.importers.via.fields import file_name, file_size, make_region
 from detr.importers.via.record import AnnotatedImage
-from detr.importers.via.regions import file_name, file_size, make_region
 from utils import UserError, parse_json, printable, quote
 
 _SHAPE, _ATTRIBUTES = "region_shape_attributes", "region_attributes"
@@ -41,9 +41,13 @@ def read(content: str, where: str) -> Iterator[AnnotatedImage]:
 
 
 def _header(content: str) -> tuple[list[str], str]:
-    line = content.lstrip().partition("\n")[0]
+    return split_header(content.lstrip().partition("\n")[0].strip().lstrip("#"))
+
+
+def split_header(line: str) -> tuple[list[str], str]:
+    """Return the names of the columns, and what is between them."""
     separator = next((mark for mark in ",;\t" if mark in line), ",")  # a spreadsheet may have exchanged it
-    return [name.strip().strip('"') for name in line.strip().lstrip("#").split(separator)], separator
+    return [name.strip().strip('"') for name in line.split(separator)], separator
 
 
 def read_rows(content: str, separator: str, where: str, first_line: int = 1) -> Iterator[tuple[int, list[str]]]:

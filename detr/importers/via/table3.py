@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator
 
 from detr.importers.via import project3
+from detr.importers.via.fields import as_dict
 from detr.importers.via.record import AnnotatedImage
-from detr.importers.via.table import read_cell, read_rows
+from detr.importers.via.table import read_cell, read_rows, split_header
 from utils import UserError, parse_json, printable
 
 _HEADER = re.compile(r'^"?# *CSV_HEADER *= *(.*)', re.MULTILINE)
@@ -26,8 +27,7 @@ def recognise(content: object) -> bool:
 def read(content: str, where: str) -> Iterator[AnnotatedImage]:
     """Read every image and region; videos are left out. Raises UserError naming line, image and region."""
     header = _HEADER.search(content)
-    separator = next((mark for mark in ",;\t" if mark in header[1]), ",")  # a spreadsheet may have exchanged it
-    names = [name.strip().strip('"') for name in header[1].split(separator)]
+    names, separator = split_header(header[1])
     while not names[-1]:
         names.pop()  # a spreadsheet makes all lines as long as the longest
     if missing := {"metadata_id", *_JSON_CELLS} - set(names):
@@ -45,13 +45,12 @@ def read(content: str, where: str) -> Iterator[AnnotatedImage]:
 def _attributes(content: str, separator: str, where: str) -> dict:
     line = _ATTRIBUTES.search(content)
     try:
-        found = parse_json(line[1].strip().rstrip(separator), where) if line else {}
+        return as_dict(parse_json(line[1].strip().rstrip(separator), where)) if line else {}
     except UserError as error:
         raise UserError(
             f"{where}: the line ATTRIBUTE, which names the classes, is not JSON; was the file saved by a spreadsheet? "
             "Export it from VIA again"
         ) from error
-    return found if isinstance(found, dict) else {}
 
 
 def _add_entry(project: dict, cells: dict[str, str], where: str) -> None:

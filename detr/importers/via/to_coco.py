@@ -12,8 +12,8 @@ from detr.importers.notes import CLIPPED, LINE, MAKES_NO_OBJECT, OUTSIDE, POINT,
 from detr.importers.thumbnails import DecodedImage
 from detr.importers.via.classes import Classes
 from detr.importers.via.clip import box_of, clip, polygon_area
+from detr.importers.via.fields import corners
 from detr.importers.via.record import AnnotatedImage, Point, Region
-from detr.importers.via.shapes import corners
 from utils import UserError, pluralize
 
 _SMALLEST = 0.01  # pixels: a narrower box has no width that means anything
@@ -110,7 +110,7 @@ def _annotation(category_id: int, polygons: list[list[Point]]) -> dict:
 
 def _check_size(image: AnnotatedImage, width: int, height: int) -> None:
     """Raise UserError where the regions belong to the image at another size."""
-    if image.listed_wh and tuple(image.listed_wh) != (width, height):
+    if image.listed_wh and image.listed_wh != (width, height):
         factor = width / image.listed_wh[0]
         raise UserError(
             f": has {width}x{height} pixels and was annotated at {image.listed_wh[0]}x{image.listed_wh[1]}; "

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from detr.importers.importer import import_via
 from detr.importers.questions import Undecided
 from detr.importers.via.classes import ClassFlags, find_classes
-from detr.importers.via.importer import import_via
 from detr.importers.via.record import AnnotatedImage, Region
 from tests.conftest import RunScript
 from tests.importers.via.via_files import Drawn, rect, write_set

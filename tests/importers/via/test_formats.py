@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from detr.importers.importer import import_via
 from detr.importers.via.classes import ClassFlags
 from detr.importers.via.clip import box_of
-from detr.importers.via.importer import import_via
 from detr.importers.via.reader import read_annotations
 from tests.conftest import SHARED, needs_shared
 from tests.importers.via.via_files import FORMATS, Drawn, as_csv, as_project, as_v2, as_v3, as_v3_csv, rect, write_set

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from detr.importers import dataset_figure
-from detr.importers.via.importer import import_via
+from detr.importers.importer import import_via
 from tests.conftest import SHARED, RunScript
 from tests.importers.via.via_files import FORMATS, Drawn, as_csv, as_v2, as_v3, as_v3_csv, rect, write_images, write_set
 from utils import UserError

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from detr.data.images import read_size_hw
 from detr.importers import notes
-from detr.importers.via.importer import Split, import_via
+from detr.importers.importer import Split, import_via
 from tests.conftest import RunScript
 from tests.importers.via.via_files import Drawn, as_v2, rect, write_images, write_set
 from utils import UserError

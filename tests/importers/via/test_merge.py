@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from detr.importers import notes
-from detr.importers.via.importer import import_via
+from detr.importers.importer import import_via
 from tests.conftest import SHARED, RunScript, needs_shared
 from tests.importers.via.test_images import boxes, remarks
 from tests.importers.via.via_files import FORMATS, Drawn, as_csv, as_project, as_v2, rect, write_images, write_set

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from detr.importers import notes
+from detr.importers.importer import import_via
 from detr.importers.via.classes import ClassFlags
-from detr.importers.via.importer import import_via
 from tests.conftest import SHARED, RunScript, needs_shared
 from tests.importers.via.test_images import boxes, remarks
 from tests.importers.via.via_files import Drawn, rect, write_set

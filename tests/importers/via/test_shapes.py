@@ -12,8 +12,8 @@ from pycocotools import mask as coco_mask
 from detr.importers import notes
 from detr.importers.via.classes import Classes
 from detr.importers.via.clip import box_of, clip, polygon_area
+from detr.importers.via.fields import LIMIT, to_polygon
 from detr.importers.via.record import AnnotatedImage, Point, Region
-from detr.importers.via.shapes import LIMIT, to_polygon
 from detr.importers.via.to_coco import ConvertedImage, convert
 from tests.importers.via.via_files import rect
 from utils import UserError

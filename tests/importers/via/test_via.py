@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from detr.importers.importer import import_via
 from detr.importers.notes import UNNAMED
 from detr.importers.via.clip import polygon_area
-from detr.importers.via.find import find_annotation_files
-from detr.importers.via.importer import import_via
-from detr.importers.via.reader import read_annotations
+from detr.importers.via.reader import find_annotation_files, read_annotations
 from tests.conftest import SHARED, RunScript, needs_shared, write_via
 from utils import UserError
 

@@ -1,23 +1,30 @@
-"""Any VIA annotation -> a COCO dict for training and one for validation, and what was changed on the way. No torch."""
+"""Any annotations -> a COCO dict for training and one for validation, and what was changed on the way. No torch."""
 
 import contextlib
 import gc
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from detr.data.images import find_images, has_image_suffix
+from detr.importers.labelme import read_labelme
 from detr.importers.notes import MAKES_NO_OBJECT, UNLISTED
 from detr.importers.questions import Question, Undecided
 from detr.importers.splits import Split
 from detr.importers.via.classes import ClassFlags, find_classes
-from detr.importers.via.find import ImageFolder, find_annotation_files
+from detr.importers.via.find import ImageFolder
 from detr.importers.via.merge import Located, Source, locate
-from detr.importers.via.parts import SPLITS, Part, convert_part, to_splits
-from detr.importers.via.reader import read_annotations
+from detr.importers.via.parts import Part, convert_part, to_splits
+from detr.importers.via.reader import read_via
 from detr.importers.via.record import AnnotatedImage
+from detr.importers.voc import read_voc
+from detr.importers.yolo import read_yolo
 from utils import UserError, join_names, pluralize, printable
+
+READERS = {"yolo": read_yolo, "voc": read_voc, "labelme": read_labelme}
 
 
 @contextlib.contextmanager
@@ -35,7 +42,8 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
-def import_via(
+def import_labels(
+    kind: str,
     paths: Path | Sequence[Path],
     images: Path | None = None,
     *,
@@ -46,71 +54,60 @@ def import_via(
     keep_partial: bool = False,
     background: Sequence[Path] = (),
     left_out: Path | None = None,
-    on_image: Callable[[], None] = lambda: None,
 ) -> dict[str, Split]:
     """Read annotations, hold them against their images, and divide them into `train` and `val`.
 
     Args:
-        paths: a folder with train/ and val/, each with images and annotation files; or annotation files, and folders
-            with some. Several files are merged.
-        images: folder of the images, if they are not beside the annotation files.
-        left_out: a folder in which no image is looked for: that of earlier imports.
-        class_flags, val_fraction, seed, skip_bad_images, keep_partial, background, on_image: as of `import_sources`.
-
-    Raises UserError for whatever the user has to put right.
-    """
-    paths = [paths] if isinstance(paths, Path) else list(paths)
-    return import_sources(
-        _read_sources(paths, images, left_out),
-        (paths[0] if paths[0].is_dir() else paths[0].resolve().parent).resolve().name,
-        class_flags=class_flags,
-        val_fraction=val_fraction,
-        seed=seed,
-        skip_bad_images=skip_bad_images,
-        keep_partial=keep_partial,
-        background=background,
-        on_image=on_image,
-    )
-
-
-@_uncollected()
-def import_sources(
-    sources: list[Source],
-    implicit: str,
-    *,
-    class_flags: ClassFlags | None = None,
-    val_fraction: float = 0.2,
-    seed: int = 0,
-    skip_bad_images: bool = False,
-    keep_partial: bool = False,
-    background: Sequence[Path] = (),
-    on_image: Callable[[], None] = lambda: None,
-) -> dict[str, Split]:
-    """Hold annotations of any format against their images, and divide them into `train` and `val`.
-
-    Args:
-        sources: those of one split have the same prefix; where all have, they are divided.
-        implicit: the class where no region has an attribute.
+        kind: `via`, or a key of `READERS`.
+        paths: what the reader of that format takes.
+        images: folder of the images, if they are not beside the annotations.
         class_flags: what the user said about the classes.
-        val_fraction: share of the images for validation where there is one prefix; 0 to validate on the training
+        val_fraction: share of the images for validation where no split is given; 0 to validate on the training
             images, as with a single image.
         seed: of that division.
         skip_bad_images: leave out missing, damaged and resized images instead of stopping.
         keep_partial: keep images some of whose regions make no object.
-        background: images that show no object, and folders of them; for training where there are two prefixes.
-        on_image: called once per image looked at.
+        background: images that show no object, and folders of them; for training where splits are given.
+        left_out: a folder in which no image is looked for: that of earlier imports.
 
     Raises UserError for whatever the user has to put right; images are all looked at before one is complained about.
     """
-    if not any(source.images for source in sources):
-        raise UserError(f"{implicit}: the annotations list no image")
+    labels = {"via": read_via, **READERS}[kind](paths, images, left_out)
+    first = paths if isinstance(paths, Path) else paths[0]
+    folder = (first if first.is_dir() else first.resolve().parent).resolve().name
+    if not any(source.images for source in labels.sources):
+        raise UserError(f"{folder}: the annotations list no image")
+    flags = class_flags or ClassFlags()
+    if not flags.categories:
+        flags = replace(flags, categories=labels.names)
+    sources = [*labels.sources, *_background_sources(background, labels.sources[0].prefix)]
+    splits = _import_sources(sources, folder, flags, val_fraction, seed, skip_bad_images, keep_partial)
+    splits["train"].notes.add(labels.remarks)
+    return splits
+
+
+import_via = partial(import_labels, "via")
+
+
+def _import_sources(
+    sources: list[Source],
+    implicit: str,
+    flags: ClassFlags,
+    val_fraction: float,
+    seed: int,
+    skip_bad_images: bool,
+    keep_partial: bool,
+) -> dict[str, Split]:
+    """Return `train` and `val`: sources of one split have the same prefix; where all have, they are divided.
+
+    `implicit` is the class where no region has an attribute.
+    """
     prefixes = list(dict.fromkeys(source.prefix for source in sources))
-    sources = [*sources, *_background_sources(background, prefixes[0])]
     located, questions = _located(sources, prefixes)
     all_images = chain.from_iterable(part.annotated for part in located)
-    classes, about_classes = find_classes(all_images, class_flags or ClassFlags(), implicit)
+    classes, about_classes = find_classes(all_images, flags, implicit)
     questions += about_classes
-    parts = [convert_part(part, prefix, classes, on_image) for part, prefix in zip(located, prefixes, strict=True)]
+    parts = [convert_part(part, prefix, classes) for part, prefix in zip(located, prefixes, strict=True)]
     parts[0].remarks.extend((UNLISTED, name) for name in _unlisted_images(located))
     if any(part.bad for part in parts) and not skip_bad_images:
         questions.append(_about_bad_images(parts, sum(len(part.annotated) for part in located)))
@@ -124,36 +121,6 @@ def import_sources(
     if questions:
         raise Undecided(questions)
     return splits
-
-
-def _read_sources(paths: Sequence[Path], images: Path | None, left_out: Path | None) -> list[Source]:
-    """Return a source for each annotation file."""
-    if images and not images.is_dir():
-        raise UserError(f"--images {images}: no such folder")
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder; accepted: an annotation file, or a folder with one")
-    given = [path for path in paths if all((path / name).is_dir() for name in SPLITS)]
-    if not given:
-        return _sources_of(paths, "", images, left_out)
-    if len(paths) > 1:
-        raise UserError(f"{given[0]} has train/ and val/: name it alone, or files that are divided")
-    sources = []
-    for name in SPLITS:
-        own = images / name if images and (images / name).is_dir() else images
-        sources += _sources_of([given[0] / name], f"{name}/", own, left_out)
-    return sources
-
-
-def _sources_of(paths: Sequence[Path], prefix: str, images: Path | None, left_out: Path | None) -> list[Source]:
-    """Return a source for each annotation file of one split: these files, and those in these folders."""
-    files: dict[Path, tuple[Path, Path]] = {}  # the file itself -> as it was named, and the folder of its images
-    for path in paths:
-        for file in [path] if path.is_file() else find_annotation_files(path):
-            files.setdefault(file.resolve(), (file, images or (path.parent if path.is_file() else path)))
-    folders = {root: ImageFolder(root, left_out) for _, root in files.values()}
-    json_first = sorted(files.values(), key=lambda found: found[0].suffix.lower() != ".json")
-    return [Source(prefix, read_annotations(file), folders[root], file) for file, root in json_first]
 
 
 def _background_sources(background: Sequence[Path], prefix: str) -> list[Source]:
@@ -193,11 +160,8 @@ def _unlisted_images(located: list[Located]) -> list[str]:
     listed = {entry.real for part in located for entry in part.images}
     folders = dict.fromkeys(path.parent for path in listed)
     beside = [path for folder in folders for path in sorted(folder.iterdir()) if has_image_suffix(path)]
-    return [
-        f"{path.parent.name}/{path.name}"
-        for path in beside
-        if path not in listed and not path.name.startswith(".") and path.is_file() and not path.is_symlink()
-    ]
+    others = [path for path in beside if path not in listed and path.name[0] != "." and not path.is_symlink()]
+    return [f"{path.parent.name}/{path.name}" for path in others if path.is_file()]
 
 
 def _about_partial_images(parts: list[Part]) -> Question:

@@ -1,4 +1,4 @@
-"""The shapes of VIA -> polygons. No torch.
+"""The fields of annotation files that describe an image or a region, checked; the shapes of VIA as polygons. No torch.
 
 A circle or ellipse becomes a polygon through the points where it touches its box: the box of the polygon is then the
 exact box of the shape.
@@ -6,8 +6,8 @@ exact box of the shape.
 
 import math
 
-from detr.importers.via.record import Point
-from utils import UserError, is_number, quote
+from detr.importers.via.record import Point, Region
+from utils import UserError, is_line, is_number, printable, quote
 
 LIMIT = 10_000_000  # pixels: no image is larger, and arithmetic is safe up to there
 _SAGITTA = 0.1  # pixels by which a curve may be cut short by its polygon
@@ -17,7 +17,36 @@ _NUMBERS = {  # the shapes that are given by single numbers
     "ellipse": ("cx", "cy", "rx", "ry"),
     "point": ("cx", "cy"),
 }
-ACCEPTED = ("polygon", "polyline", *_NUMBERS)
+
+
+def file_name(name: object, where: str) -> str:
+    """Return the name of an image, if it is one. Raises UserError."""
+    if not isinstance(name, str) or not is_line(name):
+        raise UserError(f"{where}: an image has the file name {quote(name)}; a non-empty line of text is needed")
+    return name
+
+
+def file_size(size: object) -> int | None:
+    """Return the size of an image's file in bytes, None where VIA has not noted any."""
+    digits = str(size).strip()
+    return int(digits) if digits.isdecimal() and len(digits) < 16 else None
+
+
+def listed_size(width: object, height: object) -> tuple[int, int] | None:
+    """Return the size of an image as a file lists it, None where it is none."""
+    return (width, height) if all(is_number(side, LIMIT) and side > 0 for side in (width, height)) else None
+
+
+def as_dict(value: object) -> dict:
+    """Return a value of a file where it is a dict, otherwise an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def make_region(key: object, shape: object, attributes: object, where: str) -> Region:
+    """Return a region from VIA's two dicts. Raises UserError that begins with `where`."""
+    if attributes is not None and attributes != [] and not isinstance(attributes, dict):
+        raise UserError(f"{where} has the region_attributes {quote(attributes)}; an object is needed")
+    return Region(to_polygon(shape, where), attributes or {}, printable(str(key)))
 
 
 def to_polygon(shape: object, where: str) -> list[Point]:
@@ -32,7 +61,7 @@ def to_polygon(shape: object, where: str) -> list[Point]:
     if name in ("polygon", "polyline"):
         return _points(shape, name, where)
     if not isinstance(name, str) or name not in _NUMBERS:
-        raise UserError(f"{where} is a {quote(name)}; accepted: {', '.join(ACCEPTED)}")
+        raise UserError(f"{where} is a {quote(name)}; accepted: polygon, polyline, {', '.join(_NUMBERS)}")
     for key in (*_NUMBERS[name], *(("theta",) if shape.get("theta") is not None else ())):
         if not is_number(shape.get(key), LIMIT):
             raise UserError(f"{where} has {key} = {quote(shape.get(key))}; a finite number up to {LIMIT:,} is needed")
