@@ -34,16 +34,10 @@ def postprocess(outputs: DetrOutput, sizes_hw: list[tuple[int, int]]) -> Detecti
     return Detections(scores, labels, boxes_xyxy * scale[:, None])
 
 
-class ScoringQueries:
-    """The queries that `Detr.forward` is to choose in prediction: those from a score on, `LEAST_MASK_SCORE` or more."""
-
-    def __init__(self, threshold: float = 0.0) -> None:
-        self.threshold = max(threshold, LEAST_MASK_SCORE)
-
-    def __call__(self, outputs: DetrOutput) -> tuple[Tensor, Tensor]:
-        """Return (M,) images and queries, image by image."""
-        scores = outputs.logits[-1].float().softmax(-1)[..., :-1].amax(-1)  # (B, Q)
-        return torch.nonzero(scores >= self.threshold, as_tuple=True)
+def scoring_queries(outputs: DetrOutput, threshold: float = LEAST_MASK_SCORE) -> tuple[Tensor, Tensor]:
+    """Choose queries for `Detr.forward` in prediction, those from a score on: (M,) images and queries, by image."""
+    scores = outputs.logits[-1].float().softmax(-1)[..., :-1].amax(-1)  # (B, Q)
+    return torch.nonzero(scores >= max(threshold, LEAST_MASK_SCORE), as_tuple=True)
 
 
 def masks_to_rle(
@@ -51,13 +45,8 @@ def masks_to_rle(
 ) -> dict[tuple[int, int], dict]:
     """Return the masks as COCO's runs (RLE) over the original images, by the numbers of image and query.
 
-    Each is resized and thresholded by itself: no more than one is ever there at full size.
-
-    Args:
-        masks: logits of the padded images.
-        valid_hw: height and width of each image without its padding.
-        padded_hw: those of the batch.
-        sizes_hw: those of each original image.
+    Each is resized and thresholded by itself: no more than one is ever there at full size. Height and width are those
+    of each image without its padding (`valid_hw`), of the batch (`padded_hw`) and of each original image (`sizes_hw`).
     """
     runs = {}
     for logits, image, query in zip(masks.logits, masks.image.tolist(), masks.query.tolist(), strict=True):
@@ -71,10 +60,8 @@ def average_boxes(detections: Detections, runs: dict[tuple[int, int], dict], wei
     """Return the detections with boxes between the predicted ones and those around their masks.
 
     The box head and the mask head err independently: after little training, the mean of two estimates is far closer.
-
-    Args:
-        runs: masks (RLE) by the numbers of image and query; where there is none, or an empty one, the box stays.
-        weight: of the box around the mask, 0 to 1.
+    `runs` are masks (RLE) by the numbers of image and query: the box around one has the weight `weight`, 0 to 1; where
+    there is none, or an empty one, the predicted box stays.
     """
     seen = [key for key, rle in runs.items() if coco_mask.area(rle)] if weight else []
     if not seen:
