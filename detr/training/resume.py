@@ -75,9 +75,9 @@ def find_start(
     folder: Path,
     resume: str | None,
     weights: Path | None,
-    backbone_weights: str | None = None,
-    overwrite: bool = False,
-    evaluate: bool = False,
+    backbone_weights: str | None,
+    overwrite: bool,
+    evaluate: bool,
 ) -> ResumeState:
     """Return what --resume, --weights, --backbone_weights, --overwrite and --eval mean together for a run in `folder`.
 
@@ -223,15 +223,12 @@ def build_model(
 
     Args:
         start: the file to resume, to fine-tune or to evaluate, or none.
-        data: what it is for.
         architecture: fields of `DetrConfig` that the command line sets; the others are those of the file.
         num_classes: K where the command line sets it.
         backbone_weights: `imagenet`, `none` or a file, where there is no file to start from (None: `imagenet`).
         class_map: (name in the file, name in the data) of classes that start from each other.
-        freeze_backbone: train the transformer and the heads only.
         freeze_detector: train the mask head only, of a detector that knows the classes.
         query_groups: groups of queries that are trained side by side.
-        evaluate: the model is not trained.
 
     Raises UserError where architecture, data and file contradict each other.
     """
@@ -280,24 +277,18 @@ def _model_from_file(
     config = read_config(path, checkpoint)
     own_queries = config["num_queries"]
     if fine_tunes:  # more queries than the file has start as copies of its own; a mask head may come or go
-        config = config | {
-            "num_queries": max(own_queries, architecture.get("num_queries", 0)),
-            "masks": architecture.get("masks", False),
-        }
-    for name in architecture.keys() & config.keys() - {
-        "dropout",
-        "batch_norm",
-        "mask_box_weight",
-    }:  # not what the file is
+        num_queries = max(own_queries, architecture.get("num_queries", 0))
+        config |= {"num_queries": num_queries, "masks": architecture.get("masks", False)}
+    free_to_change = {"dropout", "batch_norm", "mask_box_weight"}  # no part of what the file is
+    for name in architecture.keys() & config.keys() - free_to_change:
         if architecture[name] != config[name]:
             raise UserError(f"--{name} {architecture[name]} contradicts {path}, which has {config[name]}; leave it out")
     model_classes = data.num_classes if fine_tunes else config.get("num_classes", data.num_classes)
     model = Detr(DetrConfig(**(config | architecture | {"num_classes": model_classes})))
     weights = checkpoint["model"] if start.resumes else best_weights(checkpoint)
-    if config["num_queries"] > own_queries:
-        embedding = more_queries(weights["query_embed.weight"], config["num_queries"])
-        weights = weights | {"query_embed.weight": embedding}
-        print(f"{path}: its {own_queries} queries, and {len(embedding) - own_queries} that start near copies of them")
+    if (more := config["num_queries"] - own_queries) > 0:
+        weights = weights | {"query_embed.weight": _more_queries(weights["query_embed.weight"], more)}
+        print(f"{path}: its {own_queries} queries, and {more} that start near copies of them")
     class_rows = _choose_class_rows(start, data, class_map) if fine_tunes else None
     report = load_weights(model, weights, path, class_rows)
     if not fine_tunes:
@@ -316,11 +307,9 @@ def _model_from_file(
     return model
 
 
-def more_queries(embedding: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the query embedding (Q, D) with `count` rows: its own first, then copies of them with noise, without which
-    they would stay copies and detect what the first do.
-    """
-    copies = embedding[torch.arange(count - len(embedding)) % len(embedding)]
+def _more_queries(embedding: torch.Tensor, more: int) -> torch.Tensor:
+    """Append copies to a query embedding (Q, D), with noise: without it they would always detect what the first do."""
+    copies = embedding[torch.arange(more) % len(embedding)]
     return torch.cat((embedding, copies + 0.1 * embedding.std() * torch.randn_like(copies)))
 
 
@@ -351,7 +340,7 @@ def _choose_class_rows(start: ResumeState, data: Data, class_map: list[tuple[str
 
 
 def _add_query_groups(model: Detr, start: ResumeState, groups: int) -> None:
-    """The groups of queries to train side by side: those of the run to resume, or new ones."""
+    """Add the groups of queries to train side by side: those of the run to resume, or new ones."""
     # Near the queries that are trained already; random ones are as good as any other.
     model.add_query_groups(groups, spread=0.1 if start.checkpoint else 1.0)
     if start.resumes:

@@ -22,11 +22,7 @@ from detr.training.meters import MetricLogger
 from detr.training.schedule import OptimConfig
 from utils import UserError
 
-NO_EVALUATION_YET = {
-    "AP": -math.inf,
-    "epoch": -1,
-    "loss": math.inf,
-}  # the best detector of a run before its first evaluation
+NO_EVALUATION_YET = {"AP": -math.inf, "epoch": -1, "loss": math.inf}  # in place of the best detector of a run
 SMALLEST_SCALE = 1.0  # of a float16 run's gradients: below it something other than rounding is wrong
 
 
@@ -36,15 +32,8 @@ class Trainer:
     Apart from the matching, nothing in a step waits for the GPU: whether its loss is finite is decided there, a step
     that is not finite is left out there, and the host learns of it during the next step.
 
-    Args:
-        model: the network, on its device; parameters that are frozen stay as they are.
-        criterion: its loss.
-        config: learning rates and the rest.
-        steps_per_epoch: optimizer steps of an epoch.
-        precision: the number format of the network's forward and backward pass.
-        world: rank and number of processes.
-        epochs_done: epochs that count as done.
-        on_nonfinite: called with a report of each step that was left out.
+    `model` is on its device, and its parameters that are frozen stay as they are; `epochs_done` count as done;
+    `on_nonfinite` is called with a report of each step that was left out.
     """
 
     def __init__(
@@ -240,6 +229,7 @@ class Trainer:
         Raises UserError when the last step was not finite, as `train_epoch` does.
         """
         self._synchronize()
+        step = {"steps_done": self.steps_done, "steps_per_epoch": self.steps_per_epoch, "metrics": self.metrics.state()}
         return {
             "optimizer": self.optimizer.state_dict(),
             # What torch's StepLR would hold, for the reference code: here lr_factor needs no state.
@@ -251,11 +241,7 @@ class Trainer:
                 "_step_count": self.epochs_done + 1,
             },
             "epoch": self.epochs_done - 1,  # the last one that is done, as in the reference
-            "step": {
-                "steps_done": self.steps_done,
-                "steps_per_epoch": self.steps_per_epoch,
-                "metrics": self.metrics.state(),
-            },
+            "step": step,
             "out_of_patience": self.out_of_patience,
             "best": self.best,
             "skipped": self.skipped,
