@@ -115,10 +115,8 @@ class Detector:
         pixels, sizes_hw = self._prepare([image])
         outputs, cross, encoder = attention_maps(self.model, *self._batch(pixels))
         detections = postprocess(outputs, sizes_hw)
-        tensors = detections.scores[0], detections.boxes_xyxy[0], outputs.boxes_cxcywh[-1, 0], cross
-        return AttentionMaps(
-            *(tensor.cpu().numpy() for tensor in tensors), None if encoder is None else encoder.cpu().numpy()
-        )
+        tensors = detections.scores[0], detections.boxes_xyxy[0], outputs.boxes_cxcywh[-1, 0], cross, encoder
+        return AttentionMaps(*(None if tensor is None else tensor.cpu().numpy() for tensor in tensors))
 
     @torch.inference_mode()
     def describe(self, image: AnyImage) -> np.ndarray:

@@ -39,12 +39,10 @@ def build_detector_page(
 
     `names` are the classes in the order of the model's scores; `resolution` has `scale` and `max_size`, in pixels.
     """
+    files = runtime | {"MODEL": model}
     classes = f"{utils.pluralize(len(names), 'class')}: {utils.join_names(names)}"
-    parts = {part: _packed(content) for part, content in (runtime | {"MODEL": model}).items()}
+    packed = {part: gzip.compress(content, compresslevel=6, mtime=0) for part, content in files.items()}
+    parts = {part: base64.b64encode(content).decode() for part, content in packed.items()}
     parts |= {"TITLE": escape(title), "CLASSES": escape(classes)}
     data = {"names": names, "colors": utils.COLORS, **resolution}
     return fill_template("detect.html", ("page.js", "detect.js"), data, parts)
-
-
-def _packed(content: bytes) -> str:
-    return base64.b64encode(gzip.compress(content, compresslevel=6, mtime=0)).decode()

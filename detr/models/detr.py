@@ -56,9 +56,7 @@ class DetrConfig:
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be in [0, 1), got {self.dropout}")
         if self.hidden_dim % self.nheads or self.hidden_dim % 4:
-            raise UserError(
-                f"hidden_dim must be a multiple of nheads and of 4, got {self.hidden_dim} with {self.nheads} heads"
-            )
+            raise UserError(f"hidden_dim must be a multiple of 4 and of nheads ({self.nheads}), got {self.hidden_dim}")
         if self.masks:
             check_width(self.hidden_dim, self.nheads)
         choices = {"position_embedding": POSITION_EMBEDDINGS, "batch_norm": BATCH_NORMS, "stride": STRIDES}

@@ -1,6 +1,4 @@
-"""Weights to start from that have a name: those that the authors of DETR published, and ours. No torch: a script's
---help lists them.
-"""
+"""Weights to start from that have a name: those of DETR's authors, and ours. No torch: a script's --help lists them."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -41,16 +41,21 @@ def scoring_queries(outputs: DetrOutput, threshold: float = LEAST_MASK_SCORE) ->
 
 
 def masks_to_rle(
-    masks: MaskLogits, valid_hw: list[tuple[int, int]], padded_hw: tuple[int, int], sizes_hw: list[tuple[int, int]]
+    masks: MaskLogits,
+    valid_sizes_hw: list[tuple[int, int]],
+    padded_hw: tuple[int, int],
+    sizes_hw: list[tuple[int, int]],
 ) -> dict[tuple[int, int], dict]:
     """Return the masks as COCO's runs (RLE) over the original images, by the numbers of image and query.
 
-    Each is resized and thresholded by itself: no more than one is ever there at full size. Height and width are those
-    of each image without its padding (`valid_hw`), of the batch (`padded_hw`) and of each original image (`sizes_hw`).
+    Sizes are those of each image without its padding, of the batch, and of each original image. The logits are resized
+    to the batch, as the loss does it, and to the original without the padding: never more than one at a time.
     """
     runs = {}
     for logits, image, query in zip(masks.logits, masks.image.tolist(), masks.query.tolist(), strict=True):
-        mask = full_size_mask(logits, valid_hw[image], padded_hw, sizes_hw[image])
+        whole, valid_hw = F.interpolate(logits.float()[None, None], padded_hw, mode="bilinear"), valid_sizes_hw[image]
+        valid = whole[..., : valid_hw[0], : valid_hw[1]]
+        mask = F.interpolate(valid, sizes_hw[image], mode="bilinear")[0, 0] > 0
         encoded = coco_mask.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8)))
         runs[image, query] = {"size": encoded["size"], "counts": encoded["counts"].decode()}
     return runs
@@ -71,15 +76,3 @@ def average_boxes(detections: Detections, runs: dict[tuple[int, int], dict], wei
     boxes_xyxy = detections.boxes_xyxy.clone()
     boxes_xyxy[image, query] = torch.lerp(boxes_xyxy[image, query], xywh_to_xyxy(around_xywh), weight)
     return detections._replace(boxes_xyxy=boxes_xyxy)
-
-
-def full_size_mask(
-    logits: Tensor, valid_hw: tuple[int, int], padded_hw: tuple[int, int], size_hw: tuple[int, int]
-) -> Tensor:
-    """Return the mask (H, W), bool, in the pixels of the original image, of logits (h, w) over the padded one.
-
-    The logits are resized as the loss does it, and the padding is cut off before they are resized to the original.
-    """
-    whole = F.interpolate(logits.float()[None, None], size=padded_hw, mode="bilinear")
-    valid = whole[..., : valid_hw[0], : valid_hw[1]]
-    return F.interpolate(valid, size=size_hw, mode="bilinear")[0, 0] > 0

@@ -49,26 +49,20 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1. Raises ArgumentTypeError."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
-    return value
-
-
-def _not_negative(kind: Callable[[str], float], text: str) -> float:
+def _number(kind: Callable[[str], float], least: int, most: float, text: str) -> float:
     value = kind(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{value} is negative" if value < 0 else f"{value} is not finite")
+    if not abs(value) < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is not finite")
+    if not least <= value <= most:
+        accepted = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise argparse.ArgumentTypeError(f"{value} is not {accepted}")
     return value
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1")
-    return value
+positive_int, _natural = partial(_number, int, 1, math.inf), partial(_number, int, 0, math.inf)
+positive_int.__name__ = _natural.__name__ = "whole number"  # as argparse calls them in its messages
+_nonneg, _share = partial(_number, float, 0, math.inf), partial(_number, float, 0, 1)
+_nonneg.__name__ = _share.__name__ = "number"
 
 
 def _class_pair(text: str) -> tuple[str, str]:
@@ -83,12 +77,6 @@ def _fold(text: str) -> str:
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) and int(count) > 1):
         raise argparse.ArgumentTypeError(f"{text!r} is not K/N, such as 1/5 for the first of five parts")
     return f"{int(number)}/{int(count)}"
-
-
-_natural = partial(_not_negative, int)
-_natural.__name__ = positive_int.__name__ = "whole number"  # as argparse calls them in its messages
-_nonneg = partial(_not_negative, float)
-_nonneg.__name__ = _share.__name__ = "number"
 
 
 def _add_flag(
@@ -112,9 +100,7 @@ def _add_training_flags(group: argparse._ArgumentGroup) -> None:
     add("--warmup_steps", _natural, 0, "steps over which learning rates rise", metavar="N")
     text = "batches per step: the result of N x --batch_size in the memory of --batch_size"
     add("--accumulate", positive_int, 1, text, metavar="N")
-    text = (
-        "decay of the weights' exponential moving average (EMA) per step, which is evaluated and kept as best; 0: none"
-    )
+    text = "decay of the weights' exponential moving average (EMA) per step; it is evaluated and kept as best; 0: none"
     add("--ema_decay", _nonneg, 0.99, text)
     add("--patience", _natural, 0, "stop after so many without a better AP; 0: never", metavar="EPOCHS")
     add("--freeze", None, None, "what to keep as it is: the same as --lr_backbone 0", choices=("backbone",))
@@ -130,10 +116,7 @@ def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
     )
     add("--backbone", None, None, text)
     add_switch("--dilation", help="stride 16 instead of 32 in the last stage (DC5)")
-    text = (
-        "pixels from one cell of the feature map to the next; 16 leaves out the backbone's last stage: fewer "
-        "parameters and a finer map, of four times as many cells (32)"
-    )
+    text = "pixels per cell of the feature map; 16 leaves out the last stage: fewer parameters, 4 times the cells (32)"
     add("--stride", int, None, text, choices=(16, 32))
     add("--position_embedding", None, None, "kind of position embedding (sine)", choices=("sine", "learned"))
     add("--enc_layers", _natural, None, "encoder layers (6)")
@@ -204,10 +187,7 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
     text = "16-bit arithmetic in the network: auto where the device has it natively, off for float32"
     add("--amp", None, "auto", text, choices=AMP_CHOICES)
     add("--seed", _natural, 42, "seed of all random numbers")
-    text = (
-        "a checkpoint to resume, or weights to start from; auto resumes the run in --output_dir, or starts from "
-        "--weights if there is none"
-    )
+    text = "a checkpoint to resume, or weights to start from; auto: the run in --output_dir, --weights if there is none"
     add("--resume", None, None, text, metavar="{auto,FILE,URL}")
     add("--weights", Path, None, "weights to start from", metavar="FILE")
     text = "a detector that was trained on these classes: it stays as it is, and with --masks learns masks alone"

@@ -72,12 +72,7 @@ class ResumeState(NamedTuple):
 
 
 def find_start(
-    folder: Path,
-    resume: str | None,
-    weights: Path | None,
-    backbone_weights: str | None,
-    overwrite: bool,
-    evaluate: bool,
+    folder: Path, resume: str | None, weights: Path | None, backbone: str | None, overwrite: bool, evaluate: bool
 ) -> ResumeState:
     """Return what --resume, --weights, --backbone_weights, --overwrite and --eval mean together for a run in `folder`.
 
@@ -85,7 +80,7 @@ def find_start(
     """
     path = _path_of(folder, resume, weights, overwrite, evaluate)
     checkpoint = _read(path, folder) if path else {}
-    if backbone_weights and path and not evaluate and "optimizer" not in checkpoint:
+    if backbone and path and not evaluate and "optimizer" not in checkpoint:
         raise UserError(f"--backbone_weights and {path}: that file holds a backbone already")
     if "optimizer" in checkpoint and "rng" not in checkpoint and not evaluate:
         print(f"{path}: from the reference code; its weights are a start, its optimizer's state is of no use here")
@@ -93,9 +88,7 @@ def find_start(
     # own checkpoint: it counts which of the two flags the path came from, so the objects are compared, not the paths.
     start = ResumeState(path, checkpoint or None, "rng" in checkpoint and path is not weights and not evaluate)
     if overwrite and start.resumes_in_place(folder):
-        raise UserError(
-            f"--resume {resume} and --overwrite: the run in {folder} is resumed, or deleted; leave one of them out"
-        )
+        raise UserError(f"--resume {resume} and --overwrite: the run in {folder} is resumed, or deleted; leave one out")
     if len(set(all_gather([(start.resumes, checkpoint.get("epoch"))]))) > 1:
         raise UserError("the processes of this run find different checkpoints: --output_dir has to be the same folder")
     return start
@@ -108,9 +101,7 @@ def _read(path: Path, folder: Path) -> dict:
         best = folder / BEST
         if not utils.is_same_file(path, folder / LAST) or not best.exists():
             raise
-        raise UserError(
-            f"{error}. The best weights so far can start a new run: --resume {best} --output_dir NEW"
-        ) from error
+        raise UserError(f"{error}. The best weights can start a new run: --resume {best} --output_dir NEW") from error
 
 
 def _path_of(folder: Path, resume: str | None, weights: Path | None, overwrite: bool, evaluate: bool) -> Path | None:
@@ -148,14 +139,11 @@ def finished_reason(start: ResumeState, epochs: int, patience: int) -> str:
     if not start.resumes:
         return ""
     done, best = start.checkpoint["epoch"] + 1, start.checkpoint["best"]
+    what = f"{start.path} has done {utils.pluralize(done, 'epoch')}"
     if done >= epochs:
-        done = utils.pluralize(done, "epoch")
-        return f"{start.path} has done {done} and --epochs asks for {epochs}: nothing is left to train"
+        return f"{what} and --epochs asks for {epochs}: nothing is left to train"
     if start.checkpoint["out_of_patience"] and 0 < patience <= done - 1 - best["epoch"]:
-        return (
-            f"{start.path} has done {utils.pluralize(done, 'epoch')}, the best was epoch {best['epoch'] + 1}: "
-            f"--patience {patience} is used up"
-        )
+        return f"{what}, the best was epoch {best['epoch'] + 1}: --patience {patience} is used up"
     return ""
 
 
@@ -165,8 +153,7 @@ def choose_sizes(start: ResumeState, scales: list[int] | None, max_size: int | N
     """
     trained_at = (start.checkpoint or {}).get("resolution", {})
     before = start.args if start.resumes else {}
-    default_scales = [trained_at["scale"]] if trained_at else list(SCALES)
-    scales = scales or before.get("scales") or default_scales
+    scales = scales or before.get("scales") or ([trained_at["scale"]] if trained_at else list(SCALES))
     max_size = max_size or before.get("max_size") or trained_at.get("max_size", MAX_SIZE)
     check_sizes(scales, max_size)
     return scales, max_size
@@ -300,9 +287,7 @@ def _model_from_file(
             "new, take another --output_dir to train for them, or --coco_path to name the folder of before"
         )
     if knows_classes and (set(CLASS_HEAD) & set(report.fresh) or (class_rows and class_rows.fresh)):
-        raise UserError(
-            f"--frozen_weights {path}: does not know the classes {data.label_map}, which it could not learn"
-        )
+        raise UserError(f"--frozen_weights {path}: does not know the classes {data.label_map}, which it cannot learn")
     print(f"{path}: {report}")
     return model
 
