@@ -41,10 +41,7 @@ def scoring_queries(outputs: DetrOutput, threshold: float = LEAST_MASK_SCORE) ->
 
 
 def masks_to_rle(
-    masks: MaskLogits,
-    valid_sizes_hw: list[tuple[int, int]],
-    padded_hw: tuple[int, int],
-    sizes_hw: list[tuple[int, int]],
+    masks: MaskLogits, unpadded_hw: list[tuple[int, int]], padded_hw: tuple[int, int], sizes_hw: list[tuple[int, int]]
 ) -> dict[tuple[int, int], dict]:
     """Return the masks as COCO's runs (RLE) over the original images, by the numbers of image and query.
 
@@ -53,7 +50,8 @@ def masks_to_rle(
     """
     runs = {}
     for logits, image, query in zip(masks.logits, masks.image.tolist(), masks.query.tolist(), strict=True):
-        whole, valid_hw = F.interpolate(logits.float()[None, None], padded_hw, mode="bilinear"), valid_sizes_hw[image]
+        valid_hw = unpadded_hw[image]
+        whole = F.interpolate(logits.float()[None, None], padded_hw, mode="bilinear")
         valid = whole[..., : valid_hw[0], : valid_hw[1]]
         mask = F.interpolate(valid, sizes_hw[image], mode="bilinear")[0, 0] > 0
         encoded = coco_mask.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8)))

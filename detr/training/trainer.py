@@ -22,7 +22,7 @@ from detr.training.meters import MetricLogger
 from detr.training.schedule import OptimConfig
 from utils import UserError
 
-NO_EVALUATION_YET = {"AP": -math.inf, "epoch": -1, "loss": math.inf}  # in place of the best detector of a run
+NO_EVALUATION_YET = {"AP": -math.inf, "epoch": -1, "loss": math.inf}  # before a run has a best detector
 SMALLEST_SCALE = 1.0  # of a float16 run's gradients: below it something other than rounding is wrong
 
 
