@@ -36,20 +36,11 @@ from detr.models.cpu_kernels import tune_malloc
 from detr.models.criterion import SetCriterion
 from detr.models.detr import Detr
 from detr.models.matcher import HungarianMatcher
-from detr.training import distributed
+from detr.training import distributed, resume
 from detr.training.device import Precision, limit_threads, pick_device, pick_precision
 from detr.training.evaluate import evaluate
 from detr.training.meters import TimeLeft, coco_lines, deciding_ap, summary_line
-from detr.training.resume import (
-    ResumeState,
-    architecture_of,
-    build_model,
-    check_class_map,
-    check_fold,
-    choose_sizes,
-    find_start,
-    finished_reason,
-)
+from detr.training.resume import ResumeState
 from detr.training.run_folder import RunFolder, check_tensorboard, check_unused
 from detr.training.schedule import OptimConfig
 from detr.training.trainer import Trainer
@@ -81,18 +72,19 @@ def main() -> None:
 
 def run(args: argparse.Namespace, world: distributed.World) -> None:
     """Find where to start, build data, model and trainer, then train and evaluate, or only evaluate."""
-    start = find_start(args.output_dir, args.resume, args.weights, args.backbone_weights, args.overwrite, args.eval)
-    check_class_map(start, args.class_map, args.eval)
-    check_fold(start, args.fold, args.coco_path, args.eval)
+    given = (args.resume, args.weights, args.backbone_weights, args.overwrite, args.eval)
+    start = resume.find_start(args.output_dir, *given)
+    resume.check_class_map(start, args.class_map, args.eval)
+    resume.check_fold(start, args.fold, args.coco_path, args.eval)
     if args.tensorboard:
         check_tensorboard()
-    if reason := finished_reason(start, args.epochs, args.patience):
+    if reason := resume.finished_reason(start, args.epochs, args.patience):
         print(reason)
         return
     if world.is_main and not args.eval:
         inputs = [path for path in (start.path, args.backbone_weights) if path]
         check_unused(args.output_dir, start, args.overwrite, args.resume == "auto", inputs)
-    args.scales, args.max_size = choose_sizes(start, args.scales, args.max_size)
+    args.scales, args.max_size = resume.choose_sizes(start, args.scales, args.max_size)
     session = build_session(args, start, world)
     if args.eval:
         evaluate_only(start, session)
@@ -117,10 +109,10 @@ def build_session(args: argparse.Namespace, start: ResumeState, world: distribut
     torch.manual_seed(args.seed)
     resolution = {"scale": max(args.scales), "max_size": args.max_size}
     data = load_data(args, resolution, start)
-    model = build_model(
+    model = resume.build_model(
         start,
         data,
-        architecture_of(vars(args)),
+        resume.architecture_of(vars(args)),
         num_classes=args.num_classes,
         backbone_weights=args.backbone_weights,
         class_map=args.class_map,
@@ -172,22 +164,15 @@ def load_data(args: argparse.Namespace, resolution: dict[str, int], start: Resum
 def build_trainer(args: argparse.Namespace, start: ResumeState, session: Session) -> Trainer:
     """Build the trainer; a resumed run gets its state back, and is told where this command line differs."""
     config = OptimConfig(**{field.name: getattr(args, field.name) for field in dataclasses.fields(OptimConfig)})
-    trainer = Trainer(
-        session.model,
-        session.criterion,
-        config,
-        session.train_loader.batch_sampler.steps_per_epoch,
-        session.precision,
-        session.world,
-        args.start_epoch,
-        session.folder.write_nonfinite,
-    )
+    model, criterion, folder = session.model, session.criterion, session.folder
+    steps, precision, world = session.train_loader.batch_sampler.steps_per_epoch, session.precision, session.world
+    trainer = Trainer(model, criterion, config, steps, precision, world, args.start_epoch, folder.write_nonfinite)
     if start.resumes:
         trainer.load_state(start.checkpoint, start.path)
-        trainer.best = session.folder.best_so_far(start, trainer.best)
+        trainer.best = folder.best_so_far(start, trainer.best)
         if start.checkpoint["step"]["steps_done"] > trainer.steps_done:
             print(f"{start.path} was saved inside an epoch of other steps than this command's: the epoch begins again")
-        for name, now, before in start.changed_flags(session.folder.flags):
+        for name, now, before in start.changed_flags(folder.flags):
             print(f"--{name} is {now}; up to epoch {trainer.epochs_done} it was {before}")
     return trainer
 
@@ -284,16 +269,8 @@ def evaluate_with_progress(
             if stop and number < shared:
                 stop.check(distributed.any_rank(stop.requested))
 
-        return evaluate(
-            model,
-            session.criterion,
-            read_batches(loader, stop),
-            session.data.val_coco,
-            session.data.label_map,
-            session.device,
-            session.precision,
-            on_batch,
-        )
+        batches, gt = read_batches(loader, stop), (session.data.val_coco, session.data.label_map)
+        return evaluate(model, session.criterion, batches, *gt, session.device, session.precision, on_batch)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A fine-tuned detector for any image, from its file alone."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from detr.data.sampler import same_size_batches
 from detr.data.transforms import apply_to_image, check_sizes, evaluation_params
 from detr.models.attention_maps import attention_maps
 from detr.models.cpu_kernels import trim_malloc
-from detr.models.postprocess import ScoringQueries, average_boxes, masks_to_rle, postprocess
+from detr.models.postprocess import average_boxes, masks_to_rle, postprocess, scoring_queries
 from detr.models.weights import load_detector
 from detr.report.gallery import AttentionMaps
 from detr.training.device import pick_device, pick_precision
@@ -47,7 +48,7 @@ class Detector:
     Args:
         checkpoint: a file that main.py wrote; it says what the classes are and at which size it was evaluated.
         device: auto, cuda, mps or cpu.
-        amp: number format, one of `device.AMP_CHOICES`.
+        amp: number format, one of `flags.AMP_CHOICES`.
         categories: COCO's, of the annotations it was trained on, for files that do not name their classes: those of the
             reference's code.
         scale, max_size: shorter side of the images and their longest side, in pixels (None: as it was evaluated).
@@ -93,8 +94,9 @@ class Detector:
         detections: list[list[Detection]] = [[] for _ in pixels]
         for batch in same_size_batches([image.shape[1:] for image in pixels], len(pixels)):
             original_hw, runs = [sizes_hw[index] for index in batch], {}
+            choose = functools.partial(scoring_queries, threshold=threshold)
             with self.precision.autocast():
-                outputs = self.model(*self._batch([pixels[index] for index in batch]), ScoringQueries(threshold))
+                outputs = self.model(*self._batch([pixels[index] for index in batch]), choose)
             if outputs.masks is not None:
                 size_hw = tuple(pixels[batch[0]].shape[1:])
                 runs = masks_to_rle(outputs.masks, [size_hw] * len(batch), size_hw, original_hw)
@@ -102,7 +104,7 @@ class Detector:
             fields = [field.tolist() for field in found]
             for row, (index, *of_image) in enumerate(zip(batch, *fields, strict=True)):
                 masks = [runs.get((row, query)) for query in range(len(of_image[0]))]
-                detections[index] = self._filter(*of_image, masks, threshold)
+                detections[index] = self._filter(zip(*of_image, masks, strict=True), threshold)
         if self.device.type == "cpu":  # images of other sizes come next: what is kept would grow with each
             trim_malloc(0)
         return detections
@@ -113,10 +115,8 @@ class Detector:
         pixels, sizes_hw = self._prepare([image])
         outputs, cross, encoder = attention_maps(self.model, *self._batch(pixels))
         detections = postprocess(outputs, sizes_hw)
-        tensors = detections.scores[0], detections.boxes_xyxy[0], outputs.boxes_cxcywh[-1, 0], cross
-        return AttentionMaps(
-            *(tensor.cpu().numpy() for tensor in tensors), None if encoder is None else encoder.cpu().numpy()
-        )
+        tensors = detections.scores[0], detections.boxes_xyxy[0], outputs.boxes_cxcywh[-1, 0], cross, encoder
+        return AttentionMaps(*(None if tensor is None else tensor.cpu().numpy() for tensor in tensors))
 
     @torch.inference_mode()
     def describe(self, image: AnyImage) -> np.ndarray:
@@ -147,16 +147,10 @@ class Detector:
         images, padding_mask = pad_images(pixels)
         return images.to(self.device), padding_mask.to(self.device)
 
-    def _filter(
-        self,
-        scores: list[float],
-        labels: list[int],
-        boxes_xyxy: list[list[float]],
-        masks: list[dict | None],
-        threshold: float,
-    ) -> list[Detection]:
+    def _filter(self, queries: Iterable[tuple], threshold: float) -> list[Detection]:
+        """Choose among the (score, label, box_xyxy, mask) of all queries of an image, best first."""
         detections = []
-        for score, label, box, mask in zip(scores, labels, boxes_xyxy, masks, strict=True):
+        for score, label, box, mask in queries:
             category_id = self.label_map.to_category_id(label)
             if score >= threshold and category_id is not None:
                 detections.append(Detection(self._names[category_id], category_id, score, tuple(box), mask))

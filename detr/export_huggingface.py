@@ -72,19 +72,10 @@ def _check_expressible(config: DetrConfig) -> None:
 def _to_preprocessor(detector: Detector) -> dict:
     """Return the settings of `DetrImageProcessor`."""
     shorter, longest = detector.resolution["scale"], detector.resolution["max_size"]
-    return {
-        "image_processor_type": "DetrImageProcessor",
-        "format": "coco_detection",
-        "do_resize": True,
-        "size": {"shortest_edge": shorter, "longest_edge": longest},
-        "resample": 2,  # bilinear
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": IMAGENET_MEAN,
-        "image_std": IMAGENET_STD,
-        "do_pad": True,
-    }
+    about = {"image_processor_type": "DetrImageProcessor", "format": "coco_detection"}
+    about |= {"do_resize": True, "size": {"shortest_edge": shorter, "longest_edge": longest}, "resample": 2}  # bilinear
+    about |= {"do_rescale": True, "rescale_factor": 1 / 255}
+    return about | {"do_normalize": True, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "do_pad": True}
 
 
 def load_folder(folder: Path) -> "Module":
@@ -104,8 +95,6 @@ def load_folder(folder: Path) -> "Module":
 @torch.inference_mode()
 def run_hub(model: "Module", images: Tensor, padding_mask: Tensor) -> DetrOutput:
     """Return what the network of `transformers` predicts for a batch; every query has its mask, in order."""
-    theirs = model(images, pixel_mask=(~padding_mask).long())
-    masks = getattr(theirs, "pred_masks", None)
-    nothing = torch.empty(0)
-    masks = None if masks is None else MaskLogits(masks.flatten(0, 1), nothing, nothing)
+    theirs, nothing = model(images, pixel_mask=(~padding_mask).long()), torch.empty(0)
+    masks = MaskLogits(theirs.pred_masks.flatten(0, 1), nothing, nothing) if "pred_masks" in theirs else None
     return DetrOutput(theirs.logits[None], theirs.pred_boxes[None], masks)

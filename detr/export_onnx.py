@@ -94,8 +94,7 @@ def write_onnx(detector: Detector, path: Path, precision: str) -> None:
     with _quiet():
         program = _recorded(detector)
         program.save(path, external_data=False)
-        _fold_constants(path)
-        model = onnx.load(path)
+        model = _fold_constants(path)
         if precision == "fp16":
             from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -137,8 +136,8 @@ def _recorded(detector: Detector) -> "torch.onnx.ONNXProgram":
         raise UserError(f"PyTorch {torch.__version__} could not write this detector as ONNX: {reason}") from error
 
 
-def _fold_constants(path: Path) -> None:
-    """Compute in the file what does not depend on the image, such as BatchNorm's part of each convolution."""
+def _fold_constants(path: Path) -> "onnx.ModelProto":
+    """Return a file with all computed that does not depend on the image, such as BatchNorm's part of convolutions."""
     import onnx
     import onnxruntime
 
@@ -150,18 +149,17 @@ def _fold_constants(path: Path) -> None:
     kept = [opset for opset in model.opset_import if not opset.domain]
     del model.opset_import[:]
     model.opset_import.extend(kept)
-    onnx.save(model, path)
+    return model
 
 
 def _describe(model: "onnx.ModelProto", detector: Detector, precision: str) -> None:
     """Put into the file what its user has to know, as JSON."""
     import onnx
 
-    ids = {label: detector.label_map.to_category_id(label) for label in sorted(detector.label_map.names)}
-    categories = [{"id": ids[label], "name": detector.label_map.names[label]} for label in ids]
-    normalization = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-    about = {"categories": categories, **detector.resolution, **normalization, "white": detector.white}
-    about["precision"] = precision
+    labels = detector.label_map
+    categories = [{"id": labels.to_category_id(label), "name": labels.names[label]} for label in sorted(labels.names)]
+    about = {"categories": categories, **detector.resolution, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    about |= {"white": detector.white, "precision": precision}
     onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in about.items()})
 
 

@@ -35,21 +35,14 @@ def fetch_runtime() -> dict[str, bytes]:
 def build_detector_page(
     title: str, names: list[str], resolution: dict[str, int], model: bytes, runtime: dict[str, bytes]
 ) -> str:
-    """Return the page.
+    """Return the page for a model that `export_onnx.write_onnx` wrote, with the runtime of `fetch_runtime`.
 
-    Args:
-        title: the heading.
-        names: of the classes, in the order of the model's scores.
-        resolution: `scale` and `max_size` of the images, in pixels.
-        model: what `export_onnx.write_onnx` writes.
-        runtime: of `fetch_runtime`.
+    `names` are the classes in the order of the model's scores; `resolution` has `scale` and `max_size`, in pixels.
     """
+    files = runtime | {"MODEL": model}
     classes = f"{utils.pluralize(len(names), 'class')}: {utils.join_names(names)}"
-    parts = {part: _packed(content) for part, content in (runtime | {"MODEL": model}).items()}
+    packed = {part: gzip.compress(content, compresslevel=6, mtime=0) for part, content in files.items()}
+    parts = {part: base64.b64encode(content).decode() for part, content in packed.items()}
     parts |= {"TITLE": escape(title), "CLASSES": escape(classes)}
     data = {"names": names, "colors": utils.COLORS, **resolution}
     return fill_template("detect.html", ("page.js", "detect.js"), data, parts)
-
-
-def _packed(content: bytes) -> str:
-    return base64.b64encode(gzip.compress(content, compresslevel=6, mtime=0)).decode()

@@ -4,7 +4,6 @@ Shapes: Q queries, N = H*W tokens of the feature map, h and w at most `MOST_CELL
 """
 
 import contextlib
-from collections.abc import Iterator
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,46 +15,30 @@ MOST_CELLS = 12  # along the longer side of a map; finer than this nobody sees
 
 
 def attention_maps(model: Detr, image: Tensor, padding_mask: Tensor) -> tuple[DetrOutput, Tensor, Tensor | None]:
-    """Return the outputs for one image, and the attention of the last layers, averaged over the heads.
-
-    Args:
-        model: in evaluation mode.
-        image: (1, 3, H, W), ImageNet-normalized.
-        padding_mask: (1, H, W), True on padding.
+    """Run a model in evaluation mode on one image (1, 3, H, W), ImageNet-normalized, and its padding mask (1, H, W).
 
     Returns the outputs; (Q, h, w), the cross-attention of each query in the last decoder layer; and (h, w, h, w), the
-    self-attention of each cell in the last encoder layer, None without one. Every map sums to 1.
+    self-attention of each cell in the last encoder layer, None without one. They are means over the heads; every map
+    sums to 1.
     """
     transformer = model.transformer
-    encoder = transformer.encoder.layers[-1].self_attn if len(transformer.encoder.layers) else None
-    with (
-        _inputs_of(transformer) as whole,
-        _inputs_of(transformer.decoder.layers[-1].multihead_attn) as seen_by_queries,
-        _inputs_of(encoder) as seen_by_points,
-    ):
+    of_queries = transformer.decoder.layers[-1].multihead_attn
+    of_points = [layer.self_attn for layer in transformer.encoder.layers[-1:]]  # none without an encoder
+    inputs: dict[nn.Module, tuple[Tensor, ...]] = {}
+    with contextlib.ExitStack() as hooks:
+        for module in (transformer, of_queries, *of_points):
+            hooks.enter_context(module.register_forward_pre_hook(lambda module, given: inputs.update({module: given})))
         outputs = model(image, padding_mask)
-    size_hw = whole[0].shape[-2:]
-    cross = _pooled(_weights(transformer.decoder.layers[-1].multihead_attn, seen_by_queries), size_hw)
-    if encoder is None:
+    size_hw = inputs[transformer][0].shape[-2:]
+    cross = _pooled(_weights(of_queries, inputs[of_queries]), size_hw)
+    if not of_points:
         return outputs, cross, None
-    points = _pooled(_weights(encoder, seen_by_points), size_hw)  # (N, h, w)
+    points = _pooled(_weights(of_points[0], inputs[of_points[0]]), size_hw)  # (N, h, w)
     cells = F.adaptive_avg_pool2d(points.flatten(1).T.unflatten(1, size_hw), points.shape[1:])  # (h*w, h, w)
     return outputs, cross, cells.permute(1, 2, 0).unflatten(2, points.shape[1:])
 
 
-@contextlib.contextmanager
-def _inputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
-    """The positional inputs of the module's next call, in a list that is filled when that happens."""
-    inputs: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, given: inputs.extend(given)) if module else None
-    try:
-        yield inputs
-    finally:
-        if handle:
-            handle.remove()
-
-
-def _weights(attention: nn.Module, inputs: list[Tensor]) -> Tensor:
+def _weights(attention: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     """Return (Q, N) weights of the first image, on the host: not every device pools to sizes that divide nothing."""
     query, key, _, padding_mask = inputs
     return attention.weights(query, key, padding_mask)[0].cpu()

@@ -32,30 +32,16 @@ MOBILENETS = ("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large")
 STRIDES = (32, 16)
 
 
-class FrozenBatchNorm2d(nn.Module):
+class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
     """BatchNorm with fixed statistics and fixed affine parameters: DETR's batches are too small to estimate them.
 
-    All four vectors are buffers under BatchNorm's own names, so that pre-trained weights load. `eps` is no part of a
-    weights file: it must be what the weights were trained with.
+    `eps` is no part of a weights file: it must be what the weights were trained with.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-        self.register_buffer("weight", torch.ones(channels))
-        self.register_buffer("bias", torch.zeros(channels))
-        self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Return the norm as an affine map, y = x * scale + shift, both (C,)."""
+        """Return the norm as an affine map, y = x * scale + shift, both (C,), for `conv_norm` to fold."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W), for use on its own; `conv_norm` folds instead."""
-        scale, shift = self.scale_and_shift()
-        return x * scale[:, None, None] + shift[:, None, None]
 
 
 class TrainableBatchNorm2d(nn.BatchNorm2d):
@@ -216,9 +202,7 @@ class MobileNetBody(nn.Module):
     def __init__(self, name: str, dilation: bool, stride: int, batch_norm: str) -> None:
         super().__init__()
         if dilation:
-            raise UserError(
-                f"--dilation (DC5) is for ResNets, not for {name}; --stride 16 gives a map of the same size"
-            )
+            raise UserError(f"--dilation (DC5) is for ResNets, not for {name}; --stride 16 makes as large a map")
         norm_layer = (BATCH_NORMS if name == "mobilenet_v2" else MOBILENET_V3_NORMS)[batch_norm]
         features = torchvision.models.get_model(name, weights=None, norm_layer=norm_layer).features
         self.features = features[: _count_up_to(features, stride)]

@@ -47,7 +47,6 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, dropout_p: float) -> Tensor:
-        """Compute the same as `scaled_dot_product_attention`."""
         outer = query.shape[:2]
         query, key, value = (x.flatten(0, 1) for x in (query, key, value))
         weights = _attention_weights(query, key, attn_mask, outer)
@@ -59,7 +58,6 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of query, key and value."""
         query, key, value, weights, kept = ctx.saved_tensors
         outer, root = grad.shape[:2], query.shape[-1] ** -0.5
         with torch.autocast("cpu", enabled=False):
@@ -104,10 +102,9 @@ def dropout(x: Tensor, p: float) -> Tensor:
 def random_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:
     """Return a uint8 mask on the CPU, 0 for a random share of the values and 1 for the others, and that share.
 
-    One 64-bit number serves eight values. A byte tells 256 shares apart: each call takes the one below or above `p`
-    (at most 255/256), at random, so that over many calls a share p of the values is dropped. PyTorch's own draws one
-    random number per value, one after the other. The mask is not bool, as
-    PyTorch multiplies by that several times more slowly than by numbers.
+    One 64-bit number serves eight values, where PyTorch's own draws one for each. A byte tells 256 shares apart: each
+    call takes the one below or above `p` (at most 255/256), at random, so that over many calls a share p of the values
+    is dropped. The mask is not bool, as PyTorch multiplies by that several times more slowly than by numbers.
     """
     count = shape.numel()
     numbers = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)[:count]

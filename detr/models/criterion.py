@@ -1,5 +1,4 @@
-"""The set loss (DETR, section 3.1, equation 2, and 4.4): classes, boxes, masks and what the reference code logs beside
-them.
+"""The set loss (DETR, sections 3.1 and 4.4): classes, boxes, masks and what the reference code logs beside them.
 
 All decoder layers are computed together. Every term is a sum over images or objects divided by a normalizer that is
 known from the targets alone, so that the parts of a batch that is split over accumulation steps or processes, each
@@ -49,10 +48,7 @@ class Losses(NamedTuple):
 class MatchedQueries:
     """The queries that `Detr.forward` is to choose in training: those that are matched alone get a mask.
 
-    Args:
-        criterion: whose matcher decides.
-        targets: of the images; with G groups of queries, repeated for them.
-        images: B, those of the first group.
+    `targets` are repeated for each group of queries; `images` is B, those of the first group.
     """
 
     def __init__(self, criterion: "SetCriterion", targets: Targets, images: int) -> None:
@@ -74,7 +70,6 @@ class SetCriterion(nn.Module):
 
     Args:
         num_classes: K; label K is "no object".
-        matcher: pairs predictions with objects.
         eos_coef: weight of the "no object" class in the classification loss.
         bbox_loss_coef, giou_loss_coef: weights of the box losses; classification has weight 1.
         mask_loss_coef, dice_loss_coef: weights of the focal and the dice loss of masks, where there are any.
@@ -93,17 +88,10 @@ class SetCriterion(nn.Module):
         dice_loss_coef: float = 1.0,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.matcher = matcher
-        self.eos_coef = eos_coef
-        self.weights = {
-            "loss_ce": 1.0,
-            "loss_bbox": bbox_loss_coef,
-            "loss_giou": giou_loss_coef,
-            "loss_mask": mask_loss_coef,
-            "loss_dice": dice_loss_coef,
-        }
-        self.aux_loss = aux_loss
+        self.num_classes, self.matcher = num_classes, matcher
+        self.eos_coef, self.aux_loss = eos_coef, aux_loss
+        self.weights = {"loss_ce": 1.0, "loss_bbox": bbox_loss_coef, "loss_giou": giou_loss_coef}
+        self.weights |= {"loss_mask": mask_loss_coef, "loss_dice": dice_loss_coef}
         class_weights = torch.ones(num_classes + 1)
         class_weights[num_classes] = eos_coef
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -127,11 +115,8 @@ class SetCriterion(nn.Module):
     ) -> Losses:
         """Return the losses of the outputs (L, B, Q, ...) against the targets of the B images.
 
-        Args:
-            outputs: of `Detr`; where they have masks, the first ones are those of `matched`.
-            targets: the objects.
-            batch_normalizers: those of the batch that these images are a part of; by default they are all of it.
-            matched: what has been matched already, by the network.
+        `batch_normalizers` are those of the batch that these images are a part of; by default they are all of it.
+        `matched` is what the network has matched already; where there are masks, the first ones are those of it.
         """
         outputs = self.supervised(outputs)
         normalizers = batch_normalizers or self.normalizers(targets.counts, outputs.logits.shape[2])
@@ -156,9 +141,7 @@ class SetCriterion(nn.Module):
 
     def _target_classes(self, outputs: DetrOutput, targets: Targets, match: Match) -> Tensor:
         """Return (L, B, Q): the matched object's label, K for queries without one."""
-        target_classes = torch.full(
-            outputs.logits.shape[:-1], self.num_classes, dtype=torch.int64, device=outputs.logits.device
-        )
+        target_classes = outputs.logits.new_full(outputs.logits.shape[:-1], self.num_classes, dtype=torch.int64)
         target_classes[match.layer, match.image, match.query] = targets.labels[match.image, match.target]
         return target_classes
 

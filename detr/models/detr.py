@@ -1,8 +1,6 @@
-"""DETR: backbone, transformer and prediction heads (Carion et al. 2020, sections 3.2 and 4.4), and its frozen
-configuration.
+"""DETR (Carion et al. 2020, sections 3.2 and 4.4): backbone, transformer, prediction heads; and its configuration.
 
-Shapes: B images, Q queries, K classes (logit K means "no object"), L decoder layers, D width, C backbone channels, S
-stride.
+Shapes: B images, Q queries, K classes (logit K means "no object"), L decoder layers, D width, C channels, S stride.
 """
 
 import dataclasses
@@ -58,9 +56,7 @@ class DetrConfig:
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be in [0, 1), got {self.dropout}")
         if self.hidden_dim % self.nheads or self.hidden_dim % 4:
-            raise UserError(
-                f"hidden_dim must be a multiple of nheads and of 4, got {self.hidden_dim} with {self.nheads} heads"
-            )
+            raise UserError(f"hidden_dim must be a multiple of 4 and of nheads ({self.nheads}), got {self.hidden_dim}")
         if self.masks:
             check_width(self.hidden_dim, self.nheads)
         choices = {"position_embedding": POSITION_EMBEDDINGS, "batch_norm": BATCH_NORMS, "stride": STRIDES}
@@ -98,15 +94,8 @@ class Detr(nn.Module):
         # A Sequential only for its names: the public files call the two parts backbone.0 and backbone.1.
         self.backbone = nn.Sequential(backbone, POSITION_EMBEDDINGS[config.position_embedding](dim))
         self.input_proj = nn.Conv2d(backbone.channels, dim, kernel_size=1)
-        self.transformer = Transformer(
-            dim,
-            config.nheads,
-            config.enc_layers,
-            config.dec_layers,
-            config.dim_feedforward,
-            config.dropout,
-            config.pre_norm,
-        )
+        layer = (dim, config.nheads, config.dim_feedforward, config.dropout, config.pre_norm)
+        self.transformer = Transformer((config.enc_layers, config.dec_layers), *layer)
         self.query_embed = nn.Embedding(config.num_queries, dim)
         self.register_parameter("extra_queries", None)  # (G - 1, Q, D) with G groups, see add_query_groups
         self.class_embed = nn.Linear(dim, config.num_classes + 1)
@@ -137,9 +126,8 @@ class Detr(nn.Module):
         if choose is None or self.mask_head is None:
             return outputs
         image, query = choose(outputs)
-        logits = predict_masks(
-            self.bbox_attention, self.mask_head, src, maps, memory, mask, decoded[-1][image, query], image
-        )
+        heads, queries = (self.bbox_attention, self.mask_head), decoded[-1][image, query]
+        logits = predict_masks(*heads, src, maps, memory, mask, queries, image)
         return outputs._replace(masks=MaskLogits(logits, image, query))
 
     @property
@@ -165,13 +153,11 @@ class Detr(nn.Module):
     def freeze_detector(self) -> None:
         """Keep everything but the mask head as it is; as `freeze_backbone`."""
         self.requires_grad_(False)
-        for part in (self.bbox_attention, self.mask_head):
-            part.requires_grad_(True)
+        self.bbox_attention.requires_grad_(True)
+        self.mask_head.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "Detr":
-        """Set training mode, but not for what is frozen: BatchNorm must not go on estimating there, nor dropout add
-        noise.
-        """
+        """Set training mode, but not for what is frozen: no BatchNorm is to estimate, no dropout to add noise there."""
         super().train(mode)
         for part in (self.backbone[0], self.transformer):
             if not any(parameter.requires_grad for parameter in part.parameters()):

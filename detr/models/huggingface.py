@@ -101,8 +101,8 @@ def read_folder(path: Path) -> dict:
     if wrong:
         raise UserError(f"{path / WEIGHTS}: does not fit its {CONFIG}: {wrong[0]}")
     model = {key: torch.cat([hub[name] for name in parts]) for key, parts in names.items()}
-    checkpoint = {"model": model, "config": config}
-    return checkpoint | _categories_of(theirs) | _resolution_of(read_json(path / PREPROCESSOR) or {})
+    about = _categories_of(theirs) | _resolution_of(read_json(path / PREPROCESSOR) or {})
+    return {"model": model, "config": config} | about
 
 
 def _config_of(path: Path, theirs: dict) -> dict:
@@ -119,19 +119,15 @@ def _config_of(path: Path, theirs: dict) -> dict:
     for ours, value in config.items():
         if type(value) is not type(defaults[ours]) and not (ours == "dropout" and value == 0):
             raise UserError(f"{path}: {FIELDS[ours]} is {quote(value)}; accepted: such as {defaults[ours]!r}")
-    for name, like in (("decoder_attention_heads", "encoder_attention_heads"), ("activation_function", None)):
-        accepted = theirs.get(like, 8) if like else "relu"
+    needed = {"decoder_attention_heads": theirs.get("encoder_attention_heads", 8), "activation_function": "relu"}
+    for name, accepted in needed.items():
         if theirs.get(name, accepted) != accepted:
             raise UserError(f"{path}: {name} is {quote(theirs[name])}; accepted: {quote(accepted)}")
     config["dilation"] = config.get("dilation", False) or about.get("output_stride") == 16
     stride = 32 if about.get("out_indices", [4])[-1] in (4, -1) else 16
     masks = "DetrForSegmentation" in (theirs.get("architectures") or ())
-    return config | {
-        "num_classes": len(theirs["id2label"]) if "id2label" in theirs else theirs.get("num_labels", 2),
-        "backbone": backbone,
-        "stride": stride,
-        "masks": masks,
-    }
+    num_classes = len(theirs["id2label"]) if "id2label" in theirs else theirs.get("num_labels", 2)
+    return config | {"num_classes": num_classes, "backbone": backbone, "stride": stride, "masks": masks}
 
 
 def _categories_of(theirs: dict) -> dict:

@@ -4,6 +4,8 @@ Shapes: B images, M pairs of an image and one of its queries, D width, N heads, 
 strides 4, 8 and 16, h and w cells of the encoder's map.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,18 +60,15 @@ class AttentionHeatmaps(nn.Module):
 class MaskHead(nn.Module):
     """Convolutions from the heatmaps to masks at stride 4, with the backbone's finer maps added on the way up.
 
-    Args:
-        dim: D, see `check_width`.
-        nheads: N.
-        channels: C of the maps at strides 4, 8 and 16.
+    `channels` are those of the maps at strides 4, 8 and 16.
     """
 
     def __init__(self, dim: int, nheads: int, channels: tuple[int, int, int]) -> None:
         super().__init__()
         widths = _widths(dim, nheads)
-        for number in range(1, 6):
-            setattr(self, f"lay{number}", nn.Conv2d(widths[number - 1], widths[number], 3, padding=1))
-            setattr(self, f"gn{number}", nn.GroupNorm(min(_GROUPS, widths[number]), widths[number]))
+        for number, (before, after) in enumerate(itertools.pairwise(widths), start=1):
+            setattr(self, f"lay{number}", nn.Conv2d(before, after, 3, padding=1))
+            setattr(self, f"gn{number}", nn.GroupNorm(min(_GROUPS, after), after))
         self.out_lay = nn.Conv2d(widths[-1], 1, 3, padding=1)
         for number, channels_in in enumerate(reversed(channels), start=1):
             setattr(self, f"adapter{number}", nn.Conv2d(channels_in, widths[number + 1], 1))
@@ -96,9 +95,8 @@ class MaskHead(nn.Module):
         weight = self.lay1.weight[:, -heatmaps.shape[1] :]
         x = F.relu(self.gn1(features + F.conv2d(heatmaps, weight, padding=1)))
         x = F.relu(self.gn2(self.lay2(x)))
-        for layer, norm, finer in zip(
-            (self.lay3, self.lay4, self.lay5), (self.gn3, self.gn4, self.gn5), maps, strict=True
-        ):
+        layers, norms = (self.lay3, self.lay4, self.lay5), (self.gn3, self.gn4, self.gn5)
+        for layer, norm, finer in zip(layers, norms, maps, strict=True):
             x = finer + F.interpolate(x, size=finer.shape[-2:], mode="nearest")
             x = F.relu(norm(layer(x)))
         return self.out_lay(x)[:, 0]
@@ -117,7 +115,6 @@ def predict_masks(
     """Return mask logits (M, H/4, W/4) of decoded queries (M, D), each of the image with number `image` (M,).
 
     Args:
-        attention, head: the two modules.
         src: projected features (B, D, h, w).
         maps: the backbone's at strides 4, 8 and 16, (B, C, H/4, W/4) and so on.
         memory: the encoder's output (B, h*w, D).

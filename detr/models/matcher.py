@@ -76,9 +76,8 @@ class HungarianMatcher:
 
 def assign(cost: Tensor, counts: list[int]) -> Tensor:
     """Find the cheapest pairs: costs (L, B, Q, T) on the host, objects per image -> rows of `Match` (4, M), int64."""
-    finite = np.nan_to_num(
-        cost.numpy(), copy=False, nan=NONFINITE_COST, posinf=NONFINITE_COST, neginf=NONFINITE_COST
-    )  # SciPy refuses others
+    # SciPy takes finite costs only.
+    finite = np.nan_to_num(cost.numpy(), copy=False, nan=NONFINITE_COST, posinf=NONFINITE_COST, neginf=NONFINITE_COST)
     pairs = [
         np.stack(np.broadcast_arrays(layer, image, *linear_sum_assignment(finite[layer, image, :, :count])))
         for layer in range(finite.shape[0])

@@ -1,6 +1,4 @@
-"""Weights to start from that have a name: those that the authors of DETR published, and ours. No torch: a script's
---help lists them.
-"""
+"""Weights to start from that have a name: those of DETR's authors, and ours. No torch: a script's --help lists them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +12,12 @@ class PublicWeights(NamedTuple):
     file_name: str
     dilation: bool  # the one part of the architecture that the tensors' shapes cannot tell
 
+    flags = ("--epochs", "100")  # of main.py, for fine-tuning
+
     @property
     def sha256_prefix(self) -> str:
         """The hex in the name begins the file's SHA-256."""
         return self.file_name.removesuffix(".pth").rsplit("-", 1)[1]
-
-    @property
-    def flags(self) -> list[str]:
-        """The flags of main.py for fine-tuning."""
-        return ["--epochs", "100"]
 
     @property
     def outline_flags(self) -> list[str]:

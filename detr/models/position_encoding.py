@@ -16,10 +16,9 @@ LEARNED_GRID = 50  # rows and columns in the public files: 50 x 32 = 1600 pixels
 class SinePositionEmbedding(nn.Module):
     """Fixed sines of the row and of the column, D/2 channels each (DETR, appendix A.4)."""
 
-    def __init__(self, dim: int, temperature: float = 10000.0) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.channels_per_axis = dim // 2
-        self.temperature = temperature
 
     def forward(self, padding_mask: Tensor) -> Tensor:
         """Map (B, H, W) bool, True on padding, to (B, D, H, W). Positions run over the image, not over its padding."""
@@ -33,7 +32,7 @@ class SinePositionEmbedding(nn.Module):
     def _sines(self, positions: Tensor) -> Tensor:
         """Map (B, H, W) to (B, H, W, D/2): sine and cosine in turn, over a geometric range of wavelengths."""
         channel = torch.arange(self.channels_per_axis, device=positions.device)
-        wavelength = self.temperature ** (2 * (channel // 2).to(positions) / self.channels_per_axis)
+        wavelength = 10000.0 ** (2 * (channel // 2).to(positions) / self.channels_per_axis)
         angles = positions[..., None] / wavelength
         return torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1).flatten(3)
 

@@ -34,34 +34,26 @@ def postprocess(outputs: DetrOutput, sizes_hw: list[tuple[int, int]]) -> Detecti
     return Detections(scores, labels, boxes_xyxy * scale[:, None])
 
 
-class ScoringQueries:
-    """The queries that `Detr.forward` is to choose in prediction: those from a score on, `LEAST_MASK_SCORE` or more."""
-
-    def __init__(self, threshold: float = 0.0) -> None:
-        self.threshold = max(threshold, LEAST_MASK_SCORE)
-
-    def __call__(self, outputs: DetrOutput) -> tuple[Tensor, Tensor]:
-        """Return (M,) images and queries, image by image."""
-        scores = outputs.logits[-1].float().softmax(-1)[..., :-1].amax(-1)  # (B, Q)
-        return torch.nonzero(scores >= self.threshold, as_tuple=True)
+def scoring_queries(outputs: DetrOutput, threshold: float = LEAST_MASK_SCORE) -> tuple[Tensor, Tensor]:
+    """Choose queries for `Detr.forward` in prediction, those from a score on: (M,) images and queries, by image."""
+    scores = outputs.logits[-1].float().softmax(-1)[..., :-1].amax(-1)  # (B, Q)
+    return torch.nonzero(scores >= max(threshold, LEAST_MASK_SCORE), as_tuple=True)
 
 
 def masks_to_rle(
-    masks: MaskLogits, valid_hw: list[tuple[int, int]], padded_hw: tuple[int, int], sizes_hw: list[tuple[int, int]]
+    masks: MaskLogits, unpadded_hw: list[tuple[int, int]], padded_hw: tuple[int, int], sizes_hw: list[tuple[int, int]]
 ) -> dict[tuple[int, int], dict]:
     """Return the masks as COCO's runs (RLE) over the original images, by the numbers of image and query.
 
-    Each is resized and thresholded by itself: no more than one is ever there at full size.
-
-    Args:
-        masks: logits of the padded images.
-        valid_hw: height and width of each image without its padding.
-        padded_hw: those of the batch.
-        sizes_hw: those of each original image.
+    Sizes are those of each image without its padding, of the batch, and of each original image. The logits are resized
+    to the batch, as the loss does it, and to the original without the padding: never more than one at a time.
     """
     runs = {}
     for logits, image, query in zip(masks.logits, masks.image.tolist(), masks.query.tolist(), strict=True):
-        mask = full_size_mask(logits, valid_hw[image], padded_hw, sizes_hw[image])
+        valid_hw = unpadded_hw[image]
+        whole = F.interpolate(logits.float()[None, None], padded_hw, mode="bilinear")
+        valid = whole[..., : valid_hw[0], : valid_hw[1]]
+        mask = F.interpolate(valid, sizes_hw[image], mode="bilinear")[0, 0] > 0
         encoded = coco_mask.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8)))
         runs[image, query] = {"size": encoded["size"], "counts": encoded["counts"].decode()}
     return runs
@@ -71,10 +63,8 @@ def average_boxes(detections: Detections, runs: dict[tuple[int, int], dict], wei
     """Return the detections with boxes between the predicted ones and those around their masks.
 
     The box head and the mask head err independently: after little training, the mean of two estimates is far closer.
-
-    Args:
-        runs: masks (RLE) by the numbers of image and query; where there is none, or an empty one, the box stays.
-        weight: of the box around the mask, 0 to 1.
+    `runs` are masks (RLE) by the numbers of image and query: the box around one has the weight `weight`, 0 to 1; where
+    there is none, or an empty one, the predicted box stays.
     """
     seen = [key for key, rle in runs.items() if coco_mask.area(rle)] if weight else []
     if not seen:
@@ -84,15 +74,3 @@ def average_boxes(detections: Detections, runs: dict[tuple[int, int], dict], wei
     boxes_xyxy = detections.boxes_xyxy.clone()
     boxes_xyxy[image, query] = torch.lerp(boxes_xyxy[image, query], xywh_to_xyxy(around_xywh), weight)
     return detections._replace(boxes_xyxy=boxes_xyxy)
-
-
-def full_size_mask(
-    logits: Tensor, valid_hw: tuple[int, int], padded_hw: tuple[int, int], size_hw: tuple[int, int]
-) -> Tensor:
-    """Return the mask (H, W), bool, in the pixels of the original image, of logits (h, w) over the padded one.
-
-    The logits are resized as the loss does it, and the padding is cut off before they are resized to the original.
-    """
-    whole = F.interpolate(logits.float()[None, None], size=padded_hw, mode="bilinear")
-    valid = whole[..., : valid_hw[0], : valid_hw[1]]
-    return F.interpolate(valid, size=size_hw, mode="bilinear")[0, 0] > 0

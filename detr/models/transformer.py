@@ -4,6 +4,8 @@ Shapes: B images, N = H*W tokens of the feature map, Q object queries in each of
 Positions are added to queries and keys of every attention, never to values, so that content and position stay apart.
 """
 
+from collections.abc import Callable, Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,29 +14,32 @@ from detr.models.attention import MultiheadAttention
 from detr.models.cpu_kernels import Dropout
 
 
-class FeedForward(nn.Module):
-    """The feed-forward half of a layer; a base class because the public files keep its parameters in the layer."""
+class _Layer(nn.Module):
+    """What both kinds of layer have. `pre_norm` normalizes before each branch, not after the sum (DETR's default)."""
 
-    def __init__(self, dim: int, dim_feedforward: int, dropout: float) -> None:
+    def __init__(self, dim: int, nheads: int, dim_feedforward: int, dropout: float, pre_norm: bool) -> None:
         super().__init__()
         self.linear1 = nn.Linear(dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, dim)
         self.dropout = Dropout(dropout)
+        self.self_attn = MultiheadAttention(dim, nheads, dropout)
+        self.pre_norm = pre_norm
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Map (..., D) to (..., D)."""
         return self.linear2(self.dropout(F.relu(self.linear1(x))))
 
+    def residual(self, x: Tensor, branch: Callable[[Tensor], Tensor], norm: nn.LayerNorm) -> Tensor:
+        """Return x plus branch(x), normalized."""
+        return x + self.dropout(branch(norm(x))) if self.pre_norm else norm(x + self.dropout(branch(x)))
 
-class EncoderLayer(FeedForward):
+
+class EncoderLayer(_Layer):
     """Self-attention among the tokens, then a feed-forward network, each with a residual and a LayerNorm."""
 
     def __init__(self, dim: int, nheads: int, dim_feedforward: int, dropout: float, pre_norm: bool) -> None:
-        super().__init__(dim, dim_feedforward, dropout)
-        self.self_attn = MultiheadAttention(dim, nheads, dropout)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.pre_norm = pre_norm
+        super().__init__(dim, nheads, dim_feedforward, dropout, pre_norm)
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
 
     def forward(self, src: Tensor, pos: Tensor, padding_mask: Tensor) -> Tensor:
         """Map tokens (B, N, D), their positions (B, N, D) and mask (B, N) to (B, N, D)."""
@@ -43,21 +48,17 @@ class EncoderLayer(FeedForward):
             x_with_pos = x + pos
             return self.self_attn(x_with_pos, x_with_pos, x, padding_mask)
 
-        src = _residual(src, self_attention, self.norm1, self.dropout, self.pre_norm)
-        return _residual(src, self.feed_forward, self.norm2, self.dropout, self.pre_norm)
+        src = self.residual(src, self_attention, self.norm1)
+        return self.residual(src, self.feed_forward, self.norm2)
 
 
-class DecoderLayer(FeedForward):
+class DecoderLayer(_Layer):
     """Self-attention among the queries, attention from queries to tokens, then a feed-forward network."""
 
     def __init__(self, dim: int, nheads: int, dim_feedforward: int, dropout: float, pre_norm: bool) -> None:
-        super().__init__(dim, dim_feedforward, dropout)
-        self.self_attn = MultiheadAttention(dim, nheads, dropout)
+        super().__init__(dim, nheads, dim_feedforward, dropout, pre_norm)
         self.multihead_attn = MultiheadAttention(dim, nheads, dropout)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.norm3 = nn.LayerNorm(dim)
-        self.pre_norm = pre_norm
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
 
     def forward(
         self, tgt: Tensor, query_embed: Tensor, memory: Tensor, memory_with_pos: Tensor, padding_mask: Tensor
@@ -72,23 +73,19 @@ class DecoderLayer(FeedForward):
             x_with_pos = (x + query_embed).flatten(1, 2)
             return self.multihead_attn(x_with_pos, memory_with_pos, memory, padding_mask).view_as(x)
 
-        tgt = _residual(tgt, self_attention, self.norm1, self.dropout, self.pre_norm)
-        tgt = _residual(tgt, cross_attention, self.norm2, self.dropout, self.pre_norm)
-        return _residual(tgt, self.feed_forward, self.norm3, self.dropout, self.pre_norm)
+        tgt = self.residual(tgt, self_attention, self.norm1)
+        tgt = self.residual(tgt, cross_attention, self.norm2)
+        return self.residual(tgt, self.feed_forward, self.norm3)
 
 
-def _residual(x: Tensor, branch, norm: nn.LayerNorm, dropout: Dropout, pre_norm: bool) -> Tensor:
-    """Add branch(x) to x, normalized after the sum (DETR's default) or before the branch (`--pre_norm`)."""
-    return x + dropout(branch(norm(x))) if pre_norm else norm(x + dropout(branch(x)))
-
-
-class Encoder(nn.Module):
-    """A stack of encoder layers; pre-norm ends with one more LayerNorm."""
-
-    def __init__(self, depth: int, dim: int, nheads: int, dim_feedforward: int, dropout: float, pre_norm: bool) -> None:
+class _Stack(nn.Module):
+    def __init__(self, layers: Iterable[nn.Module], norm: nn.LayerNorm | None) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(dim, nheads, dim_feedforward, dropout, pre_norm) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim) if pre_norm else None
+        self.layers, self.norm = nn.ModuleList(layers), norm
+
+
+class Encoder(_Stack):
+    """A stack of encoder layers; pre-norm ends with one more LayerNorm."""
 
     def forward(self, src: Tensor, pos: Tensor, padding_mask: Tensor) -> Tensor:
         """Map tokens (B, N, D), their positions (B, N, D) and mask (B, N) to the memory (B, N, D)."""
@@ -97,13 +94,8 @@ class Encoder(nn.Module):
         return src if self.norm is None else self.norm(src)
 
 
-class Decoder(nn.Module):
+class Decoder(_Stack):
     """A stack of decoder layers; each layer's output passes the same LayerNorm on its way to the heads."""
-
-    def __init__(self, depth: int, dim: int, nheads: int, dim_feedforward: int, dropout: float, pre_norm: bool) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(dim, nheads, dim_feedforward, dropout, pre_norm) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim)
 
     def forward(self, query_embed: Tensor, memory: Tensor, pos: Tensor, padding_mask: Tensor) -> Tensor:
         """Map (G, Q, D), (B, N, D), (B, N, D), (B, N) to the normalized output of every layer, (L, G * B, Q, D)."""
@@ -117,21 +109,16 @@ class Decoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Encoder over the feature map, decoder over the object queries."""
+    """Encoder over the feature map, decoder over the object queries; `depths` are their numbers of layers."""
 
     def __init__(
-        self,
-        dim: int = 256,
-        nheads: int = 8,
-        enc_layers: int = 6,
-        dec_layers: int = 6,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        pre_norm: bool = False,
+        self, depths: tuple[int, int], dim: int, nheads: int, dim_feedforward: int, dropout: float, pre_norm: bool
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(enc_layers, dim, nheads, dim_feedforward, dropout, pre_norm)
-        self.decoder = Decoder(dec_layers, dim, nheads, dim_feedforward, dropout, pre_norm)
+        layer = (dim, nheads, dim_feedforward, dropout, pre_norm)
+        last_norm = nn.LayerNorm(dim) if pre_norm else None
+        self.encoder = Encoder((EncoderLayer(*layer) for _ in range(depths[0])), last_norm)
+        self.decoder = Decoder((DecoderLayer(*layer) for _ in range(depths[1])), nn.LayerNorm(dim))
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)

@@ -40,19 +40,14 @@ def read_checkpoint(path: Path) -> dict:
     checkpoint = _read_tensors(path)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
         raise UserError(f"{path}: not a DETR checkpoint; expected a dict with the weights under 'model'")
-    not_tensors = [key for key, value in checkpoint["model"].items() if not isinstance(value, Tensor)]
-    if not_tensors:
+    if not_tensors := [key for key, value in checkpoint["model"].items() if not isinstance(value, Tensor)]:
         raise UserError(f"{path}: 'model' holds something that is not a tensor: {not_tensors[0]}")
-    return _upgrade(checkpoint | {"model": _own_names(checkpoint["model"])})
-
-
-def _own_names(model: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict with the keys of `Detr`, which has a mask head beside its other parts."""
-    return {key.removeprefix("detr."): value for key, value in model.items()}
+    model = {key.removeprefix("detr."): value for key, value in checkpoint["model"].items()}  # see `public_names`
+    return _upgrade(checkpoint | {"model": model})
 
 
 def public_names(model: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict of `Detr` with the keys of the public files, with or without a mask head."""
+    """Return a state dict of `Detr`, with or without a mask head, with the keys of the public files."""
     if not has_mask_head(model):
         return model
     return {key if key.startswith(MASK_HEAD) else f"detr.{key}": value for key, value in model.items()}
@@ -69,14 +64,9 @@ def _upgrade(checkpoint: dict) -> dict:
         if isinstance(part, dict) and part.get("batch_norm") == "live":
             part["batch_norm"] = "train"
     if "updates_done" in (step := checkpoint.get("step") or {}):
-        means = step["means"]
-        checkpoint["step"] = {
-            "steps_done": step["updates_done"],
-            "steps_per_epoch": step["updates_per_epoch"],
-            "metrics": {
-                "names": means["names"], "sums": means["sums"], "lrs": means["rates"], "steps": means["updates"]
-            },
-        }  # fmt: skip
+        means, steps = step["means"], {"steps_done": step["updates_done"], "steps_per_epoch": step["updates_per_epoch"]}
+        metrics = {"names": means["names"], "sums": means["sums"], "lrs": means["rates"], "steps": means["updates"]}
+        checkpoint["step"] = steps | {"metrics": metrics}
     return checkpoint
 
 
@@ -123,11 +113,9 @@ def strip_class_head(checkpoint: dict, config: dict) -> dict:
     architecture without its classes, and the size of the images where that is known.
     """
     model = {key: value for key, value in best_weights(checkpoint).items() if key not in CLASS_HEAD}
-    stripped = {
-        "model": public_names(model),
-        "config": {key: value for key, value in config.items() if key != "num_classes"},
-    }
-    return stripped | {key: checkpoint[key] for key in ("resolution",) if key in checkpoint}
+    architecture = {key: value for key, value in config.items() if key != "num_classes"}
+    resolution = {"resolution": checkpoint["resolution"]} if "resolution" in checkpoint else {}
+    return {"model": public_names(model), "config": architecture} | resolution
 
 
 def has_class_head(checkpoint: dict) -> bool:
@@ -142,7 +130,6 @@ def read_config(path: Path, checkpoint: dict) -> dict:
     dilation) is left out unless the file's name is that of a public file, or the reference's code has left its `args`.
     Raises UserError when the file's weights are not a DETR.
     """
-    known = {field.name for field in dataclasses.fields(DetrConfig)}
     config = checkpoint.get("config")
     if config is None:
         config = _config_from_shapes(path, checkpoint["model"])
@@ -152,24 +139,21 @@ def read_config(path: Path, checkpoint: dict) -> dict:
         if isinstance(reference := checkpoint.get("args"), argparse.Namespace):
             config |= {name: vars(reference)[name] for name in ("nheads", "dilation") if name in reference}
     config = {"stride": 32, "masks": False} | config  # files from before there was a choice
-    unknown = sorted(set(config) - known)
-    if unknown:
+    if unknown := sorted(config.keys() - {field.name for field in dataclasses.fields(DetrConfig)}):
         raise UserError(f"{path}: its config has {', '.join(unknown)}, unknown here; it is from another version")
     return config
 
 
 def _config_from_shapes(path: Path, model: dict[str, Tensor]) -> dict:
     needed = ("input_proj.weight", "query_embed.weight", "transformer.decoder.layers.0.linear1.weight")
-    missing = [key for key in needed if key not in model]
-    if missing:
+    if missing := [key for key in needed if key not in model]:
         raise UserError(f"{path}: not the weights of a DETR, {missing[0]} is missing")
-    dim = model["input_proj.weight"].shape[0]
     backbone, stride = _backbone_from_shapes(path, model)
     config = {
         "backbone": backbone,
         "stride": stride,
         "position_embedding": "learned" if "backbone.1.row_embed.weight" in model else "sine",
-        "hidden_dim": dim,
+        "hidden_dim": model["input_proj.weight"].shape[0],
         "enc_layers": _count_layers(model, "transformer.encoder.layers."),
         "dec_layers": _count_layers(model, "transformer.decoder.layers."),
         "dim_feedforward": model["transformer.decoder.layers.0.linear1.weight"].shape[0],
@@ -232,31 +216,25 @@ def load_weights(detr: Detr, model: dict[str, Tensor], path: Path, class_rows: C
     Raises UserError naming the keys when anything else is missing, unexpected or of another shape.
     """
     own, train_only = plain_state(detr)
-    left_out = 0
-    if not detr.config.masks:
-        given, model = model, {key: value for key, value in model.items() if not key.startswith(MASK_HEAD)}
-        left_out = len(given) - len(model)
+    left_out = [] if detr.config.masks else [key for key in model if key.startswith(MASK_HEAD)]
+    model = {key: value for key, value in model.items() if key not in left_out}
     if class_rows:
         model = model | _head_from_rows(own, model, class_rows, path)
     fresh = [] if any(key in model for key in CLASS_HEAD) else list(CLASS_HEAD)
-    has_masks = has_mask_head(model)
-    missing = [
-        key for key in own if key not in model and key not in fresh and (has_masks or not key.startswith(MASK_HEAD))
-    ]
-    fresh += ["the mask head"] if detr.config.masks and not has_masks else []
-    unexpected = [key for key in model if key not in own]
+    optional = (*fresh, *(() if has_mask_head(model) else MASK_HEAD))
+    missing = [f"{key} is missing" for key in own if key not in model and not key.startswith(optional)]
+    fresh += ["the mask head"] if detr.config.masks and not has_mask_head(model) else []
+    unexpected = [f"{key} is not part of this model" for key in model if key not in own]
     reshaped = [
-        f"{key} {tuple(model[key].shape)} instead of {tuple(own[key].shape)}"
+        f"has shape {key} {tuple(model[key].shape)} instead of {tuple(own[key].shape)}"
         for key in own
         if key in model and model[key].shape != own[key].shape
     ]
-    for what, keys in (("is missing", missing), ("is not part of this model", unexpected), ("has shape", reshaped)):
-        if keys:
-            first = f"{what} {keys[0]}" if what == "has shape" else f"{keys[0]} {what}"
-            more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
-            raise UserError(f"{path}: the weights do not fit a DETR with {detr.config.backbone}: {first}{more}")
+    if wrong := missing or unexpected or reshaped:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise UserError(f"{path}: the weights do not fit a DETR with {detr.config.backbone}: {wrong[0]}{more}")
     detr.load_state_dict(own | model | train_only)
-    return LoadReport(len(model) - (len(CLASS_HEAD) if class_rows else 0), fresh, class_rows, left_out)
+    return LoadReport(len(model) - (len(CLASS_HEAD) if class_rows else 0), fresh, class_rows, len(left_out))
 
 
 def _head_from_rows(own: dict[str, Tensor], model: dict[str, Tensor], class_rows: ClassRows, path: Path) -> dict:
@@ -265,7 +243,7 @@ def _head_from_rows(own: dict[str, Tensor], model: dict[str, Tensor], class_rows
     Classes without a row start as the mean of all: with "no object", it tells an object from none from the first step.
     """
     head, rows = {}, len(model["class_embed.bias"])
-    named = list(class_rows.file_names) or list(range(rows - 1))
+    named = list(class_rows.file_names or range(rows - 1))
     for key in CLASS_HEAD:
         theirs, ours = model[key], own[key].clone()
         if theirs.shape != (rows, *ours.shape[1:]) or not all(row < rows - 1 for row in class_rows.file_names):
@@ -338,34 +316,22 @@ def best_weights(checkpoint: dict) -> dict[str, Tensor]:
 
 def plain_state(detr: Detr) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The state dict in two: what a plain DETR has, under the public files' keys, and what only its training uses."""
-    state = detr.state_dict()
+    state = dict(detr.state_dict())
     train_only = {key: state.pop(key) for key in TRAIN_ONLY if key in state}
-    return dict(state), train_only
+    return state, train_only
 
 
 def detector_state(
-    detr: Detr,
-    categories: list[dict],
-    resolution: dict[str, int],
-    best: dict,
-    raw_ids: bool = False,
-    white: dict[str, int] | None = None,
+    detr: Detr, categories: list[dict], resolution: dict, best: dict, raw_ids: bool = False, white: dict | None = None
 ) -> dict:
     """Return a detector as it is saved: weights, architecture, what its classes are called, and how good it was when.
 
     `resolution` has the keywords `scale` and `max_size` of `transforms.evaluation_params`, in pixels; `raw_ids` says
     how labels follow from `categories`, as in `data.LabelMap`; `white` how deeper images are scaled to 8 bits.
     """
-    return {
-        "model": public_names(plain_state(detr)[0]),
-        "config": dataclasses.asdict(detr.config),
-        "categories": categories,
-        "raw_ids": raw_ids,
-        "resolution": resolution,
-        "white": white or {},
-        "best": best,
-        "epoch": best["epoch"],
-    }
+    state = {"model": public_names(plain_state(detr)[0]), "config": dataclasses.asdict(detr.config)}
+    state |= {"categories": categories, "raw_ids": raw_ids, "resolution": resolution, "white": white or {}}
+    return state | {"best": best, "epoch": best["epoch"]}
 
 
 def random_state() -> dict:
@@ -394,8 +360,8 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         return weights.get_state_dict(check_hash=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"the ImageNet weights of {name} could not be downloaded ({error}): fetch {weights.url} by hand and "
-            f"give its path as --backbone_weights, or start from a DETR with --resume"
+            f"the ImageNet weights of {name} could not be downloaded ({error}): fetch {weights.url} by hand and give "
+            "its path as --backbone_weights, or start from a DETR with --resume"
         ) from error
 
 
@@ -414,9 +380,7 @@ def load_backbone_weights(detr: Detr, state: dict[str, Tensor], source: str) -> 
     Raises UserError where the weights do not fit.
     """
     body, name = detr.backbone[0].body, detr.config.backbone
-    state = {
-        key: value for key, value in state.items() if not key.startswith(body.classifier) and "num_batches" not in key
-    }
+    state = {key: x for key, x in state.items() if not key.startswith(body.classifier) and "num_batches" not in key}
     own, whole = _shapes(body.state_dict()), _body_shapes(name, stride=32)
     if not own.items() <= _shapes(state).items() <= whole.items():
         raise UserError(f"{source}: these are not the weights of a torchvision {name}")

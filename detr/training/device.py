@@ -15,8 +15,6 @@ from detr.training.cpu_load import CpuLoad, count_cpus
 from detr.training.distributed import SINGLE_PROCESS, World
 from utils import UserError
 
-AMP_CHOICES = ("auto", "bf16", "fp16", "off")
-
 
 def pick_device(name: str, world: World = SINGLE_PROCESS) -> torch.device:
     """Return the device called `name`, on CUDA always with an index.
@@ -102,7 +100,7 @@ class Precision(NamedTuple):
 
 
 def pick_precision(amp: str, device: torch.device) -> Precision:
-    """The format for one of `AMP_CHOICES`; `auto` takes a 16-bit one only where the device computes in it natively.
+    """Return the format for one of `flags.AMP_CHOICES`; `auto` is a 16-bit one where the device has it natively.
 
     Raises UserError for float16 where it would spoil the weights.
     """

@@ -93,9 +93,7 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
     # A 1x1 convolution's gradient has two sets of strides that mean the same: nothing is copied that need not be.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", ".*broadcast_buffers", FutureWarning
-        )  # its successor is younger than torch 2.5
+        warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)  # torch 2.5 lacks its successor
         return nn.parallel.DistributedDataParallel(
             model,
             device_ids=[device] if device.type == "cuda" else None,

@@ -11,10 +11,8 @@ from detr.training.distributed import batch_norm_statistics
 class ModelEma:
     """An exponential moving average of a model's weights, which usually evaluates better than the weights themselves.
 
-    Args:
-        model: what is averaged; freeze before.
-        decay: share of the old average that a step keeps; the first steps keep less, so that the average is not held
-            back by where the run began: (1 + n) / (10 + n) after n steps.
+    `decay` is the share of the old average that a step keeps; the first steps keep less, (1 + n) / (10 + n) after n, so
+    that the average is not held back by where the run began. Freeze the model before.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -18,7 +18,7 @@ from detr.evaluation.coco_matching import match_all, with_masks
 from detr.evaluation.coco_metrics import coco_numbers, curves
 from detr.models.criterion import Losses, MatchedQueries, SetCriterion
 from detr.models.detr import Detr
-from detr.models.postprocess import Detections, ScoringQueries, average_boxes, masks_to_rle, postprocess
+from detr.models.postprocess import Detections, average_boxes, masks_to_rle, postprocess, scoring_queries
 from detr.structures import Batch, DetrOutput, MaskLogits
 from detr.training import distributed
 from detr.training.device import Precision, explain_oom
@@ -47,32 +47,17 @@ def to_coco_results(
 
 
 def twelve_coco_numbers(coco: dict, results: list[dict], iou_type: str = "bbox") -> list[float]:
-    """The 12 metrics of COCOeval, in the order of `COCO_NUMBERS`; -1 where they are not defined, as in its logs.
+    """Return the 12 metrics of COCOeval, in the order of `COCO_NUMBERS`; -1 where they are not defined, as in its logs.
 
-    Args:
-        coco: ground truth, a COCO dict.
-        results: detections in COCO's results format; may be empty. Of masks, those that have one.
-        iou_type: `bbox`, or `segm` for masks.
+    `results`, in COCO's format, may be empty. `iou_type` is `bbox`, or `segm` for the masks of those that have one.
     """
     matches = match_all(coco, results if iou_type == "bbox" else with_masks(results), iou_type)
     return [-1.0 if value is None else value for value in coco_numbers(matches, curves(matches)).values()]
 
 
-class _EvaluatedQueries:
-    """What `Detr.forward` is to choose: the matched queries, for the loss, then those that score, for the metrics."""
-
-    def __init__(self, matched: MatchedQueries) -> None:
-        self.matched, self.scoring = matched, ScoringQueries()
-
-    def __call__(self, outputs: DetrOutput) -> tuple[Tensor, Tensor]:
-        """Return (M,) images and queries."""
-        both = zip(self.matched(outputs), self.scoring(outputs), strict=True)
-        image, query = (torch.cat(parts) for parts in both)
-        return image, query
-
-    def scored(self, masks: MaskLogits) -> MaskLogits:
-        """Return those of the masks that are for the metrics."""
-        return MaskLogits(*(field[len(self.matched.pairs.image) :] for field in masks))
+def _matched_and_scoring(matched: MatchedQueries, outputs: DetrOutput) -> tuple[Tensor, ...]:
+    """Choose the matched queries, for the loss, then those that score, for the metrics: (M,) images and queries."""
+    return tuple(torch.cat(both) for both in zip(matched(outputs), scoring_queries(outputs), strict=True))
 
 
 def evaluate(
@@ -102,15 +87,15 @@ def evaluate(
             with explain_oom("evaluation", [batch]):
                 moved, runs = batch.to(device), {}
                 matched = MatchedQueries(criterion, moved.targets, len(batch.images)) if has_masks else None
-                chosen = _EvaluatedQueries(matched) if matched else None
+                choose = functools.partial(_matched_and_scoring, matched) if matched else None
                 with precision.autocast():
-                    outputs = model(moved.images, moved.padding_mask, chosen)
+                    outputs = model(moved.images, moved.padding_mask, choose)
                 part = criterion(outputs, moved.targets, normalizers, matched)
                 losses = part if losses is None else losses + part
                 sizes_hw = batch.targets.original_sizes_hw
-                if chosen:
-                    padded_hw = tuple(batch.images.shape[2:])
-                    runs = masks_to_rle(chosen.scored(outputs.masks), batch.sizes_hw, padded_hw, sizes_hw)
+                if matched:
+                    scored = MaskLogits(*(field[len(matched.pairs.image) :] for field in outputs.masks))
+                    runs = masks_to_rle(scored, batch.sizes_hw, tuple(batch.images.shape[2:]), sizes_hw)
                 detections = average_boxes(postprocess(outputs, sizes_hw), runs, model.config.mask_box_weight)
                 results += to_coco_results(detections, batch.targets.image_ids, label_map, runs)
             on_batch(number)

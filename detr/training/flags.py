@@ -11,6 +11,7 @@ from detr.training.schedule import LR_SCHEDULES
 # The paper's, and what prep.py holds a dataset against.
 SCALES, MAX_SIZE = tuple(range(480, 801, 32)), 1333  # shorter sides trained at, longest side, in pixels
 NUM_QUERIES = 100
+AMP_CHOICES = ("auto", "bf16", "fp16", "off")
 
 
 def parse_arguments(description: str, arguments: list[str] | None = None) -> argparse.Namespace:
@@ -44,33 +45,24 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     _add_loss_flags(parser.add_argument_group("matching and loss"))
     _add_mask_flags(parser.add_argument_group("masks"))
     _add_data_flags(parser.add_argument_group("data"))
-    run = parser.add_argument_group("run")
-    _add_run_flags(run)
-    _add_start_flags(run)
-    _add_saving_flags(run)
+    _add_run_flags(parser.add_argument_group("run"))
     return parser
 
 
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1. Raises ArgumentTypeError."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
-    return value
-
-
-def _not_negative(kind: Callable[[str], float], text: str) -> float:
+def _number(kind: Callable[[str], float], least: int, most: float, text: str) -> float:
     value = kind(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{value} is negative" if value < 0 else f"{value} is not finite")
+    if not abs(value) < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is not finite")
+    if not least <= value <= most:
+        accepted = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        raise argparse.ArgumentTypeError(f"{value} is not {accepted}")
     return value
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1")
-    return value
+positive_int, _natural = partial(_number, int, 1, math.inf), partial(_number, int, 0, math.inf)
+positive_int.__name__ = _natural.__name__ = "whole number"  # as argparse calls them in its messages
+_nonneg, _share = partial(_number, float, 0, math.inf), partial(_number, float, 0, 1)
+_nonneg.__name__ = _share.__name__ = "number"
 
 
 def _class_pair(text: str) -> tuple[str, str]:
@@ -87,231 +79,130 @@ def _fold(text: str) -> str:
     return f"{int(number)}/{int(count)}"
 
 
-_natural = partial(_not_negative, int)
-_natural.__name__ = positive_int.__name__ = "whole number"  # as argparse calls them in its messages
-_nonneg = partial(_not_negative, float)
-_nonneg.__name__ = _share.__name__ = "number"
+def _add_flag(
+    group: argparse._ArgumentGroup, name: str, kind: Callable | None, default: object, text: str, **settings: object
+) -> None:
+    """Add a flag that takes a value; its help ends with the default, where it has one."""
+    shown = "" if default is None else " (%(default)s)"
+    group.add_argument(name, type=kind, default=default, help=text + shown, **settings)
 
 
 def _add_training_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--lr", type=_nonneg, default=1e-4, help="learning rate of the transformer and the heads (%(default)s)")
-    add("--lr_backbone", type=_nonneg, default=1e-5, help="learning rate of the backbone; 0 freezes it (%(default)s)")
-    add("--batch_size", type=positive_int, default=2, help="images per step (%(default)s)")
-    add("--weight_decay", type=_nonneg, default=1e-4, help="weight decay of AdamW, per step (%(default)s)")
-    add("--epochs", type=positive_int, default=300, help="passes over the training images (%(default)s)")
-    add("--lr_drop", type=positive_int, help="epochs until learning rates drop to a tenth (default: 2/3 of --epochs)")
-    add("--clip_max_norm", type=_nonneg, default=0.1, help="largest norm of the gradient; 0 never clips (%(default)s)")
-    add("--lr_schedule", choices=LR_SCHEDULES, default="step", help="drop at --lr_drop, or a cosine down to 0 (step)")
-    add("--warmup_steps", type=_natural, default=0, metavar="N", help="steps over which learning rates rise (0)")
-    add(
-        "--accumulate",
-        type=positive_int,
-        default=1,
-        metavar="N",
-        help="batches per step: the result of N x --batch_size in the memory of --batch_size (1)",
-    )
-    add(
-        "--ema_decay",
-        type=_nonneg,
-        default=0.99,
-        help="decay of the weights' exponential moving average (EMA) per step; the EMA is evaluated and kept as best; "
-        "0: none (%(default)s)",
-    )
-    add(
-        "--patience",
-        type=_natural,
-        default=0,
-        metavar="EPOCHS",
-        help="stop after so many without a better AP (0: never)",
-    )
-    add("--freeze", choices=("backbone",), help="what to keep as it is: the same as --lr_backbone 0")
-    add(
-        "--query_groups",
-        type=positive_int,
-        default=1,
-        metavar="K",
-        help="train K groups of queries side by side, so that an object teaches K of them; only the first is kept (1)",
-    )
+    add = partial(_add_flag, group)
+    add("--lr", _nonneg, 1e-4, "learning rate of the transformer and the heads")
+    add("--lr_backbone", _nonneg, 1e-5, "learning rate of the backbone; 0 freezes it")
+    add("--batch_size", positive_int, 2, "images per step")
+    add("--weight_decay", _nonneg, 1e-4, "weight decay of AdamW, per step")
+    add("--epochs", positive_int, 300, "passes over the training images")
+    add("--lr_drop", positive_int, None, "epochs until learning rates drop to a tenth (default: 2/3 of --epochs)")
+    add("--clip_max_norm", _nonneg, 0.1, "largest norm of the gradient; 0 never clips")
+    add("--lr_schedule", None, "step", "drop at --lr_drop, or a cosine down to 0", choices=LR_SCHEDULES)
+    add("--warmup_steps", _natural, 0, "steps over which learning rates rise", metavar="N")
+    text = "batches per step: the result of N x --batch_size in the memory of --batch_size"
+    add("--accumulate", positive_int, 1, text, metavar="N")
+    text = "decay of the weights' exponential moving average (EMA) per step; it is evaluated and kept as best; 0: none"
+    add("--ema_decay", _nonneg, 0.99, text)
+    add("--patience", _natural, 0, "stop after so many without a better AP; 0: never", metavar="EPOCHS")
+    add("--freeze", None, None, "what to keep as it is: the same as --lr_backbone 0", choices=("backbone",))
+    text = "train K groups of queries side by side, so that an object teaches K of them; only the first is kept"
+    add("--query_groups", positive_int, 1, text, metavar="K")
 
 
 def _add_architecture_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--backbone",
-        help="torchvision ResNet: resnet18, resnet34, resnet50, resnet101, ..., or for small machines "
-        "mobilenet_v2, mobilenet_v3_small, mobilenet_v3_large (resnet50)",
+    add, add_switch = partial(_add_flag, group), partial(group.add_argument, action="store_true", default=None)
+    text = (
+        "torchvision ResNet: resnet18, resnet34, resnet50, resnet101, ..., or for small machines mobilenet_v2, "
+        "mobilenet_v3_small, mobilenet_v3_large (resnet50)"
     )
-    add("--dilation", action="store_true", default=None, help="stride 16 instead of 32 in the last stage (DC5)")
-    add(
-        "--stride",
-        type=int,
-        choices=(16, 32),
-        help="pixels from one cell of the feature map to the next; 16 leaves out the backbone's last stage: fewer "
-        "parameters and a finer map, of four times as many cells (32)",
+    add("--backbone", None, None, text)
+    add_switch("--dilation", help="stride 16 instead of 32 in the last stage (DC5)")
+    text = "pixels per cell of the feature map; 16 leaves out the last stage: fewer parameters, 4 times the cells (32)"
+    add("--stride", int, None, text, choices=(16, 32))
+    add("--position_embedding", None, None, "kind of position embedding (sine)", choices=("sine", "learned"))
+    add("--enc_layers", _natural, None, "encoder layers (6)")
+    add("--dec_layers", positive_int, None, "decoder layers (6)")
+    add("--dim_feedforward", positive_int, None, "width of the feed-forward networks, in channels (2048)")
+    add("--hidden_dim", positive_int, None, "width of the transformer, in channels (256)")
+    add("--dropout", _nonneg, None, "share of activations dropped in training, 0 to 1 (0.1)")
+    add("--nheads", positive_int, None, "attention heads (8)")
+    add("--num_queries", positive_int, None, "object queries: the most objects an image can have (100)")
+    add_switch("--pre_norm", help="LayerNorm before each block instead of after it")
+    text = "keep the backbone's BatchNorm as pre-trained, or train it, for large batches (frozen)"
+    earlier = {"live": "train"}  # versions called it so
+    add("--batch_norm", lambda name: earlier.get(name, name), None, text, choices=("frozen", "train"))
+    text = "number of classes; needs no counting: it is read from the annotations and only checked against this"
+    add("--num_classes", positive_int, None, text)
+    text = (
+        "where the backbone starts when no DETR weights are given: torchvision's ImageNet weights (downloaded), a file "
+        "of them, or random numbers; then nothing is frozen and BatchNorm is trained (imagenet)"
     )
-    add("--position_embedding", choices=("sine", "learned"), help="kind of position embedding (sine)")
-    add("--enc_layers", type=_natural, help="encoder layers (6)")
-    add("--dec_layers", type=positive_int, help="decoder layers (6)")
-    add("--dim_feedforward", type=positive_int, help="width of the feed-forward networks, in channels (2048)")
-    add("--hidden_dim", type=positive_int, help="width of the transformer, in channels (256)")
-    add("--dropout", type=_nonneg, help="share of activations dropped in training, 0 to 1 (0.1)")
-    add("--nheads", type=positive_int, help="attention heads (8)")
-    add("--num_queries", type=positive_int, help="object queries: the most objects an image can have (100)")
-    add("--pre_norm", action="store_true", default=None, help="LayerNorm before each block instead of after it")
-    add(
-        "--batch_norm",
-        type=lambda text: {"live": "train"}.get(text, text),  # as earlier versions called it
-        choices=("frozen", "train"),
-        help="keep the backbone's BatchNorm as pre-trained, or train it, for large batches (frozen)",
-    )
-    add(
-        "--num_classes",
-        type=positive_int,
-        help="number of classes; needs no counting: it is read from the annotations and only checked against this",
-    )
-    add(
-        "--backbone_weights",
-        metavar="{imagenet,none,FILE}",
-        help="where the backbone starts when no DETR weights are given: torchvision's ImageNet weights (downloaded), a "
-        "file of them, or random numbers; then nothing is frozen and BatchNorm is trained (imagenet)",
-    )
+    add("--backbone_weights", None, None, text, metavar="{imagenet,none,FILE}")
 
 
 def _add_loss_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--no_aux_loss", dest="aux_loss", action="store_false", help="supervise only the last decoder layer")
-    add("--set_cost_class", type=_nonneg, default=1.0, help="weight of the class in the matching (%(default)s)")
-    add("--set_cost_bbox", type=_nonneg, default=5.0, help="weight of the boxes' L1 in the matching (%(default)s)")
-    add("--set_cost_giou", type=_nonneg, default=2.0, help="weight of the boxes' GIoU in the matching (%(default)s)")
-    add("--bbox_loss_coef", type=_nonneg, default=5.0, help="weight of the L1 box loss (%(default)s)")
-    add("--giou_loss_coef", type=_nonneg, default=2.0, help="weight of the GIoU box loss (%(default)s)")
-    add("--eos_coef", type=_nonneg, default=0.1, help='weight of the "no object" class in its loss (%(default)s)')
+    add, text = partial(_add_flag, group), "supervise only the last decoder layer"
+    group.add_argument("--no_aux_loss", dest="aux_loss", action="store_false", help=text)
+    add("--set_cost_class", _nonneg, 1.0, "weight of the class in the matching")
+    add("--set_cost_bbox", _nonneg, 5.0, "weight of the boxes' L1 in the matching")
+    add("--set_cost_giou", _nonneg, 2.0, "weight of the boxes' GIoU in the matching")
+    add("--bbox_loss_coef", _nonneg, 5.0, "weight of the L1 box loss")
+    add("--giou_loss_coef", _nonneg, 2.0, "weight of the GIoU box loss")
+    add("--eos_coef", _nonneg, 0.1, 'weight of the "no object" class in its loss')
 
 
 def _add_mask_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--masks", action="store_true", default=None, help="a mask head: objects get outlines as well as boxes")
-    add(
-        "--mask_box_weight",
-        type=_share,
-        metavar="W",
-        help="a box is the mean of the predicted one and the one around the mask, which has this weight (0)",
-    )
-    add("--mask_loss_coef", type=_nonneg, default=1.0, help="weight of the masks' focal loss (%(default)s)")
-    add("--dice_loss_coef", type=_nonneg, default=1.0, help="weight of the masks' dice loss (%(default)s)")
+    add, text = partial(_add_flag, group), "a mask head: objects get outlines as well as boxes"
+    group.add_argument("--masks", action="store_true", default=None, help=text)
+    text = "a box is the mean of the predicted one and the one around the mask, which has this weight (0)"
+    add("--mask_box_weight", _share, None, text, metavar="W")
+    add("--mask_loss_coef", _nonneg, 1.0, "weight of the masks' focal loss")
+    add("--dice_loss_coef", _nonneg, 1.0, "weight of the masks' dice loss")
 
 
 def _add_data_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--dataset_file", choices=("custom", "coco"), default="custom", help="layout of --coco_path (%(default)s)")
-    add("--coco_path", type=Path, default=Path("data/custom"), help="the COCO folder (%(default)s)")
-    add(
-        "--fold",
-        type=_fold,
-        metavar="K/N",
-        help="cross-validation: evaluate on part K of N of the images of both splits, train on the others; results.py "
-        "--log of all N runs measures them as one (default: the splits as they are)",
+    add = partial(_add_flag, group)
+    add("--dataset_file", None, "custom", "layout of --coco_path", choices=("custom", "coco"))
+    add("--coco_path", Path, Path("data/custom"), "the COCO folder")
+    text = (
+        "cross-validation: evaluate on part K of N of the images of both splits, train on the others; results.py "
+        "--log of all N runs measures them as one (default: the splits as they are)"
     )
-    add(
-        "--scales",
-        type=positive_int,
-        nargs="+",
-        metavar="PIXELS",
-        help="shorter sides to train at, drawn per image; evaluation takes the largest (480 to 800 by 32)",
-    )
-    add("--max_size", type=positive_int, metavar="PIXELS", help="longest side, in pixels (1333)")
-    add("--no_augment", dest="augment", action="store_false", help="no flipping and no cropping")
-    add(
-        "--color_jitter",
-        type=_nonneg,
-        default=0.0,
-        metavar="S",
-        help="change brightness, contrast and saturation of training images by up to this share, such as 0.2 (0)",
-    )
-    add(
-        "--copy_paste",
-        type=_share,
-        default=0.0,
-        metavar="P",
-        help="share of the training images into which objects of others are pasted, cut out along their polygons (0)",
-    )
-    add(
-        "--cache", choices=("none", "ram"), default="none", help="ram: decode each image once, keep it in memory (none)"
-    )
-    add("--num_workers", type=_natural, default=2, help="processes that load images; 0 loads in between (%(default)s)")
+    add("--fold", _fold, None, text, metavar="K/N")
+    text = "shorter sides to train at, drawn per image; evaluation takes the largest (480 to 800 by 32)"
+    add("--scales", positive_int, None, text, nargs="+", metavar="PIXELS")
+    add("--max_size", positive_int, None, "longest side, in pixels (1333)", metavar="PIXELS")
+    group.add_argument("--no_augment", dest="augment", action="store_false", help="no flipping and no cropping")
+    text = "change brightness, contrast and saturation of training images by up to this share, such as 0.2"
+    add("--color_jitter", _nonneg, 0.0, text, metavar="S")
+    text = "share of the training images into which objects of others are pasted, cut out along their polygons"
+    add("--copy_paste", _share, 0.0, text, metavar="P")
+    add("--cache", None, "none", "ram: decode each image once, keep it in memory", choices=("none", "ram"))
+    add("--num_workers", _natural, 2, "processes that load images; 0 loads in between")
 
 
 def _add_run_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--output_dir", type=Path, default=Path("outputs"), help="the run's folder (%(default)s)")
-    add("--device", default="auto", help="auto (CUDA, then MPS, then CPU), cuda, cuda:1, mps or cpu (%(default)s)")
-    add(
-        "--amp",
-        choices=("auto", "bf16", "fp16", "off"),
-        default="auto",
-        help="16-bit arithmetic in the network: auto where the device has it natively, off for float32 (%(default)s)",
+    add, add_switch = partial(_add_flag, group), partial(group.add_argument, action="store_true")
+    add("--output_dir", Path, Path("outputs"), "the run's folder")
+    add("--device", None, "auto", "auto (CUDA, then MPS, then CPU), cuda, cuda:1, mps or cpu")
+    text = "16-bit arithmetic in the network: auto where the device has it natively, off for float32"
+    add("--amp", None, "auto", text, choices=AMP_CHOICES)
+    add("--seed", _natural, 42, "seed of all random numbers")
+    text = "a checkpoint to resume, or weights to start from; auto: the run in --output_dir, --weights if there is none"
+    add("--resume", None, None, text, metavar="{auto,FILE,URL}")
+    add("--weights", Path, None, "weights to start from", metavar="FILE")
+    text = "a detector that was trained on these classes: it stays as it is, and with --masks learns masks alone"
+    add("--frozen_weights", Path, None, text, metavar="FILE")
+    text = (
+        "classes that start from the weights' row of another name, such as person=pedestrian, or of a number, such as "
+        "1=balloon; equal names, whatever their case and with or without an s, need none"
     )
-    add("--seed", type=_natural, default=42, help="seed of all random numbers (%(default)s)")
-
-
-def _add_start_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--resume",
-        metavar="{auto,FILE,URL}",
-        help="a checkpoint to resume, or weights to start from; auto resumes the run in --output_dir, "
-        "or starts from --weights if there is none",
-    )
-    add("--weights", type=Path, metavar="FILE", help="weights to start from")
-    add(
-        "--frozen_weights",
-        type=Path,
-        metavar="FILE",
-        help="a detector that was trained on these classes: it stays as it is, and with --masks learns masks alone",
-    )
-    add(
-        "--class_map",
-        type=_class_pair,
-        nargs="+",
-        action="extend",
-        metavar="COCO_NAME=YOUR_NAME",
-        help="classes that start from the weights' row of another name, such as person=pedestrian, or of a number, "
-        "such as 1=balloon; equal names, whatever their case and with or without an s, need none",
-    )
-    add("--overwrite", action="store_true", help="start anew in a used --output_dir: its run is deleted")
-    add("--start_epoch", type=_natural, default=0, help="epoch to begin a new run with, from 0 (%(default)s)")
-    add("--eval", action="store_true", help="evaluate --resume (default: the run's checkpoint_best.pth), do not train")
-
-
-def _add_saving_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--eval_every",
-        type=positive_int,
-        default=1,
-        metavar="EPOCHS",
-        help="epochs from one evaluation to the next (1)",
-    )
-    add(
-        "--save_every",
-        type=positive_int,
-        default=1,
-        metavar="EPOCHS",
-        help="epochs from one checkpoint to the next (1)",
-    )
-    add(
-        "--save_every_steps",
-        type=_natural,
-        default=0,
-        metavar="N",
-        help="save every N steps too, for long epochs (0: no)",
-    )
-    add(
-        "--skip_nonfinite",
-        type=_natural,
-        default=0,
-        metavar="N",
-        help="leave out up to N steps whose loss or gradient is not finite before stopping (%(default)s)",
-    )
-    add("--tensorboard", action="store_true", help="write the log for TensorBoard too, to --output_dir/tensorboard")
+    add("--class_map", _class_pair, None, text, nargs="+", action="extend", metavar="COCO_NAME=YOUR_NAME")
+    add_switch("--overwrite", help="start anew in a used --output_dir: its run is deleted")
+    add("--start_epoch", _natural, 0, "epoch to begin a new run with, from 0")
+    add_switch("--eval", help="evaluate --resume (default: the run's checkpoint_best.pth), do not train")
+    add("--eval_every", positive_int, 1, "epochs from one evaluation to the next", metavar="EPOCHS")
+    add("--save_every", positive_int, 1, "epochs from one checkpoint to the next", metavar="EPOCHS")
+    add("--save_every_steps", _natural, 0, "save every N steps too, for long epochs; 0: no", metavar="N")
+    text = "leave out up to N steps whose loss or gradient is not finite before stopping"
+    add("--skip_nonfinite", _natural, 0, text, metavar="N")
+    add_switch("--tensorboard", help="write the log for TensorBoard too, to --output_dir/tensorboard")

@@ -59,11 +59,8 @@ class MetricLogger:
 
 
 class TimeLeft:
-    """How long the remaining epochs will take, from the mean of those that are done.
-
-    Args:
-        epochs: of the whole run.
-        first_whole_epoch: the first, counted from 0, that is measured from beginning to end.
+    """How long the remaining epochs will take, from the mean of those that are done: from `first_whole_epoch` on, the
+    first, counted from 0, that is measured from beginning to end.
     """
 
     def __init__(self, epochs: int, first_whole_epoch: int) -> None:

@@ -72,12 +72,7 @@ class ResumeState(NamedTuple):
 
 
 def find_start(
-    folder: Path,
-    resume: str | None,
-    weights: Path | None,
-    backbone_weights: str | None = None,
-    overwrite: bool = False,
-    evaluate: bool = False,
+    folder: Path, resume: str | None, weights: Path | None, backbone: str | None, overwrite: bool, evaluate: bool
 ) -> ResumeState:
     """Return what --resume, --weights, --backbone_weights, --overwrite and --eval mean together for a run in `folder`.
 
@@ -85,7 +80,7 @@ def find_start(
     """
     path = _path_of(folder, resume, weights, overwrite, evaluate)
     checkpoint = _read(path, folder) if path else {}
-    if backbone_weights and path and not evaluate and "optimizer" not in checkpoint:
+    if backbone and path and not evaluate and "optimizer" not in checkpoint:
         raise UserError(f"--backbone_weights and {path}: that file holds a backbone already")
     if "optimizer" in checkpoint and "rng" not in checkpoint and not evaluate:
         print(f"{path}: from the reference code; its weights are a start, its optimizer's state is of no use here")
@@ -93,9 +88,7 @@ def find_start(
     # own checkpoint: it counts which of the two flags the path came from, so the objects are compared, not the paths.
     start = ResumeState(path, checkpoint or None, "rng" in checkpoint and path is not weights and not evaluate)
     if overwrite and start.resumes_in_place(folder):
-        raise UserError(
-            f"--resume {resume} and --overwrite: the run in {folder} is resumed, or deleted; leave one of them out"
-        )
+        raise UserError(f"--resume {resume} and --overwrite: the run in {folder} is resumed, or deleted; leave one out")
     if len(set(all_gather([(start.resumes, checkpoint.get("epoch"))]))) > 1:
         raise UserError("the processes of this run find different checkpoints: --output_dir has to be the same folder")
     return start
@@ -108,9 +101,7 @@ def _read(path: Path, folder: Path) -> dict:
         best = folder / BEST
         if not utils.is_same_file(path, folder / LAST) or not best.exists():
             raise
-        raise UserError(
-            f"{error}. The best weights so far can start a new run: --resume {best} --output_dir NEW"
-        ) from error
+        raise UserError(f"{error}. The best weights can start a new run: --resume {best} --output_dir NEW") from error
 
 
 def _path_of(folder: Path, resume: str | None, weights: Path | None, overwrite: bool, evaluate: bool) -> Path | None:
@@ -148,14 +139,11 @@ def finished_reason(start: ResumeState, epochs: int, patience: int) -> str:
     if not start.resumes:
         return ""
     done, best = start.checkpoint["epoch"] + 1, start.checkpoint["best"]
+    what = f"{start.path} has done {utils.pluralize(done, 'epoch')}"
     if done >= epochs:
-        done = utils.pluralize(done, "epoch")
-        return f"{start.path} has done {done} and --epochs asks for {epochs}: nothing is left to train"
+        return f"{what} and --epochs asks for {epochs}: nothing is left to train"
     if start.checkpoint["out_of_patience"] and 0 < patience <= done - 1 - best["epoch"]:
-        return (
-            f"{start.path} has done {utils.pluralize(done, 'epoch')}, the best was epoch {best['epoch'] + 1}: "
-            f"--patience {patience} is used up"
-        )
+        return f"{what}, the best was epoch {best['epoch'] + 1}: --patience {patience} is used up"
     return ""
 
 
@@ -165,8 +153,7 @@ def choose_sizes(start: ResumeState, scales: list[int] | None, max_size: int | N
     """
     trained_at = (start.checkpoint or {}).get("resolution", {})
     before = start.args if start.resumes else {}
-    default_scales = [trained_at["scale"]] if trained_at else list(SCALES)
-    scales = scales or before.get("scales") or default_scales
+    scales = scales or before.get("scales") or ([trained_at["scale"]] if trained_at else list(SCALES))
     max_size = max_size or before.get("max_size") or trained_at.get("max_size", MAX_SIZE)
     check_sizes(scales, max_size)
     return scales, max_size
@@ -223,15 +210,12 @@ def build_model(
 
     Args:
         start: the file to resume, to fine-tune or to evaluate, or none.
-        data: what it is for.
         architecture: fields of `DetrConfig` that the command line sets; the others are those of the file.
         num_classes: K where the command line sets it.
         backbone_weights: `imagenet`, `none` or a file, where there is no file to start from (None: `imagenet`).
         class_map: (name in the file, name in the data) of classes that start from each other.
-        freeze_backbone: train the transformer and the heads only.
         freeze_detector: train the mask head only, of a detector that knows the classes.
         query_groups: groups of queries that are trained side by side.
-        evaluate: the model is not trained.
 
     Raises UserError where architecture, data and file contradict each other.
     """
@@ -280,24 +264,18 @@ def _model_from_file(
     config = read_config(path, checkpoint)
     own_queries = config["num_queries"]
     if fine_tunes:  # more queries than the file has start as copies of its own; a mask head may come or go
-        config = config | {
-            "num_queries": max(own_queries, architecture.get("num_queries", 0)),
-            "masks": architecture.get("masks", False),
-        }
-    for name in architecture.keys() & config.keys() - {
-        "dropout",
-        "batch_norm",
-        "mask_box_weight",
-    }:  # not what the file is
+        num_queries = max(own_queries, architecture.get("num_queries", 0))
+        config |= {"num_queries": num_queries, "masks": architecture.get("masks", False)}
+    free_to_change = {"dropout", "batch_norm", "mask_box_weight"}  # no part of what the file is
+    for name in architecture.keys() & config.keys() - free_to_change:
         if architecture[name] != config[name]:
             raise UserError(f"--{name} {architecture[name]} contradicts {path}, which has {config[name]}; leave it out")
     model_classes = data.num_classes if fine_tunes else config.get("num_classes", data.num_classes)
     model = Detr(DetrConfig(**(config | architecture | {"num_classes": model_classes})))
     weights = checkpoint["model"] if start.resumes else best_weights(checkpoint)
-    if config["num_queries"] > own_queries:
-        embedding = more_queries(weights["query_embed.weight"], config["num_queries"])
-        weights = weights | {"query_embed.weight": embedding}
-        print(f"{path}: its {own_queries} queries, and {len(embedding) - own_queries} that start near copies of them")
+    if (more := config["num_queries"] - own_queries) > 0:
+        weights = weights | {"query_embed.weight": _more_queries(weights["query_embed.weight"], more)}
+        print(f"{path}: its {own_queries} queries, and {more} that start near copies of them")
     class_rows = _choose_class_rows(start, data, class_map) if fine_tunes else None
     report = load_weights(model, weights, path, class_rows)
     if not fine_tunes:
@@ -309,18 +287,14 @@ def _model_from_file(
             "new, take another --output_dir to train for them, or --coco_path to name the folder of before"
         )
     if knows_classes and (set(CLASS_HEAD) & set(report.fresh) or (class_rows and class_rows.fresh)):
-        raise UserError(
-            f"--frozen_weights {path}: does not know the classes {data.label_map}, which it could not learn"
-        )
+        raise UserError(f"--frozen_weights {path}: does not know the classes {data.label_map}, which it cannot learn")
     print(f"{path}: {report}")
     return model
 
 
-def more_queries(embedding: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the query embedding (Q, D) with `count` rows: its own first, then copies of them with noise, without which
-    they would stay copies and detect what the first do.
-    """
-    copies = embedding[torch.arange(count - len(embedding)) % len(embedding)]
+def _more_queries(embedding: torch.Tensor, more: int) -> torch.Tensor:
+    """Append copies to a query embedding (Q, D), with noise: without it they would always detect what the first do."""
+    copies = embedding[torch.arange(more) % len(embedding)]
     return torch.cat((embedding, copies + 0.1 * embedding.std() * torch.randn_like(copies)))
 
 
@@ -351,7 +325,7 @@ def _choose_class_rows(start: ResumeState, data: Data, class_map: list[tuple[str
 
 
 def _add_query_groups(model: Detr, start: ResumeState, groups: int) -> None:
-    """The groups of queries to train side by side: those of the run to resume, or new ones."""
+    """Add the groups of queries to train side by side: those of the run to resume, or new ones."""
     # Near the queries that are trained already; random ones are as good as any other.
     model.add_query_groups(groups, spread=0.1 if start.checkpoint else 1.0)
     if start.resumes:

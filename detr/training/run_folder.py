@@ -34,12 +34,8 @@ from utils import UserError
 class RunFolder:
     """The folder of a run, written to by rank 0 only.
 
-    Args:
-        path: --output_dir.
-        world: rank and number of processes.
-        flags: the command line as plain values, which checkpoints and config.json keep.
-        data: what the run is trained and evaluated on.
-        resolution: `scale` and `max_size` of evaluated images, in pixels.
+    `flags` are the command line as plain values, which checkpoints and config.json keep; `resolution` has `scale` and
+    `max_size` of evaluated images, in pixels.
     """
 
     def __init__(self, path: Path, world: World, flags: dict, data: Data, resolution: dict[str, int]) -> None:
@@ -88,7 +84,6 @@ class RunFolder:
         writer = SummaryWriter(self.path / TENSORBOARD, purge_step=epochs_done)
 
         def write(log: dict) -> None:
-            """Write one epoch to both."""
             append_log(self.path / LOG, log)
             for name, value in log.items():
                 values = {f"{name}_{i}": v for i, v in enumerate(value)} if isinstance(value, list) else {name: value}

@@ -12,32 +12,22 @@ LR_SCHEDULES = ("step", "cosine")
 class OptimConfig:
     """Hyperparameters of a run. Raises UserError for values that no run can have.
 
-    Args:
-        lr, lr_backbone: learning rates of everything but the backbone, and of the backbone.
-        weight_decay: of AdamW.
-        clip_max_norm: largest norm of the gradient of a step; 0 never clips.
-        epochs: length of the run.
-        lr_schedule: `step` drops both rates to a tenth every `lr_drop` epochs (DETR, section 4); `cosine` lets them
-            fall to 0 along half a cosine over the run (Loshchilov and Hutter 2017, equation 5).
-        warmup_steps: steps over which the rates rise linearly at the start.
-        accumulate: batches whose gradients make one step.
-        ema_decay: of the average of the weights; 0 keeps none.
-        patience: epochs without a better AP after which the run stops; 0 never does.
-        skip_nonfinite: how many steps with a loss or gradient that is not finite are left out before the run stops.
+    The schedule `step` drops both learning rates to a tenth every `lr_drop` epochs (DETR, section 4); `cosine` lets
+    them fall to 0 along half a cosine over the run (Loshchilov and Hutter 2017, equation 5).
     """
 
-    lr: float = 1e-4
+    lr: float = 1e-4  # of everything but the backbone
     lr_backbone: float = 1e-5
     weight_decay: float = 1e-4
-    clip_max_norm: float = 0.1
+    clip_max_norm: float = 0.1  # largest norm of the gradient of a step; 0 never clips
     epochs: int = 300
     lr_schedule: str = "step"
     lr_drop: int = 200
-    warmup_steps: int = 0
-    accumulate: int = 1
-    ema_decay: float = 0.0
-    patience: int = 0
-    skip_nonfinite: int = 0
+    warmup_steps: int = 0  # over which the learning rates rise linearly at the start
+    accumulate: int = 1  # batches whose gradients make one step
+    ema_decay: float = 0.0  # of the average of the weights; 0 keeps none
+    patience: int = 0  # epochs without a better AP after which the run stops; 0 never does
+    skip_nonfinite: int = 0  # steps that are left out, as loss or gradient is not finite, before the run stops
 
     def __post_init__(self) -> None:
         if self.lr_schedule not in LR_SCHEDULES:

@@ -22,11 +22,7 @@ from detr.training.meters import MetricLogger
 from detr.training.schedule import OptimConfig
 from utils import UserError
 
-NO_EVALUATION_YET = {
-    "AP": -math.inf,
-    "epoch": -1,
-    "loss": math.inf,
-}  # the best detector of a run before its first evaluation
+NO_EVALUATION_YET = {"AP": -math.inf, "epoch": -1, "loss": math.inf}  # before a run has a best detector
 SMALLEST_SCALE = 1.0  # of a float16 run's gradients: below it something other than rounding is wrong
 
 
@@ -36,15 +32,8 @@ class Trainer:
     Apart from the matching, nothing in a step waits for the GPU: whether its loss is finite is decided there, a step
     that is not finite is left out there, and the host learns of it during the next step.
 
-    Args:
-        model: the network, on its device; parameters that are frozen stay as they are.
-        criterion: its loss.
-        config: learning rates and the rest.
-        steps_per_epoch: optimizer steps of an epoch.
-        precision: the number format of the network's forward and backward pass.
-        world: rank and number of processes.
-        epochs_done: epochs that count as done.
-        on_nonfinite: called with a report of each step that was left out.
+    `model` is on its device, and its parameters that are frozen stay as they are; `epochs_done` count as done;
+    `on_nonfinite` is called with a report of each step that was left out.
     """
 
     def __init__(
@@ -189,17 +178,16 @@ class Trainer:
         (finite, losses, targets), self._pending_check = self._pending_check, None
         if finite:
             return
-        losses_by_name = {name: float(value) for name, value in {"loss": losses.total, **losses.terms}.items()}
+        by_name = {name: float(value) for name, value in {"loss": losses.total, **losses.terms}.items()}
         images = distributed.all_gather([image for batch in targets for image in _describe(batch)])
-        as_json = {name: value if math.isfinite(value) else str(value) for name, value in losses_by_name.items()}
+        as_json = {name: value if math.isfinite(value) else str(value) for name, value in by_name.items()}
         self.on_nonfinite({"epoch": self.epochs_done + 1, "step": self.steps_done, "losses": as_json, "images": images})
         self.skipped += 1
         if self.skipped > self.config.skip_nonfinite:
-            what = "the loss is not finite (NaN or infinity)"
-            if math.isfinite(losses_by_name["loss"]):
-                what = "the gradient is not finite (NaN or infinity)"
-                if self.scaler.is_enabled():
-                    what = "float16 gradients overflow at any scale (--amp off computes in float32)"
+            if self.scaler.is_enabled() and math.isfinite(by_name["loss"]):
+                what = "float16 gradients overflow at any scale (--amp off computes in float32)"
+            else:
+                what = f"the {'gradient' if math.isfinite(by_name['loss']) else 'loss'} is not finite (NaN or infinity)"
             ids = [image["image_id"] for image in images]
             raise UserError(
                 f"{self._where(self.steps_done)}, images {ids}: {what}; the weights were left as they were. A smaller "
@@ -240,22 +228,14 @@ class Trainer:
         Raises UserError when the last step was not finite, as `train_epoch` does.
         """
         self._synchronize()
+        config, metrics = self.config, self.metrics.state()
+        # What torch's StepLR would hold, for the reference code: here lr_factor needs no state.
+        step_lr = {"step_size": config.lr_drop, "gamma": 0.1, "base_lrs": [config.lr, config.lr_backbone]}
         return {
             "optimizer": self.optimizer.state_dict(),
-            # What torch's StepLR would hold, for the reference code: here lr_factor needs no state.
-            "lr_scheduler": {
-                "step_size": self.config.lr_drop,
-                "gamma": 0.1,
-                "base_lrs": [self.config.lr, self.config.lr_backbone],
-                "last_epoch": self.epochs_done,
-                "_step_count": self.epochs_done + 1,
-            },
+            "lr_scheduler": step_lr | {"last_epoch": self.epochs_done, "_step_count": self.epochs_done + 1},
             "epoch": self.epochs_done - 1,  # the last one that is done, as in the reference
-            "step": {
-                "steps_done": self.steps_done,
-                "steps_per_epoch": self.steps_per_epoch,
-                "metrics": self.metrics.state(),
-            },
+            "step": {"steps_done": self.steps_done, "steps_per_epoch": self.steps_per_epoch, "metrics": metrics},
             "out_of_patience": self.out_of_patience,
             "best": self.best,
             "skipped": self.skipped,
@@ -309,19 +289,16 @@ def goodness(best: dict) -> tuple[float, float]:
 def _make_optimizer(model: Detr, config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW over what is trained: the backbone's parameters in a group of their own."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for name, p in trained if not name.startswith("backbone.0.")]},
-        {"params": [p for name, p in trained if name.startswith("backbone.0.")]},
-    ]
+    of_backbone = [p for name, p in trained if name.startswith("backbone.0.")]
+    groups = [{"params": [p for name, p in trained if not name.startswith("backbone.0.")]}, {"params": of_backbone}]
     # Fused: one pass over the parameters, which can also leave a step out without asking the host.
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def _describe(targets: Targets) -> list[dict]:
     """Return the ground truth of a batch in plain values, an entry for each image."""
+    by_image = zip(targets.image_ids, targets.labels, targets.boxes_cxcywh, targets.counts, strict=True)
     return [
         {"image_id": image_id, "labels": labels[:count].tolist(), "boxes_cxcywh": boxes[:count].tolist()}
-        for image_id, labels, boxes, count in zip(
-            targets.image_ids, targets.labels, targets.boxes_cxcywh, targets.counts, strict=True
-        )
+        for image_id, labels, boxes, count in by_image
     ]
