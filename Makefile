@@ -22,7 +22,7 @@ test-long: .venv/installed  ## tests that run whole scripts; CI runs them after 
 
 chromium: .venv/installed  ## Debian's browser and npm's onnxruntime-web, with which the tests open pages; without they skip that
 	command -v chromium || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends chromium; }
-	$(BIN)/python -c "from detr.export_web import fetch_runtime; fetch_runtime()"
+	$(BIN)/python -c "from detr.export.web_page import fetch_runtime; fetch_runtime()"
 
 GPU_PYTHON ?= $(BIN)/python
 gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed)  ## checks on the GPU of this machine, sized for 6 minutes; GPU_PYTHON=python3 installs nothing

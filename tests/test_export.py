@@ -24,9 +24,8 @@ from detr.data.images import read_rgb
 from detr.data.loader import pad_images
 from detr.data.transforms import fitted_size_hw
 from detr.detector import Detection, Detector
-from detr.export import Comparison, check, compare, run_detector
-from detr.export_onnx import write_onnx
-from detr.export_web import RUNTIME
+from detr.export.comparison import Comparison, check, compare, run_detector
+from detr.export.web_page import RUNTIME
 from detr.models.detr import DetrConfig
 from detr.models.weights import detector_state, load_detector, read_checkpoint
 from tests.browser import CHROMIUM, Browser
@@ -127,7 +126,7 @@ def test_transformers_loads_the_same_detector(
     import transformers
 
     path = save(config)
-    assert run("detr.export", path, "--to", "huggingface", "hub") == 0
+    assert run("detr.export.__main__", path, "--to", "huggingface", "hub") == 0
     assert "hub: largest differences from PyTorch on 3 images" in capsys.readouterr().out
     auto = transformers.AutoModelForImageSegmentation if config.masks else transformers.AutoModelForObjectDetection
     peer = auto.from_pretrained("hub").eval()
@@ -150,7 +149,7 @@ def test_transformers_loads_the_same_detector(
 def test_the_pipeline_of_transformers_names_the_classes(run: RunScript) -> None:
     import transformers
 
-    assert run("detr.export", save(TINY), "--to", "huggingface", "hub") == 0
+    assert run("detr.export.__main__", save(TINY), "--to", "huggingface", "hub") == 0
     image = random_images()[0]
     theirs = transformers.pipeline("object-detection", model="hub")(image, threshold=0.0)
     ours = Detector("own.pth", device="cpu", amp="off")(image, threshold=0.0)
@@ -163,7 +162,7 @@ def test_the_pipeline_of_transformers_names_the_classes(run: RunScript) -> None:
 @needs_hub
 def test_rows_without_a_class_come_back_as_such(run: RunScript) -> None:
     path = save(dataclasses.replace(TINY, num_classes=91), raw_ids=True)
-    assert run("detr.export", path, "--to", "huggingface", "hub") == 0
+    assert run("detr.export.__main__", path, "--to", "huggingface", "hub") == 0
     back = read_checkpoint(Path("hub"))
     assert (back["categories"], back["raw_ids"]) == (CATEGORIES, True)
     assert json.loads(Path("hub/config.json").read_text())["id2label"]["0"] == "N/A"
@@ -181,14 +180,14 @@ def test_rows_without_a_class_come_back_as_such(run: RunScript) -> None:
 def test_what_transformers_lacks_is_said(
     config: DetrConfig, what: str, run: RunScript, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("detr.export", save(config), "--to", "huggingface", "hub") == 2
+    assert run("detr.export.__main__", save(config), "--to", "huggingface", "hub") == 2
     assert f"transformers has no DETR with {what}" in capsys.readouterr().err
     assert sorted(path.name for path in Path().iterdir()) == ["own.pth"]
 
 
 def test_a_folder_that_is_there_is_kept(run: RunScript, capsys: pytest.CaptureFixture[str]) -> None:
     Path("hub").mkdir()
-    assert run("detr.export", save(TINY), "--to", "huggingface", "hub") == 2
+    assert run("detr.export.__main__", save(TINY), "--to", "huggingface", "hub") == 2
     assert capsys.readouterr().err == "error: hub is there already; accepted: the name of a new folder\n"
     assert not list(Path("hub").iterdir())
 
@@ -200,7 +199,7 @@ def test_missing_packages_are_named(
 ) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in packages.split() else real(name))
-    assert run("detr.export", save(TINY), "--to", to) == 2
+    assert run("detr.export.__main__", save(TINY), "--to", to) == 2
     assert capsys.readouterr().err.endswith(f"needs what is not installed: pip install {packages}\n")
     assert sorted(path.name for path in Path().iterdir()) == ["own.pth"]
 
@@ -237,7 +236,7 @@ def test_a_published_folder_starts_a_fine_tuning(
     assert run("main", *flags, *small) == 0
     printed = capsys.readouterr().out
     assert "class rows taken over: disc, no object" in printed
-    assert run("detr.export", "outputs/checkpoint_best.pth", "--to", "huggingface") == 0
+    assert run("detr.export.__main__", "outputs/checkpoint_best.pth", "--to", "huggingface") == 0
     assert "on 3 validation images: " in (printed := capsys.readouterr().out) and "; AP " in printed
     assert Detector("outputs/checkpoint_best_huggingface").label_map.names == {0: "disc"}
 
@@ -297,6 +296,8 @@ def edit(hub: Path, **values: object) -> None:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a detector with masks, own.pth, and of the file that the exporter makes of it, own.onnx."""
+    from detr.export.onnx_file import write_onnx
+
     folder = tmp_path_factory.mktemp("exported")
     detector = Detector(save(MASKS, folder / "own.pth"), device="cpu", amp="off")
     write_onnx(detector, folder / "own.onnx", "fp32")
@@ -311,7 +312,7 @@ def instant_export(exported: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         def save(self, path: Path, external_data: bool) -> None:
             shutil.copy(exported / "own.onnx", path)
 
-    monkeypatch.setattr("detr.export_onnx._recorded", lambda detector: Recorded())
+    monkeypatch.setattr("detr.export.onnx_file._recorded", lambda detector: Recorded())
     return exported / "own.pth"
 
 
@@ -357,7 +358,7 @@ def test_padding_is_not_read(exported: Path) -> None:
 def test_the_file_says_what_its_user_has_to_know(instant_export: Path, run: RunScript) -> None:
     import onnx
 
-    assert run("detr.export", instant_export, "--to", "onnx", "other.onnx") == 0
+    assert run("detr.export.__main__", instant_export, "--to", "onnx", "other.onnx") == 0
     model = onnx.load("other.onnx")
     about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     assert about["categories"] == CATEGORIES
@@ -378,7 +379,7 @@ def test_ap_is_measured_on_the_validation_images(
         annotation["category_id"] = 5
     path.write_text(json.dumps(coco))
     flags = ["--coco_path", coco_folder, "--precision", precision]
-    code = run("detr.export", instant_export, "--to", "onnx", "out.onnx", *flags)
+    code = run("detr.export.__main__", instant_export, "--to", "onnx", "out.onnx", *flags)
     assert code == 0, capsys.readouterr().err
     assert "on 3 validation images" in (printed := capsys.readouterr().out) and "; mask AP " in printed
 
@@ -391,7 +392,7 @@ def test_a_wrong_file_is_not_kept(
     wrong["model"]["detr.bbox_embed.layers.2.bias"] += 0.01
     torch.save(wrong, "wrong.pth")
     Path("wrong.onnx").write_bytes(b"of before")
-    assert run("detr.export", "wrong.pth", "--to", "onnx") == 2
+    assert run("detr.export.__main__", "wrong.pth", "--to", "onnx") == 2
     assert "wrong.onnx was not written, as it would not be the same detector: boxes_xyxy" in capsys.readouterr().err
     assert Path("wrong.onnx").read_bytes() == b"of before" and not list(Path().glob(".*"))
 
@@ -400,7 +401,7 @@ def test_a_wrong_file_is_not_kept(
 def test_fewer_bits_need_images_to_measure_on(
     instant_export: Path, run: RunScript, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("detr.export", instant_export, "--to", "onnx", "out.onnx", "--precision", "int8") == 2
+    assert run("detr.export.__main__", instant_export, "--to", "onnx", "out.onnx", "--precision", "int8") == 2
     assert "--precision int8 needs annotated images" in capsys.readouterr().err and not Path("out.onnx").exists()
 
 
@@ -409,7 +410,7 @@ def test_an_old_exporter_is_out_of_reach(
     run: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.5.1"))
-    assert run("detr.export", save(TINY), "--to", "onnx") == 2
+    assert run("detr.export.__main__", save(TINY), "--to", "onnx") == 2
     assert "--to onnx needs PyTorch 2.6 or later, this is 2.5.1" in capsys.readouterr().err
 
 
@@ -417,7 +418,7 @@ def test_an_old_exporter_is_out_of_reach(
 @pytest.mark.long
 @pytest.mark.parametrize("config", [DetrConfig(91), DetrConfig(3, dilation=True), DetrConfig(3, masks=True)])
 def test_resnet50_is_written(config: DetrConfig, run: RunScript, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("detr.export", save(config), "--to", "onnx") == 0
+    assert run("detr.export.__main__", save(config), "--to", "onnx") == 0
     print(capsys.readouterr().out)
 
 
@@ -434,8 +435,8 @@ def registry(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> Th
             member.size = len(name)
             file.addfile(member, io.BytesIO(name.encode()))
     server.content = archive.getvalue()
-    monkeypatch.setattr("detr.export_web.RUNTIME_URL", f"http://127.0.0.1:{server.server_port}/good/{RUNTIME}")
-    monkeypatch.setattr("detr.export_web.RUNTIME_SHA256", hashlib.sha256(server.content).hexdigest())
+    monkeypatch.setattr("detr.export.web_page.RUNTIME_URL", f"http://127.0.0.1:{server.server_port}/good/{RUNTIME}")
+    monkeypatch.setattr("detr.export.web_page.RUNTIME_SHA256", hashlib.sha256(server.content).hexdigest())
     return server
 
 
@@ -445,7 +446,7 @@ def test_a_page_holds_the_model_and_what_runs_it(
 ) -> None:
     import onnx
 
-    assert run("detr.export", instant_export, "--to", "web", "cats & <dogs>.html") == 0
+    assert run("detr.export.__main__", instant_export, "--to", "web", "cats & <dogs>.html") == 0
     assert registry.requests == [f"/good/{RUNTIME}"]
     assert sorted(path.name for path in Path().iterdir()) == ["cats & <dogs>.html", RUNTIME]
     page = Path("cats & <dogs>.html").read_text(encoding="utf-8")
@@ -465,10 +466,10 @@ def test_without_the_runtime_no_page_is_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if digest:
-        monkeypatch.setattr("detr.export_web.RUNTIME_SHA256", digest)
+        monkeypatch.setattr("detr.export.web_page.RUNTIME_SHA256", digest)
     else:
-        monkeypatch.setattr("detr.export_web.RUNTIME_URL", f"http://127.0.0.1:{registry.server_port}/missing")
-    assert run("detr.export", save(TINY), "--to", "web") == 2
+        monkeypatch.setattr("detr.export.web_page.RUNTIME_URL", f"http://127.0.0.1:{registry.server_port}/missing")
+    assert run("detr.export.__main__", save(TINY), "--to", "web") == 2
     message = capsys.readouterr().err
     assert reason in message and f"fetch it by hand and save it as {RUNTIME}; --to onnx needs no network" in message
     assert [path.name for path in Path().iterdir()] == ["own.pth"]
@@ -478,7 +479,7 @@ def test_without_the_runtime_no_page_is_written(
 def page(instant_export: Path, run: RunScript) -> Iterator[Browser]:
     """The page in a browser, which must have no complaints and ask nobody for anything."""
     shutil.copy(ROOT / RUNTIME, RUNTIME)
-    assert run("detr.export", instant_export, "--to", "web", "page.html") == 0
+    assert run("detr.export.__main__", instant_export, "--to", "web", "page.html") == 0
     with Browser(Path("profile").resolve()) as browser:
         browser.open(Path("page.html"))
         set_threshold(browser, 0.01)

@@ -23,8 +23,7 @@ FLOORS = (
     ("detr.report",),
     ("detr.sample",),
     ("detr.detector",),
-    ("detr.predict", "detr.export_onnx", "detr.export_web", "detr.export_huggingface"),
-    ("detr.export",),
+    ("detr.predict", "detr.export"),
     SCRIPTS,
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -39,7 +38,7 @@ TORCH_FREE_FILES = (
         "detr.data.video",
     ),
     *("detr.training.flags", "detr.training.schedule", "detr.training.run_files", "detr.training.cpu_load"),
-    *("detr.export_web", "detr.predict"),
+    *("detr.export.__main__", "detr.export.web_page", "detr.predict"),
 )
 FILES = sorted([*(ROOT / "detr").rglob("*.py"), *(ROOT / f"{name}.py" for name in (*SCRIPTS, "utils"))])
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}

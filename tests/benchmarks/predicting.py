@@ -19,7 +19,7 @@ import torch
 
 from detr.data.images import find_images
 from detr.detector import Detector
-from detr.export_huggingface import write_folder
+from detr.export.hub_folder import write_folder
 from detr.models.detr import DetrConfig
 from tests.peer import make_model
 

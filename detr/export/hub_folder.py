@@ -2,31 +2,28 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+import transformers
+from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import Module
 
 from detr.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from detr.detector import Detector
+from detr.export.outputs import Run, pad_normalized, to_outputs
 from detr.models.backbone import MOBILENETS
 from detr.models.detr import DetrConfig
 from detr.models.huggingface import CONFIG, FIELDS, NO_CLASS, PREPROCESSOR, WEIGHTS, to_hub
 from detr.structures import DetrOutput, MaskLogits
-from utils import UserError, check_packages
-
-if TYPE_CHECKING:
-    from torch.nn import Module
+from utils import UserError
 
 
 def write_folder(detector: Detector, folder: Path) -> None:
     """Write the detector into an empty folder: configuration, weights, and how images are prepared.
 
-    Raises UserError where packages are missing, or `transformers` has no network like this.
+    Raises UserError where `transformers` has no network like this.
     """
-    check_packages("--to huggingface", ("transformers", "timm", "safetensors"))
-    from safetensors.torch import save_file
-
     about = _to_config(detector)
     (folder / CONFIG).write_text(json.dumps(about, indent=2), encoding="utf-8")
     (folder / PREPROCESSOR).write_text(json.dumps(_to_preprocessor(detector), indent=2), encoding="utf-8")
@@ -72,16 +69,29 @@ def _check_expressible(config: DetrConfig) -> None:
 def _to_preprocessor(detector: Detector) -> dict:
     """Return the settings of `DetrImageProcessor`."""
     shorter, longest = detector.resolution["scale"], detector.resolution["max_size"]
-    about = {"image_processor_type": "DetrImageProcessor", "format": "coco_detection"}
-    about |= {"do_resize": True, "size": {"shortest_edge": shorter, "longest_edge": longest}, "resample": 2}  # bilinear
-    about |= {"do_rescale": True, "rescale_factor": 1 / 255}
-    return about | {"do_normalize": True, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "do_pad": True}
+    return {
+        "image_processor_type": "DetrImageProcessor",
+        "format": "coco_detection",
+        "do_resize": True,
+        "size": {"shortest_edge": shorter, "longest_edge": longest},
+        "resample": 2,  # bilinear
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": IMAGENET_MEAN,
+        "image_std": IMAGENET_STD,
+        "do_pad": True,
+    }
 
 
-def load_folder(folder: Path) -> "Module":
+def hub_runner(folder: Path, labels: list[int]) -> Run:
+    """Return a function that runs what `transformers` loads from a folder."""
+    model = load_folder(folder)
+    return lambda images: list(to_outputs(run_hub(model, *pad_normalized(images)), labels))
+
+
+def load_folder(folder: Path) -> Module:
     """Return the network as `transformers` loads it. Raises UserError where it finds a weight missing or left over."""
-    import transformers
-
     architecture = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["architectures"][0]
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
@@ -93,7 +103,7 @@ def load_folder(folder: Path) -> "Module":
 
 
 @torch.inference_mode()
-def run_hub(model: "Module", images: Tensor, padding_mask: Tensor) -> DetrOutput:
+def run_hub(model: Module, images: Tensor, padding_mask: Tensor) -> DetrOutput:
     """Return what the network of `transformers` predicts for a batch; every query has its mask, in order."""
     theirs, nothing = model(images, pixel_mask=(~padding_mask).long()), torch.empty(0)
     masks = MaskLogits(theirs.pred_masks.flatten(0, 1), nothing, nothing) if "pred_masks" in theirs else None

@@ -20,40 +20,23 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import onnx
+import onnxruntime
 import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from PIL import Image
 from torch import Tensor, nn
 
-from detr.box_ops import cxcywh_to_xyxy
 from detr.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from detr.detector import Detector
+from detr.export.outputs import OUTPUTS, Outputs, Run, every_query, to_outputs
 from detr.models.detr import Detr
-from detr.structures import DetrOutput
-from utils import UserError, check_packages
+from utils import UserError
 
-if TYPE_CHECKING:
-    import onnx
-
-PRECISIONS = ("fp32", "fp16", "int8")
-OUTPUTS = ("scores", "boxes_xyxy", "masks")
 _OLDEST_TORCH = (2, 6)  # the first whose exporter keeps image sizes and batches open
 _EXAMPLE_HW = ((96, 160), (96, 128), (64, 160))  # of the images that the graph is recorded with
-
-
-def every_query(outputs: DetrOutput) -> tuple[Tensor, Tensor]:
-    """Choose a mask for every query: (B * Q,) images and queries."""
-    batch, queries = outputs.boxes_cxcywh.shape[1:3]
-    image, query = torch.arange(batch)[:, None], torch.arange(queries)
-    return image.expand(batch, queries).flatten(), query.expand(batch, queries).flatten()
-
-
-def to_outputs(outputs: DetrOutput, labels: list[int]) -> tuple[Tensor, ...]:
-    """Return `OUTPUTS` of the last decoder layer; `labels` are those that stand for a category."""
-    scores = outputs.logits[-1].softmax(-1)[..., labels]
-    boxes_xyxy = cxcywh_to_xyxy(outputs.boxes_cxcywh[-1])
-    masks = () if outputs.masks is None else (outputs.masks.logits.unflatten(0, scores.shape[:2]),)
-    return scores, boxes_xyxy, *masks
 
 
 class OnnxDetr(nn.Module):
@@ -86,28 +69,35 @@ def pad_pixels(images: list[Tensor]) -> tuple[Tensor, Tensor]:
 def write_onnx(detector: Detector, path: Path, precision: str) -> None:
     """Write the detector, on the CPU, as an ONNX file. What it computes is not yet compared with anything.
 
-    Raises UserError where packages are missing, or PyTorch is too old or cannot do it.
+    `precision` is fp32, fp16 or int8. Raises UserError where PyTorch is too old or cannot do it.
     """
-    check_packages("--to onnx or web", ("onnx", "onnxruntime", "onnxscript"))
-    import onnx
-
     with _quiet():
         program = _recorded(detector)
         program.save(path, external_data=False)
         model = _fold_constants(path)
         if precision == "fp16":
-            from onnxruntime.transformers.float16 import convert_float_to_float16
+            from onnxruntime.transformers.float16 import convert_float_to_float16  # adds to sys.path
 
             model = convert_float_to_float16(model, keep_io_types=True)
         elif precision == "int8":
-            from onnxruntime.quantization import QuantType, quantize_dynamic
-
             # With the convolutions detr-small's boxes moved by a third of the image, at four times the time.
             kinds = {"op_types_to_quantize": ["MatMul", "Gemm"], "per_channel": True, "weight_type": QuantType.QInt8}
             quantize_dynamic(model, path, **kinds)
             model = onnx.load(path)
     _describe(model, detector, precision)
     onnx.save(model, path)
+
+
+def onnx_runner(path: Path) -> Run:
+    """Return a function that runs an ONNX file on the CPU."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(images: list[Image.Image]) -> Outputs:
+        pixels, sizes_hw = pad_pixels([torch.from_numpy(np.array(image)) for image in images])
+        outputs = session.run(None, {"images": pixels.numpy(), "sizes_hw": sizes_hw.numpy()})
+        return [torch.from_numpy(output) for output in outputs]
+
+    return run
 
 
 def _recorded(detector: Detector) -> "torch.onnx.ONNXProgram":
@@ -136,11 +126,8 @@ def _recorded(detector: Detector) -> "torch.onnx.ONNXProgram":
         raise UserError(f"PyTorch {torch.__version__} could not write this detector as ONNX: {reason}") from error
 
 
-def _fold_constants(path: Path) -> "onnx.ModelProto":
+def _fold_constants(path: Path) -> onnx.ModelProto:
     """Return a file with all computed that does not depend on the image, such as BatchNorm's part of convolutions."""
-    import onnx
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # ONNX's own operators only
     options.optimized_model_filepath = str(path)
@@ -152,10 +139,8 @@ def _fold_constants(path: Path) -> "onnx.ModelProto":
     return model
 
 
-def _describe(model: "onnx.ModelProto", detector: Detector, precision: str) -> None:
+def _describe(model: onnx.ModelProto, detector: Detector, precision: str) -> None:
     """Put into the file what its user has to know, as JSON."""
-    import onnx
-
     labels = detector.label_map
     categories = [{"id": labels.to_category_id(label), "name": labels.names[label]} for label in sorted(labels.names)]
     about = {"categories": categories, **detector.resolution, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}

@@ -35,7 +35,7 @@ def fetch_runtime() -> dict[str, bytes]:
 def build_detector_page(
     title: str, names: list[str], resolution: dict[str, int], model: bytes, runtime: dict[str, bytes]
 ) -> str:
-    """Return the page for a model that `export_onnx.write_onnx` wrote, with the runtime of `fetch_runtime`.
+    """Return the page for a model that `onnx_file.write_onnx` wrote, with the runtime of `fetch_runtime`.
 
     `names` are the classes in the order of the model's scores; `resolution` has `scale` and `max_size`, in pixels.
     """

@@ -1,33 +1,20 @@
-"""Write a detector for other programs. What they compute from it is compared with PyTorch before the file is kept.
+"""A written detector beside the one in PyTorch: the largest differences of what they predict, and the AP of both."""
 
-python -m detr.export outputs/checkpoint_best.pth --to onnx                 outputs/checkpoint_best.onnx
-python -m detr.export outputs/checkpoint_best.pth --to onnx small.onnx --precision fp16
-python -m detr.export outputs/checkpoint_best.pth --to web                  a page that detects in the browser
-python -m detr.export outputs/checkpoint_best.pth --to huggingface DIR      a folder for transformers
-"""
-
-import argparse
-import contextlib
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 import utils
 from detr.data.coco_json import all_have_outlines, match_categories
 from detr.data.folds import find_gt
 from detr.data.images import White, read_rgb
-from detr.data.loader import pad_images
-from detr.data.transforms import evaluation_params, resample, to_tensor
+from detr.data.transforms import evaluation_params, resample
 from detr.detector import Detector
-from detr.export_huggingface import load_folder, run_hub, write_folder
-from detr.export_onnx import OUTPUTS, PRECISIONS, every_query, pad_pixels, to_outputs, write_onnx
-from detr.export_web import build_detector_page, fetch_runtime
+from detr.export.outputs import OUTPUTS, Outputs, Run, every_query, pad_normalized, to_outputs
 from detr.models.postprocess import LEAST_MASK_SCORE, Detections, masks_to_rle
 from detr.structures import MaskLogits
 from detr.training.evaluate import to_coco_results, twelve_coco_numbers
@@ -37,9 +24,6 @@ from utils import UserError
 MOST_DIFFERENT = {"scores": 1e-4, "boxes_xyxy": 1e-4, "masks": 1e-2}  # in float32; of masks the logits
 MOST_AP_LOST = 0.01  # by fewer bits
 _PADDED = 3  # images that are compared as one padded batch
-
-Outputs = list[Tensor]  # see `export_onnx.OUTPUTS`
-Run = Callable[[list[Image.Image]], Outputs]
 
 
 class Comparison(NamedTuple):
@@ -56,60 +40,7 @@ class Comparison(NamedTuple):
         return f"largest differences from PyTorch on {of}: {', '.join(parts)}{ap}"
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("checkpoint", type=Path, help="a detector: checkpoint_best.pth of a run")
-    add("output", type=Path, nargs="?", help="what to write (default: beside the checkpoint, under its name)")
-    targets = "a file for onnxruntime; a page for browsers; a folder for transformers"
-    add("--to", required=True, choices=("onnx", "web", "huggingface"), help=targets)
-    add("--precision", choices=PRECISIONS, default="fp32", help="number format; AP must stay within 0.01 (%(default)s)")
-    add("--coco_path", type=Path, help="COCO folder to compare on (default: that of the run, else random images)")
-    return parser.parse_intermixed_args()
-
-
-def main() -> None:
-    """Write, compare, keep."""
-    args = parse_arguments()
-    suffix = {"onnx": ".onnx", "web": ".html", "huggingface": "_huggingface"}[args.to]
-    if args.precision != "fp32":
-        if args.to == "huggingface":
-            raise UserError(f"--precision {args.precision} is for --to onnx; transformers converts what it loads")
-        suffix = f"_{args.precision}{suffix}"
-    path = args.output or args.checkpoint.with_name(f"{args.checkpoint.stem}{suffix}")
-    gt, folder = _find_images(args.checkpoint, args.coco_path)
-    detector = Detector(args.checkpoint, device="cpu", amp="off", categories=gt and gt["categories"])
-    runtime = fetch_runtime() if args.to == "web" else {}
-    with (_new_folder if args.to == "huggingface" else utils.atomic_path)(path) as temporary:
-        if args.to == "huggingface":
-            write_folder(detector, temporary)
-            run = hub_runner(temporary, sorted(detector.label_map.names))
-        else:
-            write_onnx(detector, temporary, args.precision)
-            run = onnx_runner(temporary)
-        comparison = compare(detector, run, gt, folder, args.checkpoint)
-        check(comparison, args.precision, path)
-        if args.to == "web":
-            names = [detector.label_map.names[label] for label in sorted(detector.label_map.names)]
-            page = build_detector_page(path.stem, names, detector.resolution, temporary.read_bytes(), runtime)
-            temporary.write_text(page, encoding="utf-8")
-    print(f"{path}: {comparison}")
-
-
-@contextlib.contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `path` once whole. Raises UserError where something is there already."""
-    if path.exists():
-        raise UserError(f"{path} is there already; accepted: the name of a new folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
-        (new := Path(temporary) / path.name).mkdir()
-        yield new
-        new.rename(path)
-
-
-def _find_images(checkpoint: Path, coco_path: Path | None) -> tuple[dict | None, Path]:
+def find_images(checkpoint: Path, coco_path: Path | None) -> tuple[dict | None, Path]:
     """Return the annotations to compare on and their images' folder; None where the run's are not there any more."""
     config = utils.read_json(checkpoint.parent / CONFIG) or {}
     recorded = config.get("args", {}).get("coco_path")
@@ -128,9 +59,6 @@ def _read_images(gt: dict | None, folder: Path, white: White) -> Iterator[tuple[
     else:
         for image in gt["images"]:
             yield image["id"], read_rgb(folder / image["file_name"], white=white)
-
-
-# ------------------------------------------------------------------------------------------------------------ comparing
 
 
 def compare(detector: Detector, run: Run, gt: dict | None, folder: Path, source: Path) -> Comparison:
@@ -178,33 +106,8 @@ def compare(detector: Detector, run: Run, gt: dict | None, folder: Path, source:
 @torch.inference_mode()
 def run_detector(detector: Detector, images: list[Image.Image]) -> Outputs:
     """Return `OUTPUTS` of images in PyTorch, padded and normalized as in training."""
-    outputs = detector.model(*_padded(images), every_query)
+    outputs = detector.model(*pad_normalized(images), every_query)
     return list(to_outputs(outputs, sorted(detector.label_map.names)))
-
-
-def onnx_runner(path: Path) -> Run:
-    """Return a function that runs an ONNX file on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def run(images: list[Image.Image]) -> Outputs:
-        pixels, sizes_hw = pad_pixels([torch.from_numpy(np.array(image)) for image in images])
-        outputs = session.run(None, {"images": pixels.numpy(), "sizes_hw": sizes_hw.numpy()})
-        return [torch.from_numpy(output) for output in outputs]
-
-    return run
-
-
-def hub_runner(folder: Path, labels: list[int]) -> Run:
-    """Return a function that runs what `transformers` loads from a folder."""
-    model = load_folder(folder)
-    return lambda images: list(to_outputs(run_hub(model, *_padded(images)), labels))
-
-
-def _padded(images: list[Image.Image]) -> tuple[Tensor, Tensor]:
-    """Return images as a batch (B, 3, H, W), normalized, and its padding mask."""
-    return pad_images([to_tensor(image) for image in images])
 
 
 def to_results(
@@ -234,7 +137,3 @@ def check(comparison: Comparison, precision: str, path: Path) -> None:
         raise UserError(
             f"{path} was not written, as it would not be the same detector: {wrong[0]} differs; {comparison}"
         )
-
-
-if __name__ == "__main__":
-    utils.run_script(main)
