@@ -118,6 +118,7 @@ def threshold(text: str) -> float | None:
 if __name__ == "__main__":
     parse_arguments()  # matplotlib takes a second to import: --help comes before
 
+from detr.drawing import figure_fonts, save_image
 from detr.predict import Predictor, detect_annotated, unlikeness
 from detr.report.curves import EVERYTHING, FIGURES, draw_curves
 from detr.report.detections import picture_names, write_csv
@@ -146,7 +147,7 @@ def main() -> None:
         detections = detect_annotated(load(coco["categories"]), coco, folder, checkpoint, FAINTEST)
         show_suspects(coco, folder, detections, figures / REVIEW, args.via, args.limit)
         return
-    with utils.figure_fonts():
+    with figure_fonts():
         if any(run.log for run in runs) and not args.review:
             show_curves(runs, figures)
         measured = {run.name: measure_run(args, run, folder, load) for run, folder in zip(runs, args.log, strict=True)}
@@ -242,7 +243,7 @@ def show_splash(measured: Measured | None, folder: Path, figures: Path) -> None:
     names = picture_names(paths)
     with utils.Progress(len(paths), "splash") as bar:
         for path, of_image in zip(paths, masks.values(), strict=True):
-            utils.save_image(color_splash(read_rgb(path), of_image), figures / SPLASH / f"{names[path]}.png")
+            save_image(color_splash(read_rgb(path), of_image), figures / SPLASH / f"{names[path]}.png")
             bar.update()
     print(f"saved {figures / SPLASH}: {utils.pluralize(len(paths), 'image')}")
 

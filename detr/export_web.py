@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 
 import utils
+from detr.drawing import COLORS
 from detr.report.page import fill_template
 
 _VERSION = "1.30.0"
@@ -47,7 +48,7 @@ def build_detector_page(
     classes = f"{utils.pluralize(len(names), 'class')}: {utils.join_names(names)}"
     parts = {part: _packed(content) for part, content in (runtime | {"MODEL": model}).items()}
     parts |= {"TITLE": escape(title), "CLASSES": escape(classes)}
-    data = {"names": names, "colors": utils.COLORS, **resolution}
+    data = {"names": names, "colors": COLORS, **resolution}
     return fill_template("detect.html", ("page.js", "detect.js"), data, parts)
 
 

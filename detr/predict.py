@@ -15,6 +15,7 @@ import utils
 from detr.data.coco_json import check_white, match_categories
 from detr.data.images import read_rgb, read_size_hw
 from detr.data.video import Frame, is_video, read_frames, video_writer
+from detr.drawing import save_image
 from detr.evaluation.coco_matching import with_masks
 from detr.report.detections import draw_results, picture_names
 from detr.report.gallery import evenly_spaced
@@ -96,10 +97,10 @@ class Predictor:
         """Save the pictures of an image; return what was detected in it."""
         path, image, detections = one
         results = self._results(path, detections)
-        utils.save_image(draw_results(image, results), folder / f"{names[path]}.jpg")
+        save_image(draw_results(image, results), folder / f"{names[path]}.jpg")
         if splash:
             gray = color_splash(image, [result["segmentation"] for result in with_masks(results)])
-            utils.save_image(gray, splash / f"{names[path]}.png")
+            save_image(gray, splash / f"{names[path]}.png")
         return path, Detected(image.size, results, [detection.score for detection in detections])
 
     def _video(self, path: Path, drawn: Path, bar: utils.Progress) -> list[dict]:

@@ -18,6 +18,7 @@ from matplotlib.path import Path as Curve
 from PIL import Image
 
 from detr.data.images import read_rgb
+from detr.drawing import figure_text, save_figure
 from detr.evaluation.coco_matching import IGNORED, UNMATCHED
 from detr.evaluation.error_analysis import DUPLICATE, ERROR_TYPES, NO_ERROR
 from detr.report.gallery import (
@@ -31,7 +32,7 @@ from detr.report.gallery import (
 )
 from detr.report.outlines import outlines
 from detr.report.tables import ERROR_NAMES
-from utils import figure_text, pluralize, save_figure
+from utils import pluralize
 
 _MOST_IMAGES, _COLUMNS = 12, 4
 _MOST_ATTENDED, _QUERIES_OF_EACH, _POINTS_OF_EACH = 4, 3, 2

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from detr.drawing import color_of, save_figure, short_names
 from detr.report.tables import ERROR_NAMES, class_names
-from utils import color_of, save_figure, short_names
 
 _MOST_COLORED = 5  # classes; of more, each is a pale line
 _MOST_CLASSES = 16  # rows of a confusion matrix

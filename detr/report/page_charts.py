@@ -10,12 +10,12 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from detr.drawing import COLORS
 from detr.report.curves import Panel, draw_panel
 from detr.report.gallery import AttentionMaps, busiest_queries
 from detr.report.image_figures import draw_query
 from detr.report.metric_figures import draw_calibration, draw_f1, draw_precision, draw_run_confusion
 from detr.report.runs import Run
-from utils import COLORS
 
 # Colors as matplotlib writes them -> those of page.css.
 _CSS_COLORS = {color.lower(): f"var(--run{number})" for number, color in enumerate(COLORS)} | {

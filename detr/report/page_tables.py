@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from html import escape
 
+from detr.drawing import COLORS
 from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.evaluation.error_analysis import ERROR_TYPES
 from detr.report.runs import Run
 from detr.report.tables import ERROR_NAMES, class_names, number
-from utils import COLORS, pluralize
+from utils import pluralize
 
 Measured = list[tuple[int, str, dict]]  # (position among all runs, name of the run, its metrics)
 
