@@ -21,13 +21,13 @@ from detr.data.copy_paste import LARGEST_SHARE, SMALLEST_SIDE, covered, cut_out,
 from detr.data.folds import read_both_splits, split_fold
 from detr.data.images import read_rgb
 from detr.data.masks import PackedMasks, PackedPolygons
-from detr.data.sampler import Key
 from detr.data.transforms import AugmentParams, apply_to_boxes, resample, to_tensor
 from detr.models.weights import labels_are_ids
 from utils import UserError
 
 COCO_LABELS = 91  # the public weights use COCO's raw category ids, 1..90 with holes, as labels
 
+Key = tuple[int, int]  # (epoch, index of the image)
 ChooseParams = Callable[[tuple[int, int], np.random.Generator], AugmentParams]  # (original size_hw, random numbers)
 
 
@@ -253,7 +253,9 @@ def load_folder(
             raise UserError(f"{path}: lists no images")
         check_images(coco, images)
     _check_objects(train_file, train_coco, val_file, val_coco, evaluate)
-    masks = masks and not (evaluate and _lacks_outlines(val_file, val_coco))
+    if masks and evaluate and not all_have_outlines(val_coco):
+        print(f"{val_file}: not all objects have an outline: boxes alone are evaluated")
+        masks = False
     train = CocoDetection(train_coco, train_images, label_map, train_params, seed, decode_small=True, masks=masks)
     val = CocoDetection(val_coco, val_images, label_map, val_params, seed, masks=masks)
     return Data(train, val, val_coco, label_map, num_classes or label_map.num_classes)
@@ -269,14 +271,6 @@ def _read_splits(folder: Path, layout: str, evaluate: bool, fold: str | None) ->
         val_file, val_images = find_val(folder, layout)
         train_file, train_images = val_file, val_images
     return [(train_file, read_coco(train_file), train_images), (val_file, read_coco(val_file), val_images)]
-
-
-def _lacks_outlines(val_file: Path, val_coco: dict) -> bool:
-    """Return whether masks cannot be evaluated, and say so."""
-    lacks = not all_have_outlines(val_coco)
-    if lacks:
-        print(f"{val_file}: not all objects have an outline: boxes alone are evaluated")
-    return lacks
 
 
 def _check_objects(train_file: Path, train_coco: dict, val_file: Path, val_coco: dict, evaluate: bool) -> None:
