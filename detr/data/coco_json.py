@@ -177,13 +177,12 @@ def refuse_images(problems: list[str], total: int, advice: str = "") -> None:
         )
 
 
-def iou_xywh(boxes_xywh: np.ndarray, other_xywh: np.ndarray, crowd: np.ndarray | bool = False) -> np.ndarray:
-    """Return (P,) the IoU of boxes row by row, in COCO's order of operations; where `crowd`, the share of the first."""
+def iou_xywh(boxes_xywh: np.ndarray, other_xywh: np.ndarray) -> np.ndarray:
+    """Return (P,) the IoU of boxes (P, 4) row by row, in COCO's order of operations."""
     ends, other_ends = boxes_xywh[:, :2] + boxes_xywh[:, 2:], other_xywh[:, :2] + other_xywh[:, 2:]
     sides = np.minimum(ends, other_ends) - np.maximum(boxes_xywh[:, :2], other_xywh[:, :2])
     intersection = np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
-    area, other_area = boxes_xywh[:, 2] * boxes_xywh[:, 3], other_xywh[:, 2] * other_xywh[:, 3]
-    union = np.where(crowd, area, area + other_area - intersection)
+    union = boxes_xywh[:, 2:].prod(axis=1) + other_xywh[:, 2:].prod(axis=1) - intersection
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0)
 
 
