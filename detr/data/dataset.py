@@ -224,8 +224,7 @@ def load_folder(
 
     Args:
         folder, layout: where, and which of `LAYOUTS`.
-        train_params, val_params: how images are resized and augmented.
-        seed: of the training images' random numbers.
+        train_params, val_params, seed: how images are resized and augmented, and from which random numbers on.
         num_classes: what the user expects; more than the annotations have is allowed, less is an error.
         evaluate: nothing is trained; where there is only one annotation file, it is evaluated on.
         unnamed_classes: of the file to evaluate, where it does not name them; its labels may be category ids then.

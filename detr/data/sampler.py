@@ -21,8 +21,7 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
     they are split.
 
     Args:
-        images: whose sizes are to be batched.
-        batch_size: images per batch.
+        images, batch_size: what is to be batched, and how many are in each.
         seed: of the shuffling. The images of an incomplete last step are left out, as in the reference, unless it is
             the only one.
         grouped: False puts whatever comes next into a batch.
@@ -104,10 +103,7 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
 class SameSizeBatchSampler(Sampler[list[Key]]):
     """Batches of (0, index) keys for evaluation: every image once over all ranks, and nothing is padded.
 
-    Args:
-        images: whose sizes are to be batched.
-        batch_size: the most images in a batch.
-        rank, world_size: which share of the batches is handed out here.
+    `batch_size` is the most images in a batch; `rank` and `world_size` say which share of them is handed out here.
     """
 
     accumulate = 1
