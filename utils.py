@@ -339,16 +339,14 @@ def map_in_thread(function: Callable[[T], R], items: Iterable[T], depth: int = 1
 
 
 def download(url: str, path: Path, sha256_prefix: str = "", otherwise: str = "", timeout_s: float = 30) -> bool:
-    """Fetch `url` to `path` unless it is there; only a whole file with the right hash ever gets that name.
+    """Fetch `url` to `path` unless it is there, and return whether it was not; only a whole file gets that name.
 
     Args:
-        url: what to fetch.
-        path: where to put it.
-        sha256_prefix: first hex digits of the file's SHA-256; empty where none is known.
+        sha256_prefix: first hex digits that its SHA-256 has to have; empty where none are known.
         otherwise: what does without this file, for the message to somebody who cannot fetch it.
         timeout_s: how long the server may be silent; a slow connection may take as long as it needs.
 
-    Returns whether anything was fetched. Raises UserError with the address and what to do by hand.
+    Raises UserError with the address and what to do by hand.
     """
     if path.exists():
         if sha256_prefix and not _sha256(path).startswith(sha256_prefix):
