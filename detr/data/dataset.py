@@ -108,25 +108,23 @@ class CocoDetection(Dataset):
         decode_small: bool = False,
         masks: bool = False,
     ) -> None:
-        self.folder = folder
-        self.choose_params = choose_params
+        self.folder, self.choose_params = folder, choose_params
         self.seed, self.decode_small = seed, decode_small
         self.image_ids = np.array([image["id"] for image in coco["images"]], dtype=np.int64)
         self.cache: ImageCache | None = None
         self.copy_paste = 0.0
         self._sizes_hw = np.array([(image["height"], image["width"]) for image in coco["images"]], dtype=np.int64)
         self._file_names = np.array([image["file_name"] for image in coco["images"]], dtype=np.str_)
-        index_of_id = {int(image_id): index for index, image_id in enumerate(self.image_ids)}
+        index_of_id = {image["id"]: index for index, image in enumerate(coco["images"])}
         kept = [a for a in coco["annotations"] if not a.get("iscrowd", 0)]
-        owner = np.array([index_of_id[a["image_id"]] for a in kept], dtype=np.int64)
-        order = np.argsort(owner, kind="stable")
-        self._starts = np.searchsorted(owner[order], np.arange(len(self.image_ids) + 1))
-        self._labels = np.array(label_map.to_labels([a["category_id"] for a in kept]), dtype=np.int64)[order]
-        self._boxes_xywh = np.array([a["bbox"] for a in kept], dtype=np.float32).reshape(-1, 4)[order]
-        ordered = [kept[number] for number in order]
-        self._polygons = PackedPolygons([annotation.get("segmentation") for annotation in ordered])
-        sizes_hw = [self.size_hw(index_of_id[annotation["image_id"]]) for annotation in ordered]
-        self._masks = PackedMasks(ordered, sizes_hw, self._polygons, str(folder)) if masks else None
+        kept.sort(key=lambda a: index_of_id[a["image_id"]])
+        owners = [index_of_id[a["image_id"]] for a in kept]
+        self._starts = np.searchsorted(owners, np.arange(len(self.image_ids) + 1))
+        self._labels = np.array(label_map.to_labels([a["category_id"] for a in kept]), dtype=np.int64)
+        self._boxes_xywh = np.array([a["bbox"] for a in kept], dtype=np.float32).reshape(-1, 4)
+        self._polygons = PackedPolygons([a.get("segmentation") for a in kept])
+        sizes_hw = [self.size_hw(owner) for owner in owners]
+        self._masks = PackedMasks(kept, sizes_hw, self._polygons, str(folder)) if masks else None
         is_large = (self._boxes_xywh[:, 2:] >= SMALLEST_SIDE).all(axis=1)
         self._cuttable = np.flatnonzero(is_large & (self._polygons.counts() > 0))
 

@@ -65,14 +65,12 @@ def find_gt(coco_path: Path | None, config: dict) -> tuple[dict | None, Path]:
     `config` is the run's; `coco_path` says where the COCO folder is now.
     """
     recorded = config.get("args", {})
-    if coco_path is None and "coco_path" in recorded:
-        coco_path = Path(recorded["coco_path"])
-    if coco_path is None:
+    if not (coco_path or "coco_path" in recorded):
         return None, Path()
-    layout = recorded.get("dataset_file", "custom")
+    folder, layout = coco_path or Path(recorded["coco_path"]), recorded.get("dataset_file", "custom")
     if fold := recorded.get("fold"):
-        return split_fold(read_both_splits(coco_path, layout), fold)[1], coco_path
-    path, image_folder = find_val(coco_path, layout)
+        return split_fold(read_both_splits(folder, layout), fold)[1], folder
+    path, image_folder = find_val(folder, layout)
     return read_coco(path), image_folder
 
 

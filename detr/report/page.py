@@ -93,7 +93,10 @@ def fill_report(data: dict, parts: dict[str, str]) -> str:
     """Return page.html with `data`, which gallery.js reads, and HTML by the names in it: title, subtitle and sections,
     of which empty ones are hidden, and words of the legend and the order (`_WORDS`).
     """
-    return fill_template("page.html", ("page.js", "gallery.js"), _rounded(data), defaultdict(str, parts))
+    rounded = json.loads(  # six digits are enough, and JSON has no NaN
+        json.dumps(data), parse_float=lambda digits: float(f"{float(digits):.6g}"), parse_constant=lambda name: None
+    )
+    return fill_template("page.html", ("page.js", "gallery.js"), rounded, defaultdict(str, parts))
 
 
 def fill_template(template: str, scripts: Sequence[str], data: dict, parts: dict[str, str]) -> str:
@@ -118,17 +121,6 @@ def fill_template(template: str, scripts: Sequence[str], data: dict, parts: dict
 
 def _piece(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def _rounded(value: object) -> object:
-    """Return the same with floats of six digits, and None for what JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    return value
 
 
 # ------------------------------------------------------------------------------------------------------------- gallery
