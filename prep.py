@@ -17,6 +17,7 @@ from pathlib import Path
 
 import utils
 from detr.data.coco_json import all_have_outlines, white_in
+from detr.drawing import figure_fonts
 from detr.importers.coco import read_coco_folder
 from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of, title_of
@@ -309,7 +310,7 @@ def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> Non
     if changed or not picture.exists():
         from detr.importers.dataset_figure import draw_dataset  # matplotlib takes a second to import
 
-        with utils.figure_fonts():
+        with figure_fonts():
             draw_dataset(splits, title_of(report), picture)
     print(f"\nreport: {picture}, {coco_path / 'report.json'}")
 

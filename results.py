@@ -118,13 +118,14 @@ def threshold(text: str) -> float | None:
 if __name__ == "__main__":
     parse_arguments()  # matplotlib takes a second to import: --help comes before
 
+from detr.drawing import figure_fonts, save_image
 from detr.predict import Predictor, detect_annotated, unlikeness
 from detr.report.curves import EVERYTHING, FIGURES, draw_curves
 from detr.report.detections import picture_names, write_csv
 from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
 from detr.report.metric_figures import draw_confusion, draw_metrics
 from detr.report.outlines import color_splash
-from detr.report.page import build_page, save_page
+from detr.report.page import build_page
 from detr.report.suspects import build_review, suspects_table, write_review
 from detr.report.tables import class_table, headline_table
 from detr.report.via_project import names_in_project, write_detections
@@ -146,7 +147,7 @@ def main() -> None:
         detections = detect_annotated(load(coco["categories"]), coco, folder, checkpoint, FAINTEST)
         show_suspects(coco, folder, detections, figures / REVIEW, args.via, args.limit)
         return
-    with utils.figure_fonts():
+    with figure_fonts():
         if any(run.log for run in runs) and not args.review:
             show_curves(runs, figures)
         measured = {run.name: measure_run(args, run, folder, load) for run, folder in zip(runs, args.log, strict=True)}
@@ -167,7 +168,9 @@ def main() -> None:
             if len(runs) == len(args.log):  # joined folds have no detector of their own
                 attention = compute_attention(evaluated, checkpoint, partial(load, first.gt["categories"]))
             show_images(evaluated, attention, first.metrics["threshold"], figures)
-        write_report(runs, measured, evaluated, attention, figures)
+        metrics = {name: run and run.metrics for name, run in measured.items()}
+        utils.write_text(figures / "report.html", build_page(runs, metrics, evaluated, attention))
+        print(f"saved {figures / 'report.html'}: open it in a browser")
 
 
 def load_detector(
@@ -242,25 +245,9 @@ def show_splash(measured: Measured | None, folder: Path, figures: Path) -> None:
     names = picture_names(paths)
     with utils.Progress(len(paths), "splash") as bar:
         for path, of_image in zip(paths, masks.values(), strict=True):
-            utils.save_image(color_splash(read_rgb(path), of_image), figures / SPLASH / f"{names[path]}.png")
+            save_image(color_splash(read_rgb(path), of_image), figures / SPLASH / f"{names[path]}.png")
             bar.update()
     print(f"saved {figures / SPLASH}: {utils.pluralize(len(paths), 'image')}")
-
-
-def write_report(
-    runs: list[Run],
-    measured: dict[str, Measured | None],
-    evaluated: EvaluatedImages | None,
-    attention: dict[int, AttentionMaps],
-    figures: Path,
-) -> None:
-    """Save everything as one page, which needs nothing beside it."""
-    metrics = {name: run and run.metrics for name, run in measured.items()}
-    images = len(evenly_spaced(len(evaluated.images), MOST_IMAGES)) if evaluated else 0
-    with utils.Progress(images, "report") as bar:
-        page = build_page(runs, metrics, evaluated, attention, on_image=bar.update)
-    save_page(page, figures / "report.html")
-    print(f"saved {figures / 'report.html'}: open it in a browser")
 
 
 # ------------------------------------------------------------------------------------------------------------- metrics
@@ -338,7 +325,7 @@ def show_suspects(
     suspects = suspects[: limit or MOST_SUSPECTS]
     print(suspects_table(suspects, coco))
     if suspects:
-        save_page(build_review(suspects, coco, folder), page)
+        utils.write_text(page, build_review(suspects, coco, folder))
         print(f"saved {page}: open it in a browser")
     if via:
         write_review(via, suspects, coco, folder)
@@ -358,7 +345,8 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
     detector = load(gt and gt["categories"])
     if args.splash and not detector.model.config.masks:
         raise UserError(f"{checkpoint}: detects no masks; --splash needs a detector that was trained with --masks")
-    metrics, (lowest, why) = last_metrics(figures), (args.threshold, "--threshold")
+    measured, lowest, why = utils.read_json(figures / METRICS), args.threshold, "--threshold"
+    metrics = measured["runs"][0]["metrics"] if measured else None  # of the first run, as it was last measured
     if lowest is None:
         lowest, why = best_known_threshold(metrics, figures / METRICS, checkpoint)
     predict = Predictor(detector, args.batch_size, lowest, FAINTEST if args.via else lowest)
@@ -379,12 +367,6 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
         )
     if problems := found.problems:
         raise UserError(f"{len(problems)} of {len(paths)} files could not be read: {'; '.join(problems[:20])}")
-
-
-def last_metrics(figures: Path) -> dict | None:
-    """Return the metrics of the first run as it was last measured; None where it was not."""
-    measured = utils.read_json(figures / METRICS)
-    return measured["runs"][0]["metrics"] if measured else None
 
 
 def best_known_threshold(metrics: dict | None, path: Path, checkpoint: Path) -> tuple[float, str]:

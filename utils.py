@@ -1,19 +1,16 @@
-"""The floor that everything stands on: errors, files, text, downloads, progress and drawing, of no domain.
+"""The floor that everything stands on: errors, files, text, downloads and progress, of no domain.
 
 Imports nothing of ours, and neither torch nor matplotlib.
 """
 
 import contextlib
-import functools
 import hashlib
 import http.client
 import importlib.util
 import json
-import logging
 import os
 import reprlib
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,18 +23,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-from PIL import Image, ImageDraw, ImageFont
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from typing import TypeVar
 
 T, R = TypeVar("T"), TypeVar("R")
-DOWNLOAD_TIMEOUT_S = 30  # without a single byte; a slow connection may take as long as it needs
 _CHUNK_BYTES = 1 << 20
-# Distinct for color-blind readers too (Okabe and Ito 2008), without yellow, which vanishes on white.
-COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 
 # --------------------------------------------------------------------------------------------------------------- errors
@@ -192,15 +181,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def check_free_space(folder: Path, needed: int, what: str) -> None:
-    """Raise UserError unless the disk of `folder` has room for `needed` bytes."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"{folder}: {what} will need {needed / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB are free there"
-        )
-
-
 def is_same_file(one: str | Path, other: str | Path) -> bool:
     """Return whether two paths, however they are spelled, lead to one file that exists."""
     try:
@@ -215,39 +195,10 @@ def clear_unfinished(folder: Path) -> None:
         path.unlink()
 
 
-@contextlib.contextmanager
-def locked_dir(folder: Path) -> Iterator[None]:
-    """Inside it, a folder, made where it is missing, is this process's own, however the process ends.
-
-    Raises UserError where another process has it. Where system or drive knows no locks, nothing is kept from anybody.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    lock = folder / ".lock"
-    with contextlib.ExitStack() as stack:
-        while True:
-            file = stack.enter_context(lock.open("w"))
-            try:
-                # Unlike flock's, this lock is not handed down to processes that load images: they may live a little
-                # longer.
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{folder} is in use by another run; wait for it, stop it, or take another folder"
-                ) from None
-            except OSError:  # a drive without locks
-                pass
-            # Its owner may have deleted the file between our opening and our locking it: that lock keeps nobody out.
-            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                break
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: object, indent: int | None = None) -> bool:
@@ -255,8 +206,7 @@ def write_json(path: Path, value: object, indent: int | None = None) -> bool:
     text = json.dumps(value, indent=indent)
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return True
 
 
@@ -333,7 +283,7 @@ def read_json(path: Path) -> dict | list | None:
 # ------------------------------------------------------------------------------------------------------------ progress
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager):
     """How far a long task is: a bar on a terminal; elsewhere a plain line a minute, so that logs stay short.
 
     Args: total steps (None where unknown), what is being done, the unit (`B` counts bytes), how many are done already,
@@ -349,16 +299,9 @@ class Progress:
         from tqdm import tqdm
 
         self._is_terminal, self._shown = sys.stderr.isatty(), shown
-        self._bar = tqdm(
-            total=total,
-            initial=done,
-            desc=description,
-            unit=unit,
-            unit_scale=unit == "B",
-            dynamic_ncols=True,
-            leave=False,
-            disable=not (self._is_terminal and shown),
-        )
+        options = {"unit": unit, "unit_scale": unit == "B", "dynamic_ncols": True, "leave": False}
+        disable = not (self._is_terminal and shown)
+        self._bar = tqdm(total=total, initial=done, desc=description, disable=disable, **options)
         self._total, self._description, self._done = total, description, done
         self._last_text = time.monotonic()
 
@@ -366,18 +309,15 @@ class Progress:
         """Count steps done; `text()` is shown behind, and is only called when something is about to be shown."""
         self._done += steps
         now = time.monotonic()
-        if now - self._last_text < (self.TEXT_EVERY_S if self._is_terminal else self.LINE_EVERY_S):
-            self._bar.update(steps)
-            return
-        self._last_text = now
-        if self._is_terminal:
-            self._bar.set_postfix_str(text(), refresh=False)
-            self._bar.update(steps)
-        elif self._shown:
-            print(f"{self._description}: {self._done} of {self._total or '?'} {text()}", file=sys.stderr, flush=True)
-
-    def __enter__(self) -> "Progress":
-        return self
+        if now - self._last_text >= (self.TEXT_EVERY_S if self._is_terminal else self.LINE_EVERY_S):
+            self._last_text = now
+            if self._is_terminal:
+                self._bar.set_postfix_str(text(), refresh=False)
+            elif self._shown:
+                print(
+                    f"{self._description}: {self._done} of {self._total or '?'} {text()}", file=sys.stderr, flush=True
+                )
+        self._bar.update(steps)
 
     def __exit__(self, *exc_info: object) -> None:
         self._bar.close()
@@ -395,39 +335,27 @@ def map_in_thread(function: Callable[[T], R], items: Iterable[T], depth: int = 1
             yield pending.popleft().result()
 
 
-def duration(seconds: float) -> str:
-    """Return a time that a person can read: 40 s, 12 min, 3 h 05 min."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
 # ----------------------------------------------------------------------------------------------------------- downloads
 
 
-def download(
-    url: str, path: Path, sha256_prefix: str = "", otherwise: str = "", timeout_s: float = DOWNLOAD_TIMEOUT_S
-) -> bool:
-    """Fetch `url` to `path` unless it is there; only a whole file with the right hash ever gets that name.
+def download(url: str, path: Path, sha256_prefix: str = "", otherwise: str = "", timeout_s: float = 30) -> bool:
+    """Fetch `url` to `path` unless it is there, and return whether it was not; only a whole file gets that name.
 
     Args:
-        url: what to fetch.
-        path: where to put it.
-        sha256_prefix: first hex digits of the file's SHA-256; empty where none is known.
+        sha256_prefix: first hex digits that its SHA-256 has to have; empty where none are known.
         otherwise: what does without this file, for the message to somebody who cannot fetch it.
-        timeout_s: how long the server may be silent.
+        timeout_s: how long the server may be silent; a slow connection may take as long as it needs.
 
-    Returns whether anything was fetched. Raises UserError with the address and what to do by hand.
+    Raises UserError with the address and what to do by hand.
     """
     if path.exists():
-        if sha256_prefix and not _file_sha256(path).startswith(sha256_prefix):
+        if sha256_prefix and not _sha256(path).startswith(sha256_prefix):
             raise UserError(f"{path}: its SHA-256 does not begin with {sha256_prefix}; delete the file and run again")
         return False
     try:
         with atomic_path(path) as temporary:
-            digest = _fetch(url, temporary, timeout_s)
-            if not digest.startswith(sha256_prefix):
+            _fetch(url, temporary, path.name, timeout_s)
+            if not (digest := _sha256(temporary)).startswith(sha256_prefix):
                 raise UserError(f"its SHA-256 is {digest[:16]}... and should begin with {sha256_prefix}")
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, UserError) as error:
         reason = getattr(error, "reason", None) or error
@@ -438,149 +366,21 @@ def download(
     return True
 
 
-def _fetch(url: str, path: Path, timeout_s: float) -> str:
-    """Stream `url` to `path`; returns the SHA-256 in hex. Raises UserError when the transfer ends early."""
-    digest, received = hashlib.sha256(), 0
+def _fetch(url: str, path: Path, name: str, timeout_s: float) -> None:
+    """Stream `url` to `path`, which is to have this name. Raises UserError when the transfer ends early."""
     request = urllib.request.Request(url, headers={"User-Agent": "detr-finetuning"})
     with urllib.request.urlopen(request, timeout=timeout_s) as response, path.open("wb") as file:
         expected = int(response.headers.get("Content-Length") or 0)
-        with Progress(expected or None, path.name.strip(".").split(".part")[0], unit="B") as progress:
+        with Progress(expected or None, name, unit="B") as progress:
             while chunk := response.read(_CHUNK_BYTES):
-                file.write(chunk)
-                digest.update(chunk)
-                received += len(chunk)
-                progress.update(len(chunk))
-    if received < expected:
-        raise UserError(f"the connection ended after {received:,} of {expected:,} bytes")
-    return digest.hexdigest()
+                progress.update(file.write(chunk))
+        if file.tell() < expected:
+            raise UserError(f"the connection ended after {file.tell():,} of {expected:,} bytes")
 
 
-def _file_sha256(path: Path) -> str:
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-# ------------------------------------------------------------------------------------------------------------- drawing
-
-
-# Fonts with East Asian letters, as Linux distributions, Windows and macOS have them.
-EAST_ASIAN = (
-    *("NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "wqy-microhei.ttc"),
-    *("msyh.ttc", "malgun.ttf", "Arial Unicode.ttf"),
-)
-_FIRST_EAST_ASIAN = "\u2e80"  # of Unicode's characters
-
-
-def load_font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
-    """Return a font for Pillow, of a size in pixels, that has the letters of the text if this machine has one."""
-    return _load_font(size, EAST_ASIAN if max(text, default="") >= _FIRST_EAST_ASIAN else ())
-
-
-@functools.cache
-def _load_font(size: int, preferred: tuple[str, ...]) -> ImageFont.FreeTypeFont:
-    for name in preferred:
-        with contextlib.suppress(OSError):  # not on this machine
-            return ImageFont.truetype(name, size)
-    matplotlib = Path(importlib.util.find_spec("matplotlib").origin).parent  # importing it would take a while
-    return ImageFont.truetype(str(matplotlib / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
-
-
-@contextlib.contextmanager
-def figure_fonts() -> Iterator[None]:
-    """Let matplotlib, inside it, take letters that its own font lacks from where Pillow does, and warn of none."""
-    import matplotlib
-    from matplotlib import font_manager
-
-    path = load_font(10, _FIRST_EAST_ASIAN).path
-    font_manager.fontManager.addfont(path)  # it may be newer than the list that matplotlib keeps
-    families = ["DejaVu Sans", font_manager.FontProperties(fname=path).get_name()]
-    logger = logging.getLogger("matplotlib.font_manager")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # the other font may have no "normal" weight
-    try:
-        with matplotlib.rc_context({"font.family": families}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing from")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def save_figure(figure: "Figure", path: Path) -> None:
-    """Save a matplotlib figure as PNG, atomically."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
-
-
-def figure_text(name: str) -> str:
-    """Return a name from outside with nothing in it that matplotlib takes for a formula or hides."""
-    name = name.replace("$", r"\$")
-    return f" {name}" if name.startswith("_") else name
-
-
-def short_names(names: Iterable[str], longest: int = 22) -> dict[str, str]:
-    """Return for each name what a figure shows: no more than `longest` characters, or as many as tell it from others.
-
-    What is left out is in the middle, as names often share their beginning and differ at their end.
-    """
-    lengths = dict.fromkeys(names, longest)
-    while True:
-        shown = {
-            name: name if len(name) <= length else f"{name[: length - 10]}…{name[-9:]}"
-            for name, length in lengths.items()
-        }
-        uses = Counter(shown.values())
-        alike = [name for name in lengths if uses[shown[name]] > 1]
-        if not alike:
-            return {name: figure_text(text) for name, text in shown.items()}
-        lengths |= {name: lengths[name] + 8 for name in alike}
-
-
-def color_of(index: int) -> str:
-    """Return a color for class number `index`."""
-    return COLORS[index % len(COLORS)]
-
-
-def draw_objects(image: Image.Image, objects: Sequence[dict], scale: float = 1.0) -> Image.Image:
-    """Return a copy of an RGB image with objects drawn over it.
-
-    Args:
-        image: the picture.
-        objects: each a dict with COCO's `bbox` (xywh), `text` (empty for none), `color`, and optionally COCO's
-            `segmentation`, of which polygons are drawn, and `thin`, whether its box is thinner than them.
-        scale: pixels of the picture per unit of the objects' coordinates.
-    """
-    drawn = image.copy()
-    draw = ImageDraw.Draw(drawn)
-    width = max(2, round(max(image.size) / 400))
-    font_size = max(11, round(max(image.size) / 60))
-    for entry in objects:
-        left, top, box_width, box_height = entry["bbox"]
-        right, bottom = left + box_width, top + box_height
-        segmentation = entry.get("segmentation")  # a mask (RLE) is a dict, and not drawn
-        polygons = segmentation if isinstance(segmentation, list) else []
-        box = (left, top, right, top, right, bottom, left, bottom)
-        box_line = max(1, width // 2) if entry.get("thin") else width
-        for flat, line in ((box, box_line), *((polygon, width) for polygon in polygons)):
-            points = [(x * scale, y * scale) for x, y in zip(flat[::2], flat[1::2], strict=True)]
-            closed = [*points, *points[:2]]
-            draw.line(closed, "white", line + 2, joint="curve")  # a halo: visible on any image
-            draw.line(closed, entry["color"], line, joint="curve")
-    for entry in (entry for entry in objects if entry["text"]):  # texts last, over every line
-        left, top = (value * scale for value in entry["bbox"][:2])
-        font = load_font(font_size, entry["text"])
-        *_, text_width, text_height = draw.textbbox((0, 0), entry["text"], font)
-        box_width, box_height = text_width + 6, text_height + 4
-        x = min(max(0, left), max(0, image.width - box_width))
-        y = top - box_height if top >= box_height else top
-        draw.rectangle((x, y, x + box_width, y + box_height), entry["color"])
-        draw.text((x + 3, y + 1), entry["text"], "white", font)
-    return drawn
-
-
-def save_image(image: Image.Image, path: Path) -> None:
-    """Save an RGB image as .png or .jpg, atomically; of a photograph, PNG is five times larger and ten times slower."""
-    with atomic_path(path) as temporary:
-        image.save(temporary, format={".png": "PNG", ".jpg": "JPEG"}[path.suffix], quality=92)

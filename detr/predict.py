@@ -15,6 +15,7 @@ import utils
 from detr.data.coco_json import check_white, match_categories
 from detr.data.images import read_rgb, read_size_hw
 from detr.data.video import Frame, is_video, read_frames, video_writer
+from detr.drawing import save_image
 from detr.evaluation.coco_matching import with_masks
 from detr.report.detections import draw_results, picture_names
 from detr.report.gallery import evenly_spaced
@@ -61,7 +62,16 @@ class Predictor:
         images = [path for path in paths if not is_video(path)]
         if videos := [path for path in paths if is_video(path)]:
             utils.check_packages(f"{videos[0]}: a video", ["av"])
-        save = partial(self._save, names, folder, splash)
+
+        def save(one: tuple[Path, Image.Image, list["Detection"]]) -> tuple[Path, Detected]:
+            path, image, detections = one
+            results = self._results(path, detections)
+            save_image(draw_results(image, results), folder / f"{names[path]}.jpg")
+            if splash:
+                gray = color_splash(image, [result["segmentation"] for result in with_masks(results)])
+                save_image(gray, splash / f"{names[path]}.png")
+            return path, Detected(image.size, results, [detection.score for detection in detections])
+
         with utils.Progress(None if videos else len(images), "detect") as bar:
             for path, detected in utils.map_in_thread(save, self._in_images(images, found.problems), _UNSAVED):
                 found.results[path], found.detected[path] = detected.results, detected
@@ -86,27 +96,16 @@ class Predictor:
             detections = self.detector.detect([*images.values()], self.faintest)
             yield from zip(images, images.values(), detections, strict=True)
 
-    def _save(
-        self,
-        names: dict[Path, str],
-        folder: Path,
-        splash: Path | None,
-        one: tuple[Path, Image.Image, list["Detection"]],
-    ) -> tuple[Path, Detected]:
-        """Save the pictures of an image; return what was detected in it."""
-        path, image, detections = one
-        results = self._results(path, detections)
-        utils.save_image(draw_results(image, results), folder / f"{names[path]}.jpg")
-        if splash:
-            gray = color_splash(image, [result["segmentation"] for result in with_masks(results)])
-            utils.save_image(gray, splash / f"{names[path]}.png")
-        return path, Detected(image.size, results, [detection.score for detection in detections])
-
     def _video(self, path: Path, drawn: Path, bar: utils.Progress) -> list[dict]:
         """Return the detections in all frames of a video, and save it with them drawn."""
         in_frames = []
         with video_writer(drawn) as write:
-            save = partial(self._save_frame, path, write)
+
+            def save(one: tuple[Frame, list["Detection"]]) -> list[dict]:
+                frame, results = one[0], self._results(path, one[1])
+                write(draw_results(frame.image, results), frame.seconds)
+                return [result | {"frame": frame.number, "seconds": round(frame.seconds, 3)} for result in results]
+
             for results in utils.map_in_thread(save, self._in_frames(path), _UNSAVED):
                 in_frames += results
                 bar.update()
@@ -116,15 +115,6 @@ class Predictor:
         """Yield the frames of a video, which PyAV decodes in threads of its own, and what is in each."""
         for frames in _batches(read_frames(path), self.batch_size):
             yield from zip(frames, self.detector.detect([frame.image for frame in frames], self.threshold), strict=True)
-
-    def _save_frame(
-        self, path: Path, write: Callable[[Image.Image, float], None], one: tuple[Frame, list["Detection"]]
-    ) -> list[dict]:
-        """Add a frame to the drawn video; return what was detected in it."""
-        frame, detections = one
-        results = self._results(path, detections)
-        write(draw_results(frame.image, results), frame.seconds)
-        return [result | {"frame": frame.number, "seconds": round(frame.seconds, 3)} for result in results]
 
     def _results(self, path: Path, detections: Sequence["Detection"]) -> list[dict]:
         return [{"category": d.category, **to_result(str(path), d)} for d in detections if d.score >= self.threshold]
@@ -177,13 +167,8 @@ def to_result(image_id: int | str, detection: "Detection") -> dict:
 def detect_annotated(
     detector: "Detector", coco: dict, folder: Path, source: Path, threshold: float = 0.0
 ) -> list[dict]:
-    """Return the detections in annotated images in COCO's results format, with the annotations' category ids.
-
-    Args:
-        detector: what detects.
-        coco: the annotations, whose images are in `folder`.
-        source: the detector's file, for messages.
-        threshold: the least score.
+    """Return the detections in the images of `coco`, which are in `folder`, in COCO's results format and from a score
+    on, with the category ids of `coco`. `source` is the detector's file, for messages.
     """
     gt_ids = match_categories(detector.label_map.categories, coco["categories"], source)
     check_white(detector.white, coco, source)

@@ -304,7 +304,7 @@ ELSEWHERE = [
     ),
     Mutation(
         "a lock on a file that is deleted",
-        "utils.py",
+        "detr/training/run_files.py",
         "if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):",
         "if True:",
         SURVIVAL + "test_a_folder_has_one_owner_also_where_its_lock_is_deleted_meanwhile",

@@ -14,7 +14,7 @@ SCRIPTS = ("prep", "main", "results")
 # From the ground up. A file may import files of lower floors, and of its own room.
 FLOORS = (
     ("utils",),
-    ("detr.box_ops", "detr.structures"),
+    ("detr.box_ops", "detr.structures", "detr.drawing"),
     ("detr.models",),
     ("detr.data",),
     ("detr.importers",),
@@ -38,7 +38,7 @@ TORCH_FREE_FILES = (
         "detr.data.video",
     ),
     *("detr.training.flags", "detr.training.schedule", "detr.training.run_files", "detr.training.cpu_load"),
-    *("detr.export.__main__", "detr.export.web_page", "detr.predict"),
+    *("detr.drawing", "detr.export.__main__", "detr.export.web_page", "detr.predict"),
 )
 FILES = sorted([*(ROOT / "detr").rglob("*.py"), *(ROOT / f"{name}.py" for name in (*SCRIPTS, "utils"))])
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}

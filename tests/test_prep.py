@@ -16,6 +16,7 @@ from PIL import Image, ImageColor
 
 import prep
 import utils
+from detr.drawing import color_of
 from detr.models.detr import Detr, DetrConfig
 from tests.conftest import ROOT, TINY, RunScript
 
@@ -178,7 +179,7 @@ def test_a_zip_cannot_escape_its_folder(tmp_path: Path) -> None:
 def test_the_picture_shows_outlines(coco_folder: Path) -> None:
     with Image.open(coco_folder / "report.png") as picture:
         samples = np.asarray(picture.convert("RGB").crop((0, 0, picture.width, picture.height // 2))).astype(int)
-    assert (abs(samples - ImageColor.getrgb(utils.color_of(1))).sum(-1) < 30).sum() > 100
+    assert (abs(samples - ImageColor.getrgb(color_of(1))).sum(-1) < 30).sum() > 100
 
 
 def test_images_of_another_dataset_are_not_taken_for_the_same(

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 import utils
+from detr import drawing
 from tests.conftest import CONTENT
 from utils import UserError
 
@@ -118,10 +119,10 @@ def test_progress_says_little_where_nobody_watches(
 
 
 def test_boxes_are_drawn_where_they_are() -> None:
-    objects = [{"bbox": (40, 60, 120, 80), "text": "disc 0.93", "color": utils.color_of(1)}]
+    objects = [{"bbox": (40, 60, 120, 80), "text": "disc 0.93", "color": drawing.color_of(1)}]
     image = Image.new("RGB", (200, 200), "black")
-    drawn = np.asarray(utils.draw_objects(image, objects))
-    color = np.array([int(utils.color_of(1)[i : i + 2], 16) for i in (1, 3, 5)])
+    drawn = np.asarray(drawing.draw_objects(image, objects))
+    color = np.array([int(drawing.color_of(1)[i : i + 2], 16) for i in (1, 3, 5)])
     painted = (drawn == color).all(-1)
     assert painted[100, 38:43].any() and painted[138:143, 100].any()
     assert not painted[80:130, 50:150].any() and not painted[150:, :].any()
@@ -131,11 +132,11 @@ def test_boxes_are_drawn_where_they_are() -> None:
 def test_short_names_stay_different() -> None:
     beginning, end = "Streptococcus_pneumoniae_colony_", "_on_blood_agar_plate"
     names = [f"{beginning}{letter}{end}" for letter in "ABC"] + ["cat", f"{beginning}A", f"{beginning}B"]
-    shown = utils.short_names(names)
+    shown = drawing.short_names(names)
     assert list(shown) == names and len(set(shown.values())) == len(names)
     assert shown["cat"] == "cat" and len(shown[f"{beginning}A"]) == 22
     assert all(len(shown[name]) < len(name) or "_A_" in name or name == "cat" for name in names[3:])
-    assert utils.short_names([]) == {} and utils.short_names(["_x$"]) == {"_x$": r" _x\$"}
+    assert drawing.short_names([]) == {} and drawing.short_names(["_x$"]) == {"_x$": r" _x\$"}
 
 
 # ------------------------------------------------------------------------------------------------------------- fonts
@@ -149,20 +150,20 @@ def drawn(font: ImageFont.FreeTypeFont, text: str) -> bytes:
 
 @pytest.mark.parametrize("letter", "aéßłøğЖΩع")
 def test_letters_of_europe_and_the_near_east(letter: str) -> None:
-    font = utils.load_font(20, letter)
+    font = drawing.load_font(20, letter)
     assert drawn(font, letter) not in (drawn(font, "\ufffe"), drawn(font, ""))
 
 
 def test_letters_of_east_asia() -> None:
-    font = utils.load_font(20, "a 气球")
+    font = drawing.load_font(20, "a 气球")
     if font.getname()[0] == "DejaVu Sans":
-        pytest.skip(f"none of {', '.join(utils.EAST_ASIAN)} on this machine")
+        pytest.skip(f"none of {', '.join(drawing.EAST_ASIAN)} on this machine")
     assert drawn(font, "气") not in (drawn(font, "\ufffe"), drawn(font, ""))
 
 
 def test_an_unknown_letter_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(utils, "EAST_ASIAN", ())
-    assert utils.load_font(20, "气").getname()[0] == "DejaVu Sans"
+    monkeypatch.setattr(drawing, "EAST_ASIAN", ())
+    assert drawing.load_font(20, "气").getname()[0] == "DejaVu Sans"
 
 
 def test_a_thread_computes_the_next_items_meanwhile() -> None:

@@ -15,6 +15,11 @@ LAYOUTS = {
     "custom": ("annotations/custom_train.json", "annotations/custom_val.json", "train2017", "val2017"),
     "coco": ("annotations/instances_train2017.json", "annotations/instances_val2017.json", "train2017", "val2017"),
 }
+_FIELDS = {  # that every entry of these lists needs
+    "images": ("id", "file_name", "width", "height"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
 _MOST_LISTED = 50  # images in a message
 LARGEST = 10**12  # pixels, or squares of them: more is nonsense that would overflow
 _LARGEST_ID = 2**53
@@ -28,14 +33,9 @@ def read_coco(path: Path) -> dict:
         raise UserError(f"{path}: no such file; python prep.py writes it, or set --coco_path") from error
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, lists in lists in lists
         raise UserError(f"{path}: not JSON ({error})") from error
-    parts = ("images", "annotations", "categories")
-    if not isinstance(coco, dict) or not all(isinstance(coco.get(part), list) for part in parts):
-        raise UserError(f"{path}: not COCO; expected an object with the lists {', '.join(parts)}")
-    for part, fields in (
-        ("images", ("id", "file_name", "width", "height")),
-        ("annotations", ("id", "image_id", "category_id", "bbox")),
-        ("categories", ("id", "name")),
-    ):
+    if not isinstance(coco, dict) or not all(isinstance(coco.get(part), list) for part in _FIELDS):
+        raise UserError(f"{path}: not COCO; expected an object with the lists {', '.join(_FIELDS)}")
+    for part, fields in _FIELDS.items():
         _check_entries(path, part, coco[part], fields)
     if not coco["categories"]:
         raise UserError(f"{path}: no categories; at least one class is needed")
@@ -177,13 +177,12 @@ def refuse_images(problems: list[str], total: int, advice: str = "") -> None:
         )
 
 
-def iou_xywh(boxes_xywh: np.ndarray, other_xywh: np.ndarray, crowd: np.ndarray | bool = False) -> np.ndarray:
-    """Return (P,) the IoU of boxes row by row, in COCO's order of operations; where `crowd`, the share of the first."""
+def iou_xywh(boxes_xywh: np.ndarray, other_xywh: np.ndarray) -> np.ndarray:
+    """Return (P,) the IoU of boxes (P, 4) row by row, in COCO's order of operations."""
     ends, other_ends = boxes_xywh[:, :2] + boxes_xywh[:, 2:], other_xywh[:, :2] + other_xywh[:, 2:]
     sides = np.minimum(ends, other_ends) - np.maximum(boxes_xywh[:, :2], other_xywh[:, :2])
     intersection = np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
-    area, other_area = boxes_xywh[:, 2] * boxes_xywh[:, 3], other_xywh[:, 2] * other_xywh[:, 3]
-    union = np.where(crowd, area, area + other_area - intersection)
+    union = boxes_xywh[:, 2:].prod(axis=1) + other_xywh[:, 2:].prod(axis=1) - intersection
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0)
 
 

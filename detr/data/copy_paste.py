@@ -34,10 +34,8 @@ def paste_objects(
     """Paste 1 to 4 objects into an RGB image where they hide little of what is annotated there.
 
     Args:
-        image: it is left as it is.
-        boxes_xyxy: (T, 4) in its pixels.
+        image, boxes_xyxy: it is left as it is; (T, 4) in its pixels.
         draw: (random numbers, largest side) -> an object as RGBA, and its label; None for none.
-        rng: the random numbers.
     """
     image, boxes, labels, masks = image.copy(), list(boxes_xyxy), [], []
     for _ in range(int(rng.integers(1, _MOST + 1))):

@@ -21,13 +21,13 @@ from detr.data.copy_paste import LARGEST_SHARE, SMALLEST_SIDE, covered, cut_out,
 from detr.data.folds import read_both_splits, split_fold
 from detr.data.images import read_rgb
 from detr.data.masks import PackedMasks, PackedPolygons
-from detr.data.sampler import Key
 from detr.data.transforms import AugmentParams, apply_to_boxes, resample, to_tensor
 from detr.models.weights import labels_are_ids
 from utils import UserError
 
 COCO_LABELS = 91  # the public weights use COCO's raw category ids, 1..90 with holes, as labels
 
+Key = tuple[int, int]  # (epoch, index of the image)
 ChooseParams = Callable[[tuple[int, int], np.random.Generator], AugmentParams]  # (original size_hw, random numbers)
 
 
@@ -108,25 +108,23 @@ class CocoDetection(Dataset):
         decode_small: bool = False,
         masks: bool = False,
     ) -> None:
-        self.folder = folder
-        self.choose_params = choose_params
+        self.folder, self.choose_params = folder, choose_params
         self.seed, self.decode_small = seed, decode_small
         self.image_ids = np.array([image["id"] for image in coco["images"]], dtype=np.int64)
         self.cache: ImageCache | None = None
         self.copy_paste = 0.0
         self._sizes_hw = np.array([(image["height"], image["width"]) for image in coco["images"]], dtype=np.int64)
         self._file_names = np.array([image["file_name"] for image in coco["images"]], dtype=np.str_)
-        index_of_id = {int(image_id): index for index, image_id in enumerate(self.image_ids)}
+        index_of_id = {image["id"]: index for index, image in enumerate(coco["images"])}
         kept = [a for a in coco["annotations"] if not a.get("iscrowd", 0)]
-        owner = np.array([index_of_id[a["image_id"]] for a in kept], dtype=np.int64)
-        order = np.argsort(owner, kind="stable")
-        self._starts = np.searchsorted(owner[order], np.arange(len(self.image_ids) + 1))
-        self._labels = np.array(label_map.to_labels([a["category_id"] for a in kept]), dtype=np.int64)[order]
-        self._boxes_xywh = np.array([a["bbox"] for a in kept], dtype=np.float32).reshape(-1, 4)[order]
-        ordered = [kept[number] for number in order]
-        self._polygons = PackedPolygons([annotation.get("segmentation") for annotation in ordered])
-        sizes_hw = [self.size_hw(index_of_id[annotation["image_id"]]) for annotation in ordered]
-        self._masks = PackedMasks(ordered, sizes_hw, self._polygons, str(folder)) if masks else None
+        kept.sort(key=lambda a: index_of_id[a["image_id"]])
+        owners = [index_of_id[a["image_id"]] for a in kept]
+        self._starts = np.searchsorted(owners, np.arange(len(self.image_ids) + 1))
+        self._labels = np.array(label_map.to_labels([a["category_id"] for a in kept]), dtype=np.int64)
+        self._boxes_xywh = np.array([a["bbox"] for a in kept], dtype=np.float32).reshape(-1, 4)
+        self._polygons = PackedPolygons([a.get("segmentation") for a in kept])
+        sizes_hw = [self.size_hw(owner) for owner in owners]
+        self._masks = PackedMasks(kept, sizes_hw, self._polygons, str(folder)) if masks else None
         is_large = (self._boxes_xywh[:, 2:] >= SMALLEST_SIDE).all(axis=1)
         self._cuttable = np.flatnonzero(is_large & (self._polygons.counts() > 0))
 
@@ -224,8 +222,7 @@ def load_folder(
 
     Args:
         folder, layout: where, and which of `LAYOUTS`.
-        train_params, val_params: how images are resized and augmented.
-        seed: of the training images' random numbers.
+        train_params, val_params, seed: how images are resized and augmented, and from which random numbers on.
         num_classes: what the user expects; more than the annotations have is allowed, less is an error.
         evaluate: nothing is trained; where there is only one annotation file, it is evaluated on.
         unnamed_classes: of the file to evaluate, where it does not name them; its labels may be category ids then.
@@ -253,7 +250,9 @@ def load_folder(
             raise UserError(f"{path}: lists no images")
         check_images(coco, images)
     _check_objects(train_file, train_coco, val_file, val_coco, evaluate)
-    masks = masks and not (evaluate and _lacks_outlines(val_file, val_coco))
+    if masks and evaluate and not all_have_outlines(val_coco):
+        print(f"{val_file}: not all objects have an outline: boxes alone are evaluated")
+        masks = False
     train = CocoDetection(train_coco, train_images, label_map, train_params, seed, decode_small=True, masks=masks)
     val = CocoDetection(val_coco, val_images, label_map, val_params, seed, masks=masks)
     return Data(train, val, val_coco, label_map, num_classes or label_map.num_classes)
@@ -269,14 +268,6 @@ def _read_splits(folder: Path, layout: str, evaluate: bool, fold: str | None) ->
         val_file, val_images = find_val(folder, layout)
         train_file, train_images = val_file, val_images
     return [(train_file, read_coco(train_file), train_images), (val_file, read_coco(val_file), val_images)]
-
-
-def _lacks_outlines(val_file: Path, val_coco: dict) -> bool:
-    """Return whether masks cannot be evaluated, and say so."""
-    lacks = not all_have_outlines(val_coco)
-    if lacks:
-        print(f"{val_file}: not all objects have an outline: boxes alone are evaluated")
-    return lacks
 
 
 def _check_objects(train_file: Path, train_coco: dict, val_file: Path, val_coco: dict, evaluate: bool) -> None:

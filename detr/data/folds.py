@@ -27,16 +27,13 @@ def read_both_splits(folder: Path, layout: str) -> dict:
     splits = [train] if fingerprint(train) == fingerprint(val) else [train, val]
     whole = train | {"images": [], "annotations": []}
     for coco, images in zip(splits, folders, strict=False):
-        offsets = {part: max((entry["id"] for entry in whole[part]), default=0) for part in ("images", "annotations")}
+        last_id = {part: max((entry["id"] for entry in whole[part]), default=0) for part in ("images", "annotations")}
         for image in coco["images"]:
             name = f"{images.name}/{image['file_name']}"
-            whole["images"].append(image | {"id": image["id"] + offsets["images"], "file_name": name})
-        for annotation in coco["annotations"]:
-            ids = {
-                "id": annotation["id"] + offsets["annotations"],
-                "image_id": annotation["image_id"] + offsets["images"],
-            }
-            whole["annotations"].append(annotation | ids)
+            whole["images"].append(image | {"id": image["id"] + last_id["images"], "file_name": name})
+        for one in coco["annotations"]:
+            ids = {"id": one["id"] + last_id["annotations"], "image_id": one["image_id"] + last_id["images"]}
+            whole["annotations"].append(one | ids)
     return whole
 
 
@@ -52,17 +49,14 @@ def split_fold(coco: dict, fold: str) -> tuple[dict, dict]:
     if len(ordered) < count:
         raise UserError(f"--fold {fold}: there are only {pluralize(len(ordered), 'image')}; accepted: as many folds")
     fold_of = {name: place * count // len(ordered) + 1 for place, name in enumerate(ordered)}
-    parts = []
-    for is_val in (False, True):
-        ids = {i for i, name in names.items() if (fold_of[name] == number) is is_val}
-        parts.append(
-            coco
-            | {
-                "images": [image for image in coco["images"] if image["id"] in ids],
-                "annotations": [one for one in coco["annotations"] if one["image_id"] in ids],
-            }
-        )
-    return parts[0], parts[1]
+    val_ids = {i for i, name in names.items() if fold_of[name] == number}
+
+    def part(is_val: bool) -> dict:
+        images = [image for image in coco["images"] if (image["id"] in val_ids) is is_val]
+        annotations = [one for one in coco["annotations"] if (one["image_id"] in val_ids) is is_val]
+        return coco | {"images": images, "annotations": annotations}
+
+    return part(False), part(True)
 
 
 def find_gt(coco_path: Path | None, config: dict) -> tuple[dict | None, Path]:
@@ -71,14 +65,12 @@ def find_gt(coco_path: Path | None, config: dict) -> tuple[dict | None, Path]:
     `config` is the run's; `coco_path` says where the COCO folder is now.
     """
     recorded = config.get("args", {})
-    if coco_path is None and "coco_path" in recorded:
-        coco_path = Path(recorded["coco_path"])
-    if coco_path is None:
+    if not (coco_path or "coco_path" in recorded):
         return None, Path()
-    layout = recorded.get("dataset_file", "custom")
+    folder, layout = coco_path or Path(recorded["coco_path"]), recorded.get("dataset_file", "custom")
     if fold := recorded.get("fold"):
-        return split_fold(read_both_splits(coco_path, layout), fold)[1], coco_path
-    path, image_folder = find_val(coco_path, layout)
+        return split_fold(read_both_splits(folder, layout), fold)[1], folder
+    path, image_folder = find_val(folder, layout)
     return read_coco(path), image_folder
 
 

@@ -13,18 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from utils import UserError, join_names, quote
 
 MAX_PIXELS = 178_956_970  # beyond that Pillow refuses a file as a decompression bomb
-_NO_IMAGES = {
-    ".eps",
-    ".ps",
-    ".mpg",
-    ".mpeg",
-    ".h5",
-    ".hdf",
-    ".grib",
-    ".bufr",
-    ".fit",
-    ".fits",
-}  # that Pillow has a name for
+# Pillow has a name for these, and does not read them itself.
+_NO_IMAGES = {".eps", ".ps", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr", ".fit", ".fits"}
 _UNREAD = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}  # images that Pillow does not read
 _EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -38,8 +28,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
 # What becomes white in images of more than 8 bits: of integers ("I") and of floating-point numbers ("F").
 White = dict[str, int]
 
@@ -53,8 +41,9 @@ class Header(NamedTuple):
 
 def read_header(path: Path) -> Header:
     """Return upright size and orientation. Raises UserError for what is not an image."""
-    with _opened(path) as image, _refused(path, "the image is damaged"):
-        return _header(image)
+    with _opened(path) as image:
+        orientation = _orientation(image)
+        return Header(image.size if orientation in SIDEWAYS else image.size[::-1], orientation)
 
 
 def read_size_hw(path: Path) -> tuple[int, int]:
@@ -70,7 +59,7 @@ def read_rgb(path: Path, scale: float = 1.0, white: White | None = None) -> Imag
     Of more than 8 bits 0 and less becomes black, `white` of its dataset white, or `white_of` the image itself.
     Raises UserError for missing, truncated or unreadable files, and for more than `MAX_PIXELS`.
     """
-    with _opened(path) as image, _refused(path, "the image is damaged"):
+    with _opened(path) as image:
         return _decoded(image, scale, white)
 
 
@@ -79,10 +68,9 @@ def read_depth(path: Path) -> tuple[str, float] | None:
 
     Raises UserError where it cannot be read.
     """
-    with _opened(path) as image, _refused(path, "the image is damaged"):
-        if not (kind := _deep_kind(image)):
-            return None
-        return kind, float(_finite(np.asarray(image)).max(initial=0))
+    with _opened(path) as image:
+        kind = _deep_kind(image)
+        return (kind, float(_finite(image).max(initial=0))) if kind else None
 
 
 def white_of(top: float, kind: str) -> int:
@@ -114,13 +102,6 @@ def as_rgb(image: str | Path | Image.Image | np.ndarray, white: White | None = N
         raise UserError(f"{quote(image)} is no image; accepted: a path, a Pillow image or an array")
     with _refused(Path(getattr(image, "filename", "") or "the image"), "the image is damaged"):
         return _decoded(image, 1.0, white)
-
-
-def _header(image: Image.Image) -> Header:
-    width, height = image.size
-    orientation = _orientation(image)
-    size_hw = (width, height) if orientation in SIDEWAYS else (height, width)
-    return Header(size_hw, orientation)
 
 
 def _decoded(image: Image.Image, scale: float, white: White | None) -> Image.Image:
@@ -181,12 +162,15 @@ def _globbed(pattern: Path) -> list[Path]:
         return []
 
 
-def _opened(path: Path) -> Image.Image:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file whose pixels are not decoded yet. Raises UserError where it is none, or is damaged."""
     with _refused(path, "the image cannot be read"):
         image = Image.open(path)
         if image.format == "EPS":  # a program, which Pillow would hand to Ghostscript
             raise UnidentifiedImageError
-        return image
+    with image, _refused(path, "the image is damaged"):
+        yield image
 
 
 @contextlib.contextmanager
@@ -212,20 +196,15 @@ def _deep_kind(image: Image.Image) -> str:
 
 def _to_rgb(image: Image.Image, white: White | None) -> Image.Image:
     if kind := _deep_kind(image):
-        return Image.fromarray(_to_8_bit(np.asarray(image), kind, white or {})).convert("RGB")
+        gray = _finite(image)
+        full_scale = (white or {}).get(kind) or white_of(gray.max(initial=0), kind)
+        return Image.fromarray((gray.clip(0, full_scale) * (255 / full_scale)).round().astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
 
-def _finite(gray: np.ndarray) -> np.ndarray:
-    """Return (H, W) float64 without infinities and NaN, which are black."""
-    return np.nan_to_num(gray.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _to_8_bit(gray: np.ndarray, kind: str, white: White) -> np.ndarray:
-    """Map (H, W) of more than 8 bits to uint8."""
-    gray = _finite(gray)
-    full_scale = white.get(kind) or white_of(gray.max(initial=0), kind)
-    return (gray.clip(0, full_scale) * (255 / full_scale)).round().astype(np.uint8)
+def _finite(image: Image.Image) -> np.ndarray:
+    """Return the pixels of a gray image, (H, W) float64, with 0 for infinities and NaN."""
+    return np.nan_to_num(np.asarray(image).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)

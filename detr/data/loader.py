@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, get_worker_info
 
 from detr.data.dataset import CocoDetection, Sample
@@ -31,19 +32,13 @@ def pad_images(images: list[Tensor]) -> tuple[Tensor, Tensor]:
 def collate(samples: list[Sample]) -> Batch:
     """Pad images to the largest height and width of the batch, and objects to the fullest image."""
     images, padding_mask = pad_images([sample.image for sample in samples])
-    most = max(len(sample.labels) for sample in samples)
-    labels = torch.zeros(len(samples), most, dtype=torch.int64)
-    boxes_cxcywh = torch.full((len(samples), most, 4), 0.5)
-    for row, sample in enumerate(samples):
-        labels[row, : len(sample.labels)] = sample.labels
-        boxes_cxcywh[row, : len(sample.labels)] = sample.boxes_cxcywh
+    labels = pad_sequence([sample.labels for sample in samples], batch_first=True)
+    boxes_cxcywh = pad_sequence([sample.boxes_cxcywh for sample in samples], batch_first=True, padding_value=0.5)
     masks = None
     if samples[0].masks is not None:
-        # (N, H, W): padded on the right and below like the images, False there.
-        right_below = [
-            (padding_mask.shape[2] - s.masks.shape[2], padding_mask.shape[1] - s.masks.shape[1]) for s in samples
-        ]
-        masks = torch.cat([F.pad(s.masks, (0, x, 0, y)) for s, (x, y) in zip(samples, right_below, strict=True)])
+        height, width = padding_mask.shape[1:]  # padded on the right and below like the images, False there
+        of_images = [sample.masks for sample in samples]
+        masks = torch.cat([F.pad(own, (0, width - own.shape[2], 0, height - own.shape[1])) for own in of_images])
     targets = Targets(
         labels,
         boxes_cxcywh,

@@ -43,10 +43,7 @@ class PackedPolygons:
 class PackedMasks:
     """The masks of many objects: `polygons`, and runs (RLE) of those that have a mask instead, in arrays as well.
 
-    Args:
-        annotations: COCO's, each with its segmentation and image_id.
-        sizes_hw: of each one's image, in pixels.
-        source: the file they are from, for messages.
+    Args: COCO's annotations, and of each the size of its image in pixels; `source`, their file, is for messages.
 
     Raises UserError that names the first object without an outline, or with one that is none.
     """

@@ -2,28 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from detr.data.transforms import AugmentParams
+from detr.data.dataset import CocoDetection, Key
 from utils import UserError
 
-Key = tuple[int, int]  # (epoch, index of the image)
 Indices = TypeVar("Indices", list[int], np.ndarray)
-
-
-class SizedImages(Protocol):
-    """What has to be known of the images: `dataset.CocoDetection` knows it."""
-
-    folder: Path
-
-    def __len__(self) -> int: ...
-
-    def augment_params(self, key: Key) -> AugmentParams:
-        """Return crop, size and flip of an image in an epoch."""
 
 
 class AspectRatioBatchSampler(Sampler[list[Key]]):
@@ -34,8 +21,7 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
     they are split.
 
     Args:
-        images: whose sizes are to be batched.
-        batch_size: images per batch.
+        images, batch_size: what is to be batched, and how many are in each.
         seed: of the shuffling. The images of an incomplete last step are left out, as in the reference, unless it is
             the only one.
         grouped: False puts whatever comes next into a batch.
@@ -49,7 +35,7 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
 
     def __init__(
         self,
-        images: SizedImages,
+        images: CocoDetection,
         batch_size: int,
         seed: int,
         grouped: bool = True,
@@ -59,13 +45,10 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
     ) -> None:
         if len(images) < world_size:
             raise UserError(f"{images.folder}: {len(images)} images are too few to share among {world_size} processes")
-        self.images = images
-        self.batch_size = batch_size
-        self.accumulate = accumulate
-        self.images_per_step = batch_size * accumulate * world_size
-        self.seed = seed
-        self.grouped = grouped
+        self.images, self.seed, self.grouped = images, seed, grouped
+        self.batch_size, self.accumulate = batch_size, accumulate
         self.rank, self.world_size = rank, world_size
+        self.images_per_step = batch_size * accumulate * world_size
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, first_step: int = 0) -> None:
@@ -120,15 +103,12 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
 class SameSizeBatchSampler(Sampler[list[Key]]):
     """Batches of (0, index) keys for evaluation: every image once over all ranks, and nothing is padded.
 
-    Args:
-        images: whose sizes are to be batched.
-        batch_size: the most images in a batch.
-        rank, world_size: which share of the batches is handed out here.
+    `batch_size` is the most images in a batch; `rank` and `world_size` say which share of them is handed out here.
     """
 
     accumulate = 1
 
-    def __init__(self, images: SizedImages, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, images: CocoDetection, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         sizes_hw = [images.augment_params((0, index)).size_hw for index in range(len(images))]
         batches = same_size_batches(sizes_hw, batch_size)
         self.batches_on_every_rank = len(batches) // world_size  # at least

@@ -97,9 +97,8 @@ def jitter_params(
 ) -> AugmentParams:
     """Draw the parameters of `choose`, with brightness, contrast and saturation multiplied by up to 1 +- `strength`."""
     params = choose(size_hw, rng)
-    return params._replace(
-        color_factors=tuple(rng.uniform(max(0.0, 1 - strength), 1 + strength, len(COLOR_OPS)).tolist())
-    )
+    factors = rng.uniform(max(0.0, 1 - strength), 1 + strength, len(COLOR_OPS))
+    return params._replace(color_factors=tuple(factors.tolist()))
 
 
 def _random_crop(size_hw: tuple[int, int], rng: np.random.Generator, scale: int) -> tuple[float, float, float, float]:
@@ -154,14 +153,11 @@ def apply_to_boxes(boxes_xyxy: Tensor, params: AugmentParams) -> tuple[Tensor, T
     """
     left, top, right, bottom = params.crop_xyxy
     height, width = params.size_hw
-    scale_x, scale_y = width / (right - left), height / (bottom - top)
-    boxes_xyxy = (boxes_xyxy - boxes_xyxy.new_tensor([left, top, left, top])) * boxes_xyxy.new_tensor(
-        [scale_x, scale_y, scale_x, scale_y]
-    )
-    limit = boxes_xyxy.new_tensor([width, height, width, height])
-    boxes_xyxy = torch.minimum(boxes_xyxy.clamp(min=0), limit)
+    corner = boxes_xyxy.new_tensor([left, top] * 2)
+    scale = boxes_xyxy.new_tensor([width / (right - left), height / (bottom - top)] * 2)
+    limit = boxes_xyxy.new_tensor([width, height] * 2)
+    boxes_xyxy = torch.minimum(((boxes_xyxy - corner) * scale).clamp(min=0), limit)
     if params.hflip:
-        mirrored_left, mirrored_right = width - boxes_xyxy[:, 2], width - boxes_xyxy[:, 0]
-        boxes_xyxy = torch.stack((mirrored_left, boxes_xyxy[:, 1], mirrored_right, boxes_xyxy[:, 3]), dim=1)
+        boxes_xyxy[:, [0, 2]] = width - boxes_xyxy[:, [2, 0]]
     keep = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(1)
     return boxes_xyxy, keep

@@ -33,18 +33,22 @@ def read_frames(path: Path) -> Iterator[Frame]:
     """Yield the frames of a video's first stream. Raises UserError where it cannot be read, or is damaged."""
     import av
 
-    with _refused(path), av.open(path) as container:
-        if not container.streams.video:
-            raise UserError(f"{path}: no video in this file")
-        container.streams.video[0].thread_type = "AUTO"  # decode on several cores
-        number = -1
-        for number, frame in enumerate(container.decode(video=0)):
-            image = frame.to_image()
-            turn = _TURNS.get(frame.rotation % 360)
-            seconds = number / _RATE if frame.time is None else frame.time  # raw streams have no times
-            yield Frame(number, seconds, image if turn is None else image.transpose(turn))
-        if number < 0:
-            raise UserError(f"{path}: no frames in this video")
+    try:
+        with av.open(path) as container:
+            if not container.streams.video:
+                raise UserError(f"{path}: no video in this file")
+            container.streams.video[0].thread_type = "AUTO"  # decode on several cores
+            number = -1
+            for number, frame in enumerate(container.decode(video=0)):
+                image = frame.to_image()
+                turn = _TURNS.get(frame.rotation % 360)
+                seconds = number / _RATE if frame.time is None else frame.time  # raw streams have no times
+                yield Frame(number, seconds, image if turn is None else image.transpose(turn))
+            if number < 0:
+                raise UserError(f"{path}: no frames in this video")
+    except (av.FFmpegError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path}: not a video that PyAV can read, or damaged ({reason})") from error
 
 
 @contextlib.contextmanager
@@ -72,15 +76,3 @@ def video_writer(path: Path) -> Iterator[Callable[[Image.Image, float], None]]:
 
         yield write
         container.mux(stream.encode())
-
-
-@contextlib.contextmanager
-def _refused(path: Path) -> Iterator[None]:
-    """Turn PyAV's errors into a UserError."""
-    import av
-
-    try:
-        yield
-    except (av.FFmpegError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path}: not a video that PyAV can read, or damaged ({reason})") from error

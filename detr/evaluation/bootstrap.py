@@ -14,7 +14,7 @@ LEVEL = 0.95
 _NUMBERS_AT_ONCE = 1 << 22  # bounds the memory: resamples of a step times detections of a class
 
 
-def intervals(matches: Matches, resamples: int = RESAMPLES) -> dict[str, list[float] | None]:
+def intervals(matches: Matches) -> dict[str, list[float] | None]:
     """Return the central 95 % of AP and AP50 over resamples of the images; None where none of them has objects.
 
     Images that are drawn twice make the curves bumpier, which raises interpolated precision and with it the AP of every
@@ -23,7 +23,7 @@ def intervals(matches: Matches, resamples: int = RESAMPLES) -> dict[str, list[fl
     """
     rng = np.random.default_rng(SEED)
     images = matches.images
-    drawn = rng.multinomial(images, np.full(images, 1 / images), resamples) if images else np.zeros((resamples, 0))
+    drawn = rng.multinomial(images, np.full(images, 1 / images), RESAMPLES) if images else np.zeros((RESAMPLES, 0))
     times_drawn = np.concatenate((np.ones((1, images)), drawn)).astype(np.int32)
     by_class = resampled_ap(matches, times_drawn)
     return {"AP": _interval(by_class.reshape(len(by_class), -1)), "AP50": _interval(by_class[:, :, 0])}

@@ -5,20 +5,18 @@ numbers into the sorted ids of the COCO file.
 """
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detr.data.coco_json import iou_xywh, segmentation_problem, to_rle
+from detr.data.coco_json import segmentation_problem, to_rle
 from utils import UserError
 
 BACKGROUND_IOU = 0.1  # below it a detection is on background (TIDE's threshold)
 TP_IOU = 0.5  # from here on a detection is a true positive
 UNMATCHED = -1  # in place of the number of a ground-truth object
-_PAIRS_AT_ONCE = 1 << 21  # bounds the memory that overlaps are computed in
 
 
 class GroundTruth(NamedTuple):
@@ -134,41 +132,33 @@ def check_results(results: object, coco: dict, path: Path) -> list[dict]:
     return checked
 
 
-def overlapping_pairs(gt: GroundTruth, detections: Detections) -> Pairs:
-    """Return all pairs of the same image, of whatever classes, that overlap by at least `BACKGROUND_IOU`."""
-    parts = [pairs.where(pairs.iou >= BACKGROUND_IOU) for pairs in _pairs_in_parts(gt, detections)]
-    return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _pairs_in_parts(gt: GroundTruth, detections: Detections) -> Iterator[Pairs]:
-    by_image = np.argsort(gt.image, kind="stable")
-    first = np.searchsorted(gt.image[by_image], detections.image, "left")
-    count = np.searchsorted(gt.image[by_image], detections.image, "right") - first
-    end = np.cumsum(count)
-    part = np.append(0, end)[:-1] // _PAIRS_AT_ONCE  # the part that each detection belongs to
-    for number in range(int(part[-1]) + 1 if len(part) else 1):
-        own = np.flatnonzero(part == number)
-        detection = np.repeat(own, count[own])
-        place = np.arange(len(detection)) - np.repeat(np.cumsum(count[own]) - count[own], count[own])
-        row = by_image[np.repeat(first[own], count[own]) + place]
-        boxes = detections.boxes_xywh[detection], gt.boxes_xywh[row]
-        yield Pairs(detection, row, iou_xywh(*boxes, gt.crowd[row]))
-
-
-def overlapping_masks(coco: dict, results: list[dict], gt: GroundTruth, detections: Detections) -> Pairs:
-    """Return the same pairs by the overlap of their masks: the segmentations of annotations and results."""
+def overlapping_pairs(
+    coco: dict, results: list[dict], gt: GroundTruth, detections: Detections, iou_type: str = "bbox"
+) -> Pairs:
+    """Return all pairs of the same image, of whatever classes, that overlap by at least `BACKGROUND_IOU`: their boxes
+    (`bbox`), or the masks of annotations and results (`segm`).
+    """
     parts = [Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
-    for number, image in enumerate(sorted(coco["images"], key=lambda image: image["id"])):
-        objects, found = np.flatnonzero(gt.image == number), np.flatnonzero(detections.image == number)
+    images = sorted(coco["images"], key=lambda image: image["id"])
+    own = zip(images, _by_image(gt.image, len(images)), _by_image(detections.image, len(images)), strict=True)
+    for image, objects, found in own:
         if not (len(objects) and len(found)):
             continue
-        size_hw = (image["height"], image["width"])
-        wanted = [to_rle(coco["annotations"][one]["segmentation"], size_hw) for one in objects]
-        given = [results[detections.index[one]]["segmentation"] for one in found]
+        given, wanted = detections.boxes_xywh[found], gt.boxes_xywh[objects]
+        if iou_type == "segm":
+            given = [results[detections.index[one]]["segmentation"] for one in found]
+            size_hw = (image["height"], image["width"])
+            wanted = [to_rle(coco["annotations"][one]["segmentation"], size_hw) for one in objects]
         iou = coco_mask.iou(given, wanted, gt.crowd[objects].astype(np.uint8).tolist())
         rows, columns = np.nonzero(iou >= BACKGROUND_IOU)
         parts.append(Pairs(found[rows], objects[columns], iou[rows, columns]))
     return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _by_image(image: np.ndarray, images: int) -> list[np.ndarray]:
+    """Return the positions of each image's entries, of (N,) numbers of images."""
+    order = np.argsort(image, kind="stable")
+    return np.split(order, np.searchsorted(image[order], np.arange(1, images)))[:images]
 
 
 def with_masks(results: list[dict]) -> list[dict]:
@@ -249,8 +239,7 @@ def match_all(coco: dict, results: list[dict], iou_type: str = "bbox") -> Matche
     `iou_type` is COCO's: `bbox` matches boxes, `segm` masks, which all of them need then.
     """
     gt, detections = pack_gt(coco), pack_detections(coco, results, iou_type)
-    is_box = iou_type == "bbox"
-    pairs = overlapping_pairs(gt, detections) if is_box else overlapping_masks(coco, results, gt, detections)
+    pairs = overlapping_pairs(coco, results, gt, detections, iou_type)
     same_class = pairs.where(gt.label[pairs.gt] == detections.label[pairs.detection])
     outcome, counted = {}, {}
     for area, (least, most) in AREAS.items():

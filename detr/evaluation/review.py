@@ -48,12 +48,10 @@ def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
     detector finds others like it (`_recall_nearby`), or as it is sure of another class. Other detections are what is
     missing, as far as they do not lie on annotations. Crowd regions explain detections and are not suspicious.
 
-    Args:
-        coco: the annotations, a COCO dict.
-        results: detections in COCO's results format, faint ones too: they tell that something is there.
+    `results`, in COCO's results format, are to have faint ones too: they tell that something is there.
     """
     gt, detections = pack_gt(coco), pack_detections(coco, results)
-    pairs = overlapping_pairs(gt, detections)
+    pairs = overlapping_pairs(coco, results, gt, detections)
     most = np.zeros(len(detections.score))
     np.maximum.at(most, pairs.detection, pairs.iou)
     about = pairs.where(pairs.iou == most[pairs.detection])

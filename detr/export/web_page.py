@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 
 import utils
+from detr.drawing import COLORS
 from detr.report.page import fill_template
 
 _VERSION = "1.30.0"
@@ -44,5 +45,5 @@ def build_detector_page(
     packed = {part: gzip.compress(content, compresslevel=6, mtime=0) for part, content in files.items()}
     parts = {part: base64.b64encode(content).decode() for part, content in packed.items()}
     parts |= {"TITLE": escape(title), "CLASSES": escape(classes)}
-    data = {"names": names, "colors": utils.COLORS, **resolution}
+    data = {"names": names, "colors": COLORS, **resolution}
     return fill_template("detect.html", ("page.js", "detect.js"), data, parts)

@@ -10,9 +10,9 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 
 from detr.data.coco_json import white_in
 from detr.data.images import read_rgb
+from detr.drawing import color_of, draw_objects, figure_text, save_figure, short_names
 from detr.importers.dataset_report import LARGE_SIDE, SMALL_SIDE, PackedObjects, pack_objects
 from detr.importers.splits import Split
-from utils import color_of, draw_objects, figure_text, save_figure, short_names
 
 _SAMPLES, _VAL_SAMPLES, _COLUMNS = 8, 2, 4
 _SAMPLE_SIDE = 460  # pixels

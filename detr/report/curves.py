@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from detr.drawing import color_of, figure_text, save_figure
 from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.report.runs import COCO_KEY, MASKS_KEY, Run
-from utils import color_of, figure_text, save_figure
 
 SPLITS = {"train_": ("train", "--"), "test_": ("validation", "-")}  # prefix of a key -> label, line style
 _COLUMNS = 6

@@ -8,22 +8,23 @@ from pathlib import Path
 
 from PIL import Image
 
-import utils
+from detr.drawing import color_of, draw_objects
 from detr.evaluation.coco_matching import with_masks
 from detr.report.outlines import outlines, tint_masks, to_polygons
+from utils import atomic_path
 
 
 def draw_results(image: Image.Image, results: Sequence[dict]) -> Image.Image:
     """Return an RGB image with boxes, names and scores of detections, and their masks where there are any."""
     masked = with_masks(results)
-    colors = [utils.color_of(result["category_id"]) for result in masked]
+    colors = [color_of(result["category_id"]) for result in masked]
     tinted = tint_masks(image, [result["segmentation"] for result in masked], colors)
     drawn = []
     for result in results:
         polygons = [outline.ravel().tolist() for outline in outlines(result.get("segmentation"))]
-        text, color = f"{result['category']} {result['score']:.2f}", utils.color_of(result["category_id"])
+        text, color = f"{result['category']} {result['score']:.2f}", color_of(result["category_id"])
         drawn.append(result | {"text": text, "color": color, "segmentation": polygons, "thin": bool(polygons)})
-    return utils.draw_objects(tinted, drawn)
+    return draw_objects(tinted, drawn)
 
 
 def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -44,7 +45,7 @@ def write_csv(path: Path, results: Sequence[dict]) -> None:
     columns = ["file", "category_id", "category", "score", "left", "top", "width", "height"]
     of_frames = [name for name in ("frame", "seconds") if any(name in result for result in results)]
     polygons = ["polygons"] if with_masks(results) else []
-    with utils.atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow([*columns, *of_frames, *polygons])
         for r in results:

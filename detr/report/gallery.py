@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detr.data.coco_json import iou_xywh, to_rle
-from detr.evaluation.coco_matching import IGNORED, TP_IOU, UNMATCHED, MatchedResults, Matches, match_results
+from detr.evaluation.coco_matching import TP_IOU, UNMATCHED, MatchedResults, Matches, match_results
 from detr.evaluation.error_analysis import NO_ERROR, Errors, find_errors, missed_gt
 
 MOST_IMAGES = 100  # of a report
@@ -39,10 +39,9 @@ class EvaluatedImages(NamedTuple):
 
     def of_image(self, number: int, threshold: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of an image's ground truth, and of its detections from this score on, the best first."""
-        detections = np.flatnonzero(
-            (self.matches.detections.image == number) & (self.matches.detections.score >= threshold)
-        )
-        best_first = np.argsort(-self.matches.detections.score[detections], kind="stable")
+        own = self.matches.detections
+        detections = np.flatnonzero((own.image == number) & (own.score >= threshold))
+        best_first = np.argsort(-own.score[detections], kind="stable")
         return np.flatnonzero(self.matches.gt.image == number), detections[best_first]
 
     def missed(self, threshold: float) -> np.ndarray:
@@ -54,10 +53,6 @@ class EvaluatedImages(NamedTuple):
         kept = (self.matches.detections.score >= threshold) & (self.errors.kind != NO_ERROR)
         images = self.matches.detections.image[kept], self.matches.gt.image[self.missed(threshold)]
         return np.bincount(np.concatenate(images), minlength=len(self.images))
-
-    def is_ignored(self, number: int) -> bool:
-        """Return whether a detection counts neither way: it lies in a crowd region."""
-        return bool(self.matches.outcome["all"][0, number] == IGNORED)
 
 
 def evaluate_images(
@@ -80,11 +75,6 @@ def evaluate_images(
 def evenly_spaced(count: int, most: int) -> list[int]:
     """Return at most this many of the numbers below `count`, evenly spaced, with the first and the last of them."""
     return np.linspace(0, max(0, count - 1), min(count, most)).round().astype(int).tolist()
-
-
-def worst_first(evaluated: EvaluatedImages, threshold: float) -> np.ndarray:
-    """Return (I,) the numbers of the images, those with most errors first."""
-    return np.argsort(-evaluated.count_errors(threshold), kind="stable")
 
 
 def queries_of(boxes_xywh: np.ndarray, scores: np.ndarray, maps: AttentionMaps) -> Iterator[int]:
@@ -112,9 +102,7 @@ def busiest_queries(attention: list[AttentionMaps]) -> list[QueryPredictions]:
     """Return the queries with the highest scores, in their own order."""
     if not attention:
         return []
-    scores, boxes_cxcywh = (
-        np.stack([maps.scores for maps in attention]),
-        np.stack([maps.boxes_cxcywh for maps in attention]),
-    )
+    scores = np.stack([maps.scores for maps in attention])
+    boxes_cxcywh = np.stack([maps.boxes_cxcywh for maps in attention])
     busiest = np.argsort(-scores.mean(axis=0), kind="stable")[:_MOST_QUERIES]
     return [QueryPredictions(query, boxes_cxcywh[:, query], scores[:, query]) for query in sorted(busiest.tolist())]

@@ -18,6 +18,7 @@ from matplotlib.path import Path as Curve
 from PIL import Image
 
 from detr.data.images import read_rgb
+from detr.drawing import figure_text, save_figure
 from detr.evaluation.coco_matching import IGNORED, UNMATCHED
 from detr.evaluation.error_analysis import DUPLICATE, ERROR_TYPES, NO_ERROR
 from detr.report.gallery import (
@@ -27,11 +28,10 @@ from detr.report.gallery import (
     busiest_queries,
     evenly_spaced,
     queries_of,
-    worst_first,
 )
 from detr.report.outlines import outlines
 from detr.report.tables import ERROR_NAMES
-from utils import figure_text, pluralize, save_figure
+from utils import pluralize
 
 _MOST_IMAGES, _COLUMNS = 12, 4
 _MOST_ATTENDED, _QUERIES_OF_EACH, _POINTS_OF_EACH = 4, 3, 2
@@ -58,7 +58,8 @@ _TEXT = {"color": "white", "fontsize": 7, "bbox": {"color": "#000000b0", "pad": 
 
 def draw_gallery(evaluated: EvaluatedImages, threshold: float, path: Path) -> None:
     """Save a PNG of validation images, from most errors to fewest, with the detections from a score on."""
-    ranking, errors = worst_first(evaluated, threshold), evaluated.count_errors(threshold)
+    errors = evaluated.count_errors(threshold)
+    ranking = np.argsort(-errors, kind="stable")
     numbers = ranking[evenly_spaced(len(ranking), _MOST_IMAGES)].tolist()
     columns = min(_COLUMNS, len(numbers))
     figure = Figure(figsize=(4.2 * columns, 3.6 * -(-len(numbers) // columns) + 0.7), layout="constrained")
@@ -69,12 +70,9 @@ def draw_gallery(evaluated: EvaluatedImages, threshold: float, path: Path) -> No
         axis.set_title(f"{name}: {pluralize(int(errors[number]), 'error')}", fontsize=9)
     for axis in axes.flat[len(numbers) :]:
         axis.remove()
-    of_all = (
-        ""
-        if len(numbers) == len(evaluated.images)
-        else f"{len(numbers)} of {len(evaluated.images)} images, evenly sampled "
-    )
-    title = f"{of_all}from most errors to fewest; score from {threshold:.3f}"
+    title = f"from most errors to fewest; score from {threshold:.3f}"
+    if len(numbers) < len(evaluated.images):
+        title = f"{len(numbers)} of {len(evaluated.images)} images, evenly sampled {title}"
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     shapes = [Patch(facecolor="none", label=name, **style) for name, style in _STYLES.items()]
     maps = {"facecolor": "0.35", "edgecolor": "none", "labelcolor": "white"}  # the colors are made for images
@@ -89,7 +87,7 @@ def draw_evaluated(
     matches, errors = evaluated.matches, evaluated.errors
     _show(axis, _read(evaluated, number))
     objects, detections = evaluated.of_image(number, threshold)
-    kinds = [ERROR_NAMES[kind].replace("\n", " ") for kind in ERROR_TYPES]
+    kinds = [ERROR_NAMES[kind] for kind in ERROR_TYPES]
     is_missed = evaluated.missed(threshold)[objects]
     missed, others = objects[is_missed], np.setdiff1d(objects[~is_missed], matches.matched[detections])
     detections = detections[matches.outcome["all"][0, detections] != IGNORED]
@@ -146,12 +144,9 @@ def _best_queries(evaluated: EvaluatedImages, number: int, maps: AttentionMaps, 
     """Return those of the best detections of an image, one an object -> the detection."""
     _, detections = evaluated.of_image(number, threshold)
     detections = detections[evaluated.errors.kind[detections] != DUPLICATE]
-    boxes_xywh, scores = (
-        evaluated.matches.detections.boxes_xywh[detections],
-        evaluated.matches.detections.score[detections],
-    )
-    queries: dict[int, int] = {}
-    for query, detection in zip(queries_of(boxes_xywh, scores, maps), detections.tolist(), strict=True):
+    own, queries = evaluated.matches.detections, {}
+    of_detections = queries_of(own.boxes_xywh[detections], own.score[detections], maps)
+    for query, detection in zip(of_detections, detections.tolist(), strict=True):
         if query != UNMATCHED:
             queries.setdefault(query, detection)
     return dict(itertools.islice(queries.items(), _QUERIES_OF_EACH))

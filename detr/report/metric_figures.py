@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from detr.drawing import color_of, save_figure, short_names
 from detr.report.tables import ERROR_NAMES, class_names
-from utils import color_of, save_figure, short_names
 
 _MOST_COLORED = 5  # classes; of more, each is a pale line
 _MOST_CLASSES = 16  # rows of a confusion matrix
@@ -166,7 +166,7 @@ def _draw_errors(axis: Axes, runs: Named) -> None:
             axis.text(kind["count"], y, f" {kind['count']}{gain}", va="center", fontsize=8)
     threshold = f" from score {runs[0][1]['threshold']:.2f}" if len(runs) == 1 else ""
     axis.set(title=f"errors{threshold} (+: AP50 gained without them)", xlim=(0, max(1, most) * 1.35))
-    axis.set_yticks(range(len(ERROR_NAMES)), ERROR_NAMES.values())
+    axis.set_yticks(range(len(ERROR_NAMES)), [name.replace(" and", "\nand") for name in ERROR_NAMES.values()])
     axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axis.invert_yaxis()
 

@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -18,14 +18,15 @@ import numpy as np
 from PIL import Image
 
 from detr.data.images import read_rgb
-from detr.evaluation.error_analysis import ERROR_TYPES, NO_ERROR
+from detr.evaluation.coco_matching import IGNORED
+from detr.evaluation.error_analysis import ERROR_TYPES
 from detr.report import page_charts, page_tables
 from detr.report.curves import FIGURES, panels_of_everything
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evenly_spaced, queries_of
 from detr.report.outlines import outlines
 from detr.report.runs import Run
 from detr.report.tables import ERROR_NAMES
-from utils import atomic_path
+from utils import Progress
 
 _MOST_BOXES = 100  # detections of an image, the best
 _MOST_POINTS, _LEAST_OF_A_MASK, _MOST_OF_A_MASK = 2000, 8, 120  # of the outlines in an image; each takes some 8 bytes
@@ -48,7 +49,6 @@ def build_page(
     metrics: dict[str, dict | None],
     evaluated: EvaluatedImages | None = None,
     attention: dict[int, AttentionMaps] | None = None,
-    on_image: Callable[[], object] = lambda: None,
 ) -> str:
     """Return the page.
 
@@ -57,7 +57,6 @@ def build_page(
         metrics: of `metrics.measure`, by the name of the run; None where they are not known.
         evaluated: the first run's validation images, for the gallery.
         attention: what its detector attends to, by the number of the image; may be empty.
-        on_image: called after each image.
 
     Raises UserError when an image cannot be read.
     """
@@ -72,7 +71,7 @@ def build_page(
         "COCO": page_tables.coco_table(measured),
         "ERRORS": page_tables.error_table(measured),
         "CLASSES": page_tables.class_table(measured),
-        "CONFUSION": page_charts.confusion_chart(named[:1] if measured and measured[0][0] == 0 else []),
+        "CONFUSION": page_charts.confusion_chart(metrics.get(runs[0].name)),
         "QUALITY": page_charts.quality_charts(named),
         "QUERIES": page_charts.query_charts(list((attention or {}).values())),
         "TRAINING": page_charts.training_charts(runs, panels, is_small=False),
@@ -81,29 +80,23 @@ def build_page(
     data = {
         "review": "",
         "detector": runs[0].name if len(runs) > 1 else "",
-        "kinds": [{"name": ERROR_NAMES[kind].replace("\n", " "), "key": kind} for kind in ERROR_TYPES],
+        "kinds": [{"name": ERROR_NAMES[kind], "key": kind} for kind in ERROR_TYPES],
         "gallery": None,
     }
     if evaluated and evaluated.images:
         threshold = metrics[runs[0].name]["threshold"]
-        data["gallery"] = _gallery(evaluated, attention or {}, threshold, on_image)
+        data["gallery"] = _gallery(evaluated, attention or {}, threshold)
     return fill_report(data, parts)
 
 
 def fill_report(data: dict, parts: dict[str, str]) -> str:
-    """Return page.html with what its scripts find as `data`, and HTML by the names in it; empty sections are hidden.
-
-    Args:
-        data: what gallery.js reads.
-        parts: title, subtitle and sections, and words of the legend and the order (`_WORDS`).
+    """Return page.html with `data`, which gallery.js reads, and HTML by the names in it: title, subtitle and sections,
+    of which empty ones are hidden, and words of the legend and the order (`_WORDS`).
     """
-    return fill_template("page.html", ("page.js", "gallery.js"), _rounded(data), defaultdict(str, parts))
-
-
-def save_page(page: str, path: Path) -> None:
-    """Save a page as UTF-8; what is there stays until all is written."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    rounded = json.loads(  # six digits are enough, and JSON has no NaN
+        json.dumps(data), parse_float=lambda digits: float(f"{float(digits):.6g}"), parse_constant=lambda name: None
+    )
+    return fill_template("page.html", ("page.js", "gallery.js"), rounded, defaultdict(str, parts))
 
 
 def fill_template(template: str, scripts: Sequence[str], data: dict, parts: dict[str, str]) -> str:
@@ -130,28 +123,15 @@ def _piece(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _rounded(value: object) -> object:
-    """Return the same with floats of six digits, and None for what JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    return value
-
-
 # ------------------------------------------------------------------------------------------------------------- gallery
 
 
-def _gallery(
-    evaluated: EvaluatedImages, attention: dict[int, AttentionMaps], threshold: float, on_image: Callable[[], object]
-) -> dict:
-    numbers = evenly_spaced(len(evaluated.images), MOST_IMAGES)
-    images = []
-    for number in numbers:
-        images.append(_image(evaluated, number, attention.get(number), len(numbers)))
-        on_image()
+def _gallery(evaluated: EvaluatedImages, attention: dict[int, AttentionMaps], threshold: float) -> dict:
+    numbers, images = evenly_spaced(len(evaluated.images), MOST_IMAGES), []
+    with Progress(len(numbers), "report") as bar:
+        for number in numbers:
+            images.append(_image(evaluated, number, attention.get(number), len(numbers)))
+            bar.update()
     return {"of": len(evaluated.images), "threshold": threshold, "classes": evaluated.matches.names, "images": images}
 
 
@@ -162,11 +142,9 @@ def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, 
     objects, detections = evaluated.of_image(number)
     detections = detections[:_MOST_BOXES]
     place = {gt: position for position, gt in enumerate(objects.tolist())}
-    queries = (
-        list(queries_of(matches.detections.boxes_xywh[detections], matches.detections.score[detections], maps))
-        if maps
-        else []
-    )
+    boxes_xywh, scores = matches.detections.boxes_xywh[detections], matches.detections.score[detections]
+    queries = [*queries_of(boxes_xywh, scores, maps)] if maps else [-1] * len(detections)
+    kinds = np.where(matches.outcome["all"][0] == IGNORED, -2, errors.kind)  # into `kinds` of the page; -1 is right
     scale = np.array([image.width, image.height] * 2)
     masks = [*(evaluated.gt_masks[one] for one in objects), *(evaluated.masks[one] for one in detections)]
     drawn = outlines_in_units(masks, image.size)
@@ -181,12 +159,12 @@ def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, 
                 int(matches.detections.label[one]),
                 *(matches.detections.boxes_xywh[one] / scale).tolist(),
                 float(matches.detections.score[one]),
-                _kind(evaluated, one),
+                int(kinds[one]),
                 place.get(int(matches.matched[one]), place.get(int(errors.about[one]), -1)),
-                queries[position] if maps else -1,
-                *outlines_of_detections[position],
+                query,
+                *mask,
             ]
-            for position, one in enumerate(detections)
+            for one, query, mask in zip(detections, queries, outlines_of_detections, strict=True)
         ],
         "attention": maps
         and {
@@ -214,12 +192,6 @@ def outlines_in_units(masks: Sequence[dict | None], size_wh: tuple[int, int]) ->
         [[(line / size_wh * _OUTLINE_UNITS).round().astype(int).ravel().tolist() for line in lines]] if rle else []
         for rle, lines in ((rle, outlines(rle, tolerance, most)) for rle in masks)
     ]
-
-
-def _kind(evaluated: EvaluatedImages, detection: int) -> int:
-    """Into KINDS; -1 for a right one, -2 for one that does not count."""
-    kind = int(evaluated.errors.kind[detection])
-    return -2 if kind == NO_ERROR and evaluated.is_ignored(detection) else kind
 
 
 def _jpeg(image: Image.Image, budget: int) -> str:

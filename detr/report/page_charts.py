@@ -10,12 +10,12 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from detr.drawing import COLORS
 from detr.report.curves import Panel, draw_panel
 from detr.report.gallery import AttentionMaps, busiest_queries
 from detr.report.image_figures import draw_query
 from detr.report.metric_figures import draw_calibration, draw_f1, draw_precision, draw_run_confusion
 from detr.report.runs import Run
-from utils import COLORS
 
 # Colors as matplotlib writes them -> those of page.css.
 _CSS_COLORS = {color.lower(): f"var(--run{number})" for number, color in enumerate(COLORS)} | {
@@ -95,8 +95,9 @@ def query_charts(attention: list[AttentionMaps]) -> str:
     return "".join(to_svg(partial(draw_query, query=query), 1.5, 1.6) for query in busiest_queries(attention))
 
 
-def confusion_chart(runs: list[tuple[str, dict]]) -> str:
-    """Draw the confusion matrix of the first run."""
-    sides = [min(12.0, 2.4 + 0.55 * (len(metrics["classes"]) + 1)) for _, metrics in runs]
-    charts = zip(runs, sides, strict=True)
-    return "".join(to_svg(partial(draw_run_confusion, metrics=run[1]), side, side) for run, side in charts)
+def confusion_chart(metrics: dict | None) -> str:
+    """Draw the confusion matrix of a run; nothing where its metrics are not known."""
+    if not metrics:
+        return ""
+    side = min(12.0, 2.4 + 0.55 * (len(metrics["classes"]) + 1))
+    return to_svg(partial(draw_run_confusion, metrics=metrics), side, side)

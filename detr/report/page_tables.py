@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from html import escape
 
+from detr.drawing import COLORS
 from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.evaluation.error_analysis import ERROR_TYPES
 from detr.report.runs import Run
 from detr.report.tables import ERROR_NAMES, class_names, number
-from utils import COLORS, pluralize
+from utils import pluralize
 
 Measured = list[tuple[int, str, dict]]  # (position among all runs, name of the run, its metrics)
 
@@ -19,17 +20,13 @@ def headline(runs: list[Run], measured: Measured) -> str:
     by_position = {position: metrics for position, _, metrics in measured}
     rows = []
     for position, run in enumerate(runs):
-        metrics = by_position.get(position)
-        scores = (
-            [_cell(metrics["coco"][key], f"<br>{_interval(metrics, key)}") for key in ("AP", "AP50")] if metrics else []
-        )
-        best = metrics["overall"]["best"] if metrics else {}
-        others = [best.get("f1"), best.get("threshold"), metrics and metrics["calibration"]["expected_error"]]
-        rows.append(
-            _text(run.name, f'<i class="key line" style="color: {_color(position)}"></i>')
-            + _cell(len(run.log), digits=0)
-            + "".join([*(scores or [_cell(None)] * 2), *map(_cell, others)])
-        )
+        cells = [_cell(None)] * 5
+        if metrics := by_position.get(position):
+            cells = [_cell(metrics["coco"][key], f"<br>{_interval(metrics, key)}") for key in ("AP", "AP50")]
+            best, error = metrics["overall"]["best"], metrics["calibration"]["expected_error"]
+            cells += map(_cell, (best["f1"], best["threshold"], error))
+        key = f'<i class="key line" style="color: {_color(position)}"></i>'
+        rows.append(_text(run.name, key) + _cell(len(run.log), digits=0) + "".join(cells))
     return _table(("Run", "Epochs", "AP", "AP50", "Best F1", "at score", "Calibration error"), rows)
 
 
@@ -84,7 +81,7 @@ def error_table(measured: Measured) -> str:
     most = max(1, *(error["count"] for _, _, metrics in measured for error in metrics["mistakes"].values()))
     rows = []
     for key, meaning in ERROR_TYPES.items():
-        row = _text(ERROR_NAMES[key].replace("\n", " "))
+        row = _text(ERROR_NAMES[key])
         for position, _, metrics in measured:
             count, gain = metrics["mistakes"][key]["count"], metrics["mistakes"][key]["ap50_gain"]
             row += _cell(count, _bar(count / most, _color(position)), digits=0)

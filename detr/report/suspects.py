@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-import utils
 from detr.data.coco_json import segmentation_problem, to_rle
 from detr.data.images import read_rgb
 from detr.evaluation.review import KINDS, Suspect
@@ -13,6 +12,7 @@ from detr.report.gallery import MOST_IMAGES
 from detr.report.page import fill_report, outlines_in_units, picture
 from detr.report.tables import aligned
 from detr.report.via_project import names_in_project, to_region, write_via_project
+from utils import pluralize, printable
 
 _WORDS = {  # of page.html
     "ABOUT": "annotations to review",
@@ -33,7 +33,7 @@ def suspects_table(suspects: Sequence[Suspect], coco: dict) -> str:
         box = ", ".join(f"{value:.0f}" for value in one.bbox)
         annotated = [str(one.annotation["id"]), box, classes[one.annotation["category_id"]]] if one.annotation else []
         detected = f"{classes[one.result['category_id']]} {one.result['score']:.2f}" if one.result else "-"
-        what = [f"{one.suspicion:.2f}", one.kind, utils.printable(names[one.image_id])]
+        what = [f"{one.suspicion:.2f}", one.kind, printable(names[one.image_id])]
         rows.append([*what, *(annotated or ["-", box, "-"]), detected])
     return "\n".join([aligned(rows), *(f"{kind}: {meaning}" for kind, meaning in KINDS.items())])
 
@@ -58,9 +58,7 @@ def build_review(suspects: Sequence[Suspect], coco: dict, folder: Path) -> str:
         "kinds": [{"name": kind} for kind in KINDS],
         "gallery": {"of": len(by_image), "threshold": 0.0, "classes": [*classes.values()], "images": pictures},
     }
-    counts = (
-        f"{utils.pluralize(len(suspects), 'suspect')} in {len(by_image)} of {utils.pluralize(len(images), 'image')}"
-    )
+    counts = f"{pluralize(len(suspects), 'suspect')} in {len(by_image)} of {pluralize(len(images), 'image')}"
     return fill_report(data, _WORDS | {"TITLE": escape(folder.resolve().name), "SUBTITLE": counts})
 
 
@@ -127,8 +125,7 @@ def write_review(file: Path, suspects: Sequence[Suspect], coco: dict, folder: Pa
         size_wh = (image["width"], image["height"])
         regions[image["id"]].append(to_region(entry, classes[entry["category_id"]], size_wh, note))
     in_order = dict.fromkeys([*(one.image_id for one in suspects), *names])
-    paths = {number: folder / names[number] for number in in_order}
-    by_path = {path: regions[number] for number, path in paths.items()}
+    by_path = {folder / names[number]: regions[number] for number in in_order}
     write_via_project(file, by_path, names_in_project(file, [*by_path]), [*classes.values()])
 
 

@@ -1,5 +1,7 @@
 """Metrics as a person reads them in a terminal: one column a run."""
 
+from collections.abc import Sequence
+
 from detr.evaluation.coco_metrics import COCO_NUMBERS
 
 ERROR_NAMES = {
@@ -8,26 +10,19 @@ ERROR_NAMES = {
     "badly_placed": "localization",
     "duplicate": "duplicate",
     "wrong_class": "classification",
-    "both": "classification\nand localization",
+    "both": "classification and localization",
 }
 
 
 def headline_table(runs: list[tuple[str, dict]]) -> str:
     """Return the numbers of (name, metrics) of each run, side by side."""
-    rows = [["", *(name for name, _ in runs)]]
-
-    def add(title: str, *values: str) -> None:
-        rows.append([title, *values])
-
-    for key in ("images", "objects", "detections"):
-        add(key, *(f"{metrics[key]:,}" for _, metrics in runs))
-    for key in COCO_NUMBERS:
-        add(key, *(_coco(metrics, key) for _, metrics in runs))
-    add("best F1", *(_best(metrics["overall"]["best"]) for _, metrics in runs))
-    add("calibration error", *(number(metrics["calibration"]["expected_error"]) for _, metrics in runs))
-    add("errors", *(f"at score {metrics['threshold']:.3f}" for _, metrics in runs))
-    for kind, name in ERROR_NAMES.items():
-        add(f"  {name}".replace("\n", " "), *(_error(metrics["mistakes"][kind]) for _, metrics in runs))
+    counted, errors = ("images", "objects", "detections"), [f"  {name}" for name in ERROR_NAMES.values()]
+    columns = [["", *counted, *COCO_NUMBERS, "best F1", "calibration error", "errors", *errors]]
+    for name, metrics in runs:
+        column = [name, *(f"{metrics[key]:,}" for key in counted), *(_coco(metrics, key) for key in COCO_NUMBERS)]
+        column += [_best(metrics["overall"]["best"]), number(metrics["calibration"]["expected_error"])]
+        column += [f"at score {metrics['threshold']:.3f}"]
+        columns.append(column + [_error(metrics["mistakes"][kind]) for kind in ERROR_NAMES])
     interval = runs[0][1]["interval"]
     note = (
         f"in brackets: {interval['level']:.0%} of {interval['resamples']} resamples of the images; behind errors: "
@@ -35,7 +30,7 @@ def headline_table(runs: list[tuple[str, dict]]) -> str:
     )
     if any(metrics["iou_type"] == "segm" for _, metrics in runs):
         note += "; where boxes are named, all other numbers are of masks"
-    return f"{aligned(rows)}\n{note}"
+    return f"{aligned([*zip(*columns, strict=True)])}\n{note}"
 
 
 def class_table(runs: list[tuple[str, dict]]) -> str:
@@ -63,12 +58,10 @@ def number(value: float | None) -> str:
 
 
 def _coco(metrics: dict, key: str) -> str:
+    ends = metrics["interval"].get(key)
+    interval = f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
     boxes = f", boxes {number(metrics['coco_boxes'][key])}" if metrics["iou_type"] == "segm" else ""
-    return number(metrics["coco"][key]) + _interval(metrics["interval"].get(key)) + boxes
-
-
-def _interval(ends: list[float] | None) -> str:
-    return "" if ends is None else f" ({ends[0]:.3f} to {ends[1]:.3f})"
+    return number(metrics["coco"][key]) + interval + boxes
 
 
 def _best(best: dict) -> str:
@@ -80,7 +73,7 @@ def _error(error: dict) -> str:
     return f"{error['count']:,}" + ("" if gain is None else f" ({gain:+.3f})")
 
 
-def aligned(rows: list[list[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Return the lines of a table, whose columns are as wide as their longest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

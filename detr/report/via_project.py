@@ -118,13 +118,8 @@ def write_detections(
 
 
 def to_region(entry: dict, category: str, size_wh: tuple[int, int], note: str = "") -> dict:
-    """Return a region of VIA: an outline where an entry has one, else its box, in an image of this size in pixels.
-
-    Args:
-        entry: an annotation of COCO, or a result, whose score is kept.
-        category: its class.
-        size_wh: of the image: boxes are clipped to it.
-        note: what is to be checked about it; empty for nothing.
+    """Return an annotation of COCO or a result as a region of VIA: its outline where it has one, else its box, clipped
+    to an image of this size in pixels. The score of a result is kept; `note` says what is to be checked about it.
     """
     points = _outline(entry.get("segmentation")).round(1)
     if len(points) > 2:

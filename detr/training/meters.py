@@ -7,7 +7,6 @@ from torch import Tensor
 
 from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.models.criterion import Losses, SetCriterion
-from utils import duration
 
 
 class MetricLogger:
@@ -103,4 +102,12 @@ def summary_line(log: dict, epochs: int, best: dict, seconds_left: float) -> str
             scores.append(f"mask AP {log['test_coco_eval_masks'][0]:.3f}")
         words += [f"val loss {log['test_loss']:.3f}", *scores]
     words += [f"lr {log['train_lr']:.1e}", f"{log['images_per_second']:.1f} images/s", f"{log['seconds']:.0f} s"]
-    return "  ".join(words + ([f"{duration(seconds_left)} left"] if seconds_left else []))
+    return "  ".join(words + ([f"{_duration(seconds_left)} left"] if seconds_left else []))
+
+
+def _duration(seconds: float) -> str:
+    """Return a time that a person can read: 40 s, 12 min, 3 h 05 min."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"

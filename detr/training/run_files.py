@@ -1,8 +1,10 @@
-"""The files of a run's folder, by name, and its log. No torch: results.py reads them too."""
+"""The files of a run's folder, by name, its log and its lock. No torch: results.py reads them too."""
 
+import contextlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import utils
@@ -46,3 +48,38 @@ def _epoch_of(line: str) -> float:
         return json.loads(line)["epoch"]
     except (json.JSONDecodeError, KeyError):
         return math.inf
+
+
+@contextlib.contextmanager
+def locked_dir(folder: Path) -> Iterator[None]:
+    """Inside it, a folder, made where it is missing, is this process's own, however the process ends.
+
+    Raises UserError where another process has it. Where system or drive knows no locks, nothing is kept from anybody.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    lock = folder / ".lock"
+    with contextlib.ExitStack() as stack:
+        while True:
+            file = stack.enter_context(lock.open("w"))
+            try:
+                # Unlike flock's, this lock is not handed down to processes that load images: they may live a little
+                # longer.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{folder} is in use by another run; wait for it, stop it, or take another folder"
+                ) from None
+            except OSError:  # a drive without locks
+                pass
+            # Its owner may have deleted the file between our opening and our locking it: that lock keeps nobody out.
+            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                break
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from detr.training.run_files import (
     RUN_FILES,
     TENSORBOARD,
     append_log,
+    locked_dir,
     truncate_log,
 )
 from detr.training.trainer import NO_EVALUATION_YET, Trainer, goodness
@@ -43,7 +44,7 @@ class RunFolder:
 
     def locked(self) -> AbstractContextManager:
         """Keep other runs out of the folder. Raises UserError where one is in it."""
-        return utils.locked_dir(self.path) if self.world.is_main else nullcontext()
+        return locked_dir(self.path) if self.world.is_main else nullcontext()
 
     def prepare(self, start: ResumeState, model: Detr) -> None:
         """Delete an overwritten run, cut a resumed log to its checkpoint, and write config.json.
@@ -55,7 +56,12 @@ class RunFolder:
         weights = sum(value.nbytes for value in model.state_dict().values())
         # AdamW keeps two moments; while a checkpoint is replaced, the old and the new one are there.
         last = weights * (1 + bool(self.flags["ema_decay"])) + 2 * 4 * model.count_trainable()
-        utils.check_free_space(self.path, last if start.resumes else 2 * last + weights, "the run's checkpoints")
+        needed, free = last if start.resumes else 2 * last + weights, shutil.disk_usage(self.path).free
+        if free < needed:
+            raise UserError(
+                f"{self.path}: the run's checkpoints will need {needed / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB "
+                "are free there"
+            )
         utils.clear_unfinished(self.path)
         if start.resumes_in_place(self.path):
             truncate_log(self.path / LOG, start.checkpoint["epoch"])

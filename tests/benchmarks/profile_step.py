@@ -16,9 +16,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
+from detr.drawing import COLORS
 from detr.models.cpu_kernels import tune_malloc
 from tests.benchmarks.common import BF16, CLIP, Ours, make_batch, precision
-from utils import COLORS, atomic_path
+from utils import atomic_path
 
 
 def step_in_parts(ours: Ours, dtype: torch.dtype | None) -> dict[str, float]:

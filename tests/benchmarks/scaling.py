@@ -18,10 +18,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.optimize import nnls
 
+from detr.drawing import COLORS
 from detr.models.cpu_kernels import tune_malloc
 from detr.training.device import pick_device, pick_precision
 from tests.benchmarks.common import Ours, make_batch, seconds
-from utils import COLORS, atomic_path
+from utils import atomic_path
 
 SIDES = (320, 480, 640, 800, 1066, 1333)
 BATCHES = (1, 2, 4, 8)

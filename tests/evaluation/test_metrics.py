@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from detr.data.coco_json import to_rle
-from detr.evaluation import coco_matching as matching
+from detr.data.coco_json import iou_xywh, to_rle
 from detr.evaluation.bootstrap import resampled_ap
 from detr.evaluation.calibration import THRESHOLDS
-from detr.evaluation.coco_matching import check_results, match_all, overlapping_pairs
+from detr.evaluation.coco_matching import BACKGROUND_IOU, check_results, match_all
 from detr.evaluation.coco_metrics import curves
 from detr.evaluation.metrics import measure
 from detr.training.evaluate import twelve_coco_numbers
@@ -215,11 +214,17 @@ def test_masks_are_measured_where_annotations_and_detections_have_them() -> None
     assert nothing_there["mistakes"]["background"]["count"] > 0
 
 
-def test_overlaps_in_parts_are_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overlaps_are_those_of_every_pair_of_an_image() -> None:
     matches = match_all(*random_set(0))
-    monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", 7)
-    in_parts = overlapping_pairs(matches.gt, matches.detections)
-    assert all((a == b).all() for a, b in zip(matches.pairs, in_parts, strict=True))
+    gt, detections, pairs = matches.gt, matches.detections, matches.pairs
+    detection, row = np.nonzero(detections.image[:, None] == gt.image)
+    boxes_xywh, gt_xywh = detections.boxes_xywh[detection], gt.boxes_xywh[row]
+    iou = iou_xywh(boxes_xywh, gt_xywh)
+    inside = iou / (1 + iou) * (1 + gt_xywh[:, 2:].prod(axis=1) / boxes_xywh[:, 2:].prod(axis=1).clip(1e-9))
+    iou = np.where(gt.crowd[row], inside, iou)  # of a crowd region the share of the detection counts
+    expected = {(d, g): i for d, g, i in zip(detection, row, iou, strict=True) if i >= BACKGROUND_IOU}
+    assert {(d, g): i for d, g, i in zip(*pairs, strict=True)} == pytest.approx(expected, rel=1e-12)
+    assert len(expected) == len(pairs.iou) > 100 and gt.crowd[pairs.gt].any()
 
 
 # ------------------------------------------------------------------------------------------------ perfect, and nothing

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-import utils
+from detr.drawing import figure_fonts
 from detr.importers.dataset_figure import choose_samples, draw_dataset
 from detr.importers.dataset_report import TrainingSizes, describe, training_scale
 from detr.importers.dataset_text import lines_of, title_of
@@ -350,7 +350,7 @@ def test_pictures_of_unusual_data_are_drawn(images: int, per_image: int, classes
     for image, path in zip(coco["images"], paths, strict=True):
         Image.new("RGB", (image["width"], image["height"]), "gray").save(path)
     splits = {"train": split._replace(origins=paths), "val": split._replace(origins=paths)}
-    with utils.figure_fonts():
+    with figure_fonts():
         draw_dataset(splits, "title $x^", tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as picture:
         assert picture.width > 1500 and 700 < picture.height < 3000

@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from detr.report import image_figures
-from detr.report.gallery import AttentionMaps, EvaluatedImages, evaluate_images, worst_first
+from detr.report.gallery import AttentionMaps, EvaluatedImages, evaluate_images
 from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
 
 OBJECTS = [(1, 10, 10, 30, 30), (2, 10, 10, 30, 30), (2, 60, 20, 20, 40)]
@@ -39,7 +39,7 @@ def test_how_wrong_images_are(tmp_path: Path) -> None:
     assert evaluated.count_errors(0.5).tolist() == [1, 2, 0]
     assert evaluated.count_errors(0.1).tolist() == [1, 2, 1]
     assert evaluated.count_errors(0.95).tolist() == [1, 2, 0]  # all are missed, and nothing is found
-    assert worst_first(evaluated, 0.85).tolist() == [1, 0, 2]
+    assert evaluated.count_errors(0.85).tolist() == [0, 2, 0]
     assert evaluated.of_image(0)[1].tolist() == [0, 1] and evaluated.of_image(2, 0.5)[1].tolist() == []
 
 

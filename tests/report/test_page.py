@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import utils
 from detr.evaluation.coco_matching import UNMATCHED, check_results
 from detr.evaluation.error_analysis import ERROR_TYPES
 from detr.evaluation.metrics import measure
@@ -457,7 +458,7 @@ def data_of(page: str) -> dict:
     return json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
 
 
-def test_large_sets_are_sampled_and_stay_small(tmp_path: Path) -> None:
+def test_large_sets_are_sampled_and_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise is the worst that a JPEG can meet; a hundred of them with 100 detections and full attention each."""
     noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.jpg", quality=60)
@@ -472,7 +473,8 @@ def test_large_sets_are_sampled_and_stay_small(tmp_path: Path) -> None:
     encoder = maps[100:].reshape(12, 12, 12, 12)
     look = AttentionMaps(np.full(100, 0.7), np.array(boxes[0]), np.zeros((100, 4)), maps[:100], encoder)
     metrics, looks, seen = {"run": measure(truth, [])}, dict.fromkeys(numbers, look), []
-    page = build_page([run], metrics, evaluate_images(truth, results, tmp_path), looks, lambda: seen.append(1))
+    monkeypatch.setattr(utils.Progress, "update", lambda bar: seen.append(1))
+    page = build_page([run], metrics, evaluate_images(truth, results, tmp_path), looks)
     gallery = data_of(page)["gallery"]
     assert len(seen) == len(gallery["images"]) == MOST_IMAGES and gallery["of"] == 130
     assert len(page) < 15e6

@@ -17,6 +17,7 @@ import torch
 
 import main
 import utils
+from detr.training.run_files import locked_dir
 from tests.conftest import ROOT, TINY, RunScript
 from tests.test_main import SCRATCH, read_log, weights, without_accounts
 
@@ -536,10 +537,10 @@ def test_the_stop_request_restores_what_it_replaced() -> None:
 OWN = """
 import sys, time
 from pathlib import Path
-import utils
+from detr.training.run_files import locked_dir
 from utils import UserError
 try:
-    with utils.locked_dir(Path(sys.argv[1])):
+    with locked_dir(Path(sys.argv[1])):
         print("owner", flush=True)
         sys.stdin.readline()
 except UserError:
@@ -562,7 +563,7 @@ def test_a_folder_has_one_owner_also_where_its_lock_is_deleted_meanwhile(
         lockf(file, flags)
 
     monkeypatch.setattr(fcntl, "lockf", late)
-    with utils.locked_dir(tmp_path):
+    with locked_dir(tmp_path):
         command = [sys.executable, "-c", OWN, str(tmp_path)]
         done = subprocess.run(
             command, capture_output=True, text=True, input="", env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
