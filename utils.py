@@ -25,6 +25,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from tqdm import tqdm
+
 T, R = TypeVar("T"), TypeVar("R")
 _CHUNK_BYTES = 1 << 20
 
@@ -296,8 +298,6 @@ class Progress(contextlib.AbstractContextManager):
     def __init__(
         self, total: int | None, description: str, unit: str = "it", done: int = 0, shown: bool = True
     ) -> None:
-        from tqdm import tqdm
-
         self._is_terminal, self._shown = sys.stderr.isatty(), shown
         options = {"unit": unit, "unit_scale": unit == "B", "dynamic_ncols": True, "leave": False}
         disable = not (self._is_terminal and shown)

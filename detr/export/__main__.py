@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import utils
+from detr.export.web_page import build_detector_page, fetch_runtime
 from utils import UserError
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -57,7 +58,6 @@ def main() -> None:
             run = hub_runner(temporary, labels)
         else:
             from detr.export.onnx_file import onnx_runner, write_onnx
-            from detr.export.web_page import build_detector_page, fetch_runtime
 
             runtime = fetch_runtime() if args.to == "web" else {}
             write_onnx(detector, temporary, args.precision)

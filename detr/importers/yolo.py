@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from detr.data.images import read_size_hw
 from detr.importers.label_folder import CLASS, LabelFolder, pair_key, split_of
 from detr.importers.splits import SPLITS
@@ -68,8 +70,6 @@ def _find_config(folder: LabelFolder) -> Path | None:
 
 
 def _read_yaml(path: Path) -> dict:
-    import yaml
-
     try:
         # The base loader leaves every scalar a text: a class named `no` is neither false nor 1.0 a number.
         content = yaml.load(_read_text(path), yaml.BaseLoader)

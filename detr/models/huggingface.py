@@ -82,14 +82,13 @@ def read_folder(path: Path) -> dict:
     theirs = read_json(path / CONFIG)
     config = _config_of(path / CONFIG, theirs)
     check_packages(f"{path}: reading it", ("safetensors",))
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    import safetensors.torch
 
     try:
-        hub = load_file(path / WEIGHTS)
+        hub = safetensors.torch.load_file(path / WEIGHTS)
     except FileNotFoundError as error:
         raise UserError(f"{path}: has no {WEIGHTS}; accepted: the folder with it and its {CONFIG}") from error
-    except (SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path / WEIGHTS}: cannot be read; it is truncated or damaged ({error})") from error
     with torch.device("meta"):
         own = Detr(DetrConfig(**config)).state_dict()

@@ -329,9 +329,16 @@ def detector_state(
     `resolution` has the keywords `scale` and `max_size` of `transforms.evaluation_params`, in pixels; `raw_ids` says
     how labels follow from `categories`, as in `data.LabelMap`; `white` how deeper images are scaled to 8 bits.
     """
-    state = {"model": public_names(plain_state(detr)[0]), "config": dataclasses.asdict(detr.config)}
-    state |= {"categories": categories, "raw_ids": raw_ids, "resolution": resolution, "white": white or {}}
-    return state | {"best": best, "epoch": best["epoch"]}
+    return {
+        "model": public_names(plain_state(detr)[0]),
+        "config": dataclasses.asdict(detr.config),
+        "categories": categories,
+        "raw_ids": raw_ids,
+        "resolution": resolution,
+        "white": white or {},
+        "best": best,
+        "epoch": best["epoch"],
+    }
 
 
 def random_state() -> dict:

@@ -15,6 +15,11 @@ from detr.training.cpu_load import CpuLoad, count_cpus
 from detr.training.distributed import SINGLE_PROCESS, World
 from utils import UserError
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 
 def pick_device(name: str, world: World = SINGLE_PROCESS) -> torch.device:
     """Return the device called `name`, on CUDA always with an index.
@@ -57,10 +62,8 @@ def peak_memory_mib(device: torch.device) -> float:
     """Return the most memory that this process has held: of the GPU where it computes on one, otherwise of the host."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "win32":
+    if resource is None:
         return 0.0
-    import resource  # not on Windows
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 

@@ -10,6 +10,11 @@ from pathlib import Path
 import utils
 from utils import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 LAST = "checkpoint.pth"  # to resume from
 BEST = "checkpoint_best.pth"  # to use
 LOG = "log.txt"
@@ -57,9 +62,7 @@ def locked_dir(folder: Path) -> Iterator[None]:
     Raises UserError where another process has it. Where system or drive knows no locks, nothing is kept from anybody.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if fcntl is None:
         yield
         return
     lock = folder / ".lock"
