@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -59,7 +60,11 @@ def write_via(folder: Path, count: int, seed: int = 0, attribute: dict | None = 
 @pytest.fixture
 def via_folder(tmp_path: Path) -> Path:
     """A folder with train/ (6 images) and val/ (3 images) as prep.py --via takes it."""
-    folder = tmp_path / "discs"
+    return write_discs(tmp_path / "discs")
+
+
+def write_discs(folder: Path) -> Path:
+    """What `via_folder` is."""
     write_via(folder / "train", 6)
     write_via(folder / "val", 3, seed=5)
     return folder
@@ -108,10 +113,9 @@ def server() -> Iterator[ThreadingHTTPServer]:
 RunScript = Callable[..., int]
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunScript:
-    """`run("prep", "--via", folder)`: a script's main in-process, in an empty working folder; returns its exit code."""
-    monkeypatch.chdir(tmp_path)
+def run_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> RunScript:
+    """A function that runs a script's main in this process and in `folder`, and returns its exit code."""
+    monkeypatch.chdir(folder)
 
     def run_script(name: str, *arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
@@ -125,7 +129,30 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunScript:
 
 
 @pytest.fixture
-def coco_folder(via_folder: Path, run: RunScript) -> Path:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunScript:
+    """`run("prep", "--via", folder)`: a script's main in-process, in an empty working folder; returns its exit code."""
+    return run_in(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data/custom, made from what `via_folder` is by prep.py, once for all tests of a process."""
+    folder = tmp_path_factory.mktemp("imported")
+    write_discs(folder / "discs")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run = run_in(folder, monkeypatch)
+        assert run("prep", "--via", "discs", "--weights", "none", "--categories", "disc") == 0
+    return folder / "data/custom"
+
+
+@pytest.fixture
+def coco_folder(via_folder: Path, imported: Path, run: RunScript) -> Path:
     """data/custom in the working folder, made from `via_folder` by prep.py."""
-    assert run("prep", "--via", via_folder, "--weights", "none", "--categories", "disc") == 0
-    return Path("data/custom")
+    return Path(shutil.copytree(imported, "data/custom"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long to make, and is read by many tests, is made in one process (`--dist loadgroup`)."""
+    for item in items:
+        if "exported" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("exported"))
