@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,21 @@ def check_white(own: White, coco: dict, source: Path) -> None:
                 f"{source}: was trained on images of more than 8 bits with {own[kind]:,} as white; in those of these "
                 f"annotations it is {value:,}, and prep.py --white {own[kind]} prepares them alike"
             )
+
+
+def check_same_categories(train_file: Path, train: dict, val_file: Path, val: dict) -> None:
+    """Raise UserError where the categories of both splits are not the same."""
+    listed = [sorted((c["id"], str(c["name"])) for c in coco["categories"]) for coco in (train, val)]
+    if listed[0] != listed[1]:
+        raise UserError(
+            f"{val_file}: its categories differ from those of {train_file}; they need the same ids and names"
+        )
+
+
+def keep_images(coco: dict, ids: Collection[int]) -> dict:
+    """Return a COCO dict with only these images and their annotations."""
+    images = [image for image in coco["images"] if image["id"] in ids]
+    return coco | {"images": images, "annotations": [one for one in coco["annotations"] if one["image_id"] in ids]}
 
 
 def fingerprint(coco: dict) -> str:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from detr.box_ops import normalize_cxcywh, xywh_to_xyxy
 from detr.data.cache import ImageCache
-from detr.data.coco_json import LAYOUTS, all_have_outlines, check_images, find_val, read_coco
+from detr.data.coco_json import LAYOUTS, all_have_outlines, check_images, check_same_categories, find_val, read_coco
 from detr.data.copy_paste import LARGEST_SHARE, SMALLEST_SIDE, covered, cut_out, paste_objects
 from detr.data.folds import read_both_splits, split_fold
 from detr.data.images import read_rgb
@@ -240,10 +240,7 @@ def load_folder(
     label_map = LabelMap(train_coco["categories"], raw_ids)
     if raw_ids and layout != "coco":
         print(f"the file to evaluate names no classes; its labels are taken for category ids: {label_map}")
-    if LabelMap(val_coco["categories"]).categories != label_map.categories:
-        raise UserError(
-            f"{val_file}: its categories differ from those of {train_file}; they need the same ids and names"
-        )
+    check_same_categories(train_file, train_coco, val_file, val_coco)
     _check_num_classes(train_file, label_map, num_classes)
     for path, coco, images in splits:
         if not coco["images"]:

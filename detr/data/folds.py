@@ -3,7 +3,15 @@
 import hashlib
 from pathlib import Path
 
-from detr.data.coco_json import LAYOUTS, check_images, find_val, fingerprint, read_coco
+from detr.data.coco_json import (
+    LAYOUTS,
+    check_images,
+    check_same_categories,
+    find_val,
+    fingerprint,
+    keep_images,
+    read_coco,
+)
 from utils import UserError, pluralize
 
 
@@ -21,9 +29,7 @@ def read_both_splits(folder: Path, layout: str) -> dict:
     """
     train_file, val_file, *folders = (folder / part for part in LAYOUTS[layout])
     train, val = read_coco(train_file), read_coco(val_file)
-    classes = [{(category["id"], category["name"]) for category in coco["categories"]} for coco in (train, val)]
-    if classes[0] != classes[1]:
-        raise UserError(f"{val_file}: its categories differ from those of {train_file}; they need the same")
+    check_same_categories(train_file, train, val_file, val)
     splits = [train] if fingerprint(train) == fingerprint(val) else [train, val]
     whole = train | {"images": [], "annotations": []}
     for coco, images in zip(splits, folders, strict=False):
@@ -50,13 +56,7 @@ def split_fold(coco: dict, fold: str) -> tuple[dict, dict]:
         raise UserError(f"--fold {fold}: there are only {pluralize(len(ordered), 'image')}; accepted: as many folds")
     fold_of = {name: place * count // len(ordered) + 1 for place, name in enumerate(ordered)}
     val_ids = {i for i, name in names.items() if fold_of[name] == number}
-
-    def part(is_val: bool) -> dict:
-        images = [image for image in coco["images"] if (image["id"] in val_ids) is is_val]
-        annotations = [one for one in coco["annotations"] if (one["image_id"] in val_ids) is is_val]
-        return coco | {"images": images, "annotations": annotations}
-
-    return part(False), part(True)
+    return keep_images(coco, names.keys() - val_ids), keep_images(coco, val_ids)
 
 
 def find_gt(coco_path: Path | None, config: dict) -> tuple[dict | None, Path]:

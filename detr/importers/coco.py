@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
-from detr.data.coco_json import read_coco, refuse_images, size_problem
+from detr.data.coco_json import keep_images, read_coco, refuse_images, size_problem
 from detr.importers.coco_annotations import check_categories, choose_categories, clean, drop_roots, turn_upright
 from detr.importers.label_folder import split_named
 from detr.importers.notes import BAD, ONE_SPLIT, Notes
@@ -98,11 +98,7 @@ def divide(whole: Split, val_fraction: float, seed: int) -> dict[str, Split]:
     splits = {}
     for name, side in (("train", False), ("val", True)):
         indices = [index for index, is_val in enumerate(in_val) if is_val is side]
-        ids = {images[index]["id"] for index in indices}
-        coco = whole.coco | {
-            "images": [images[index] for index in indices],
-            "annotations": [a for a in whole.coco["annotations"] if a["image_id"] in ids],
-        }
+        coco = keep_images(whole.coco, {images[index]["id"] for index in indices})
         notes = Notes() if side else whole.notes
         splits[name] = Split(coco, [whole.origins[index] for index in indices], notes, whole.thumbnails[indices])
     return splits

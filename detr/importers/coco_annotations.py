@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detr.data.coco_json import LARGEST, segmentation_problem, to_rle, white_in
+from detr.data.coco_json import LARGEST, check_same_categories, segmentation_problem, to_rle, white_in
 from detr.data.images import SIDEWAYS, Header
 from detr.importers.notes import TURNED, UNSURE, Notes
 from detr.importers.via.frames import evidence, turned_point, usual_frame
@@ -27,13 +27,13 @@ NO_POLYGON = "segmentations that are neither polygons nor masks, left out"
 
 def check_categories(files: Mapping[str, Path], cocos: dict[str, dict]) -> None:
     """Raise UserError where splits differ in their categories, and for names that are odd or there twice."""
-    listed = {name: sorted((c["id"], str(c["name"])) for c in coco["categories"]) for name, coco in cocos.items()}
-    if len(listed) == 2 and listed["train"] != listed["val"]:
-        raise UserError(f"{files['val']}: its categories differ from those of {files['train']}, in ids or names")
-    for name, categories in listed.items():
-        if odd := [word for _, word in categories if not is_line(word)]:
+    if len(cocos) == 2:
+        check_same_categories(files["train"], cocos["train"], files["val"], cocos["val"])
+    for name, coco in cocos.items():
+        words = [str(category["name"]) for category in coco["categories"]]
+        if odd := [word for word in words if not is_line(word)]:
             raise UserError(f"{files[name]}: a category is named {quote(odd[0])}; a name on one line is needed")
-        if repeated := [word for word, count in Counter(word for _, word in categories).items() if count > 1]:
+        if repeated := [word for word, count in Counter(words).items() if count > 1]:
             raise UserError(f"{files[name]}: several categories are named {quote(repeated[0])}")
 
 

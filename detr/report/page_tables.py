@@ -10,10 +10,10 @@ from detr.report.runs import Run
 from detr.report.tables import ERROR_NAMES, class_names, number
 from utils import pluralize
 
-Measured = list[tuple[int, str, dict]]  # (position among all runs, name of the run, its metrics)
+NumberedMetrics = list[tuple[int, str, dict]]  # (position among all runs, name of the run, its metrics)
 
 
-def headline(runs: list[Run], measured: Measured) -> str:
+def headline(runs: list[Run], measured: NumberedMetrics) -> str:
     """Return the headline numbers of one run, or a table of several."""
     if len(runs) == 1:
         return "".join(_big_numbers(metrics) for _, _, metrics in measured)
@@ -30,7 +30,7 @@ def headline(runs: list[Run], measured: Measured) -> str:
     return _table(("Run", "Epochs", "AP", "AP50", "Best F1", "at score", "Calibration error"), rows)
 
 
-def subtitle(runs: list[Run], measured: Measured) -> str:
+def subtitle(runs: list[Run], measured: NumberedMetrics) -> str:
     """Return what was measured, in a line."""
     parts = []
     if measured and measured[0][0] == 0:
@@ -41,7 +41,7 @@ def subtitle(runs: list[Run], measured: Measured) -> str:
     return " · ".join(parts + ([pluralize(len(runs[0].log), "epoch")] if len(runs) == 1 else []))
 
 
-def coco_table(measured: Measured) -> str:
+def coco_table(measured: NumberedMetrics) -> str:
     """Return COCO's 12 numbers, a column a run; of masks and of boxes where masks are measured."""
     columns = {}
     for _, name, metrics in measured:
@@ -53,7 +53,7 @@ def coco_table(measured: Measured) -> str:
     return _table(["", *columns], rows) if measured else ""
 
 
-def class_table(measured: Measured) -> str:
+def class_table(measured: NumberedMetrics) -> str:
     """Return the numbers of every class: of one run all there are, of several their AP side by side."""
     if not measured:
         return ""
@@ -74,7 +74,7 @@ def class_table(measured: Measured) -> str:
     return _table(["AP of", *(name for _, name, _ in measured)], rows)
 
 
-def error_table(measured: Measured) -> str:
+def error_table(measured: NumberedMetrics) -> str:
     """Return the errors of each type with what AP50 would gain without them, and from which score on they count."""
     if not measured:
         return ""
