@@ -77,7 +77,7 @@ def _hidden_share(box_xyxy: np.ndarray, by_xyxy: np.ndarray) -> float:
 
 
 def cut_out(
-    image: Image.Image, polygons: list[np.ndarray], box_xyxy: np.ndarray, size: tuple[int, int], mirrored: bool
+    image: Image.Image, polygons: list[np.ndarray], box_xyxy: np.ndarray, size: tuple[int, int], hflip: bool
 ) -> Image.Image:
     """Return the object inside `polygons` as RGBA of `size` (width, height), with a soft edge; its box is the image."""
     left, top, right, bottom = np.minimum(box_xyxy, np.tile(image.size, 2)).tolist()
@@ -87,4 +87,4 @@ def cut_out(
     for polygon in polygons:
         ImageDraw.Draw(mask).polygon(((polygon - (left, top)) * factors).ravel().tolist(), fill=255)
     piece.putalpha(mask.filter(ImageFilter.GaussianBlur(_SOFT_EDGE)))
-    return piece.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else piece
+    return piece.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if hflip else piece

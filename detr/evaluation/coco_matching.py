@@ -140,18 +140,18 @@ def overlapping_pairs(
     """
     parts = [Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
     images = sorted(coco["images"], key=lambda image: image["id"])
-    own = zip(images, _by_image(gt.image, len(images)), _by_image(detections.image, len(images)), strict=True)
-    for image, objects, found in own:
-        if not (len(objects) and len(found)):
+    indices = zip(images, _by_image(gt.image, len(images)), _by_image(detections.image, len(images)), strict=True)
+    for image, objects, detected in indices:
+        if not (len(objects) and len(detected)):
             continue
-        given, wanted = detections.boxes_xywh[found], gt.boxes_xywh[objects]
+        pair = detections.boxes_xywh[detected], gt.boxes_xywh[objects]
         if iou_type == "segm":
-            given = [results[detections.index[one]]["segmentation"] for one in found]
             size_hw = (image["height"], image["width"])
-            wanted = [to_rle(coco["annotations"][one]["segmentation"], size_hw) for one in objects]
-        iou = coco_mask.iou(given, wanted, gt.crowd[objects].astype(np.uint8).tolist())
+            gt_masks = [to_rle(coco["annotations"][one]["segmentation"], size_hw) for one in objects]
+            pair = [results[detections.index[one]]["segmentation"] for one in detected], gt_masks
+        iou = coco_mask.iou(*pair, gt.crowd[objects].astype(np.uint8).tolist())
         rows, columns = np.nonzero(iou >= BACKGROUND_IOU)
-        parts.append(Pairs(found[rows], objects[columns], iou[rows, columns]))
+        parts.append(Pairs(detected[rows], objects[columns], iou[rows, columns]))
     return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
 
 

@@ -60,16 +60,16 @@ def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
     teller, fit = np.full(len(gt.crowd), -1), np.zeros(len(gt.crowd))
     teller[about.gt], fit[about.gt] = about.detection, ((about.iou - _OFF) / (_FITS - _OFF)).clip(0, 1)
     score = np.where(teller >= 0, np.append(detections.score, 0.0)[teller], 0.0)
-    found = score * fit
-    unfound = (1 - found) * _recall_nearby(gt, found)
+    detected = score * fit
+    undetected = (1 - detected) * _recall_nearby(gt, detected)
     suspects = []
     for number in np.flatnonzero(~gt.crowd).tolist():
         annotation, one = coco["annotations"][number], int(teller[number])
         result = results[detections.index[one]] if one >= 0 else None
         kind = "spurious" if 1 - score[number] >= score[number] * (1 - fit[number]) else "loose"
-        suspicion = unfound[number]
-        if result and result["category_id"] != annotation["category_id"] and found[number] >= 0.5:
-            kind, suspicion = "class", found[number]
+        suspicion = undetected[number]
+        if result and result["category_id"] != annotation["category_id"] and detected[number] >= 0.5:
+            kind, suspicion = "class", detected[number]
         suspects.append(Suspect(kind, float(suspicion), annotation["image_id"], annotation, result))
     covered = np.bincount(pairs.detection, pairs.iou, minlength=len(most))
     is_missing = detections.score * ((_COVERED - covered) / (_COVERED - _CROWDED)).clip(0, 1)
@@ -80,18 +80,18 @@ def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
     return sorted(suspects, key=lambda suspect: -suspect.suspicion)
 
 
-def _recall_nearby(gt: GroundTruth, found: np.ndarray) -> np.ndarray:
+def _recall_nearby(gt: GroundTruth, detected: np.ndarray) -> np.ndarray:
     """Return (G,) how well the detector finds objects like each: the others in its image, and those of its class.
 
     That nothing is detected tells little where much is overlooked: in a crowd, or of a class that is hard.
     """
     counts = ~gt.crowd
-    of_class = np.bincount(gt.label[counts], found[counts]), np.bincount(gt.label[counts])
-    of_image = np.bincount(gt.image[counts], found[counts]), np.bincount(gt.image[counts])
-    recall, nearby = np.zeros(len(found)), np.flatnonzero(counts)
+    of_class = np.bincount(gt.label[counts], detected[counts]), np.bincount(gt.label[counts])
+    of_image = np.bincount(gt.image[counts], detected[counts]), np.bincount(gt.image[counts])
+    recall, nearby = np.zeros(len(detected)), np.flatnonzero(counts)
     label, image = gt.label[nearby], gt.image[nearby]
     prior = (of_class[0][label] + 1) / (of_class[1][label] + 1)
-    recall[nearby] = (of_image[0][image] - found[nearby] + _PRIOR * prior) / (of_image[1][image] - 1 + _PRIOR)
+    recall[nearby] = (of_image[0][image] - detected[nearby] + _PRIOR * prior) / (of_image[1][image] - 1 + _PRIOR)
     return recall
 
 

@@ -168,12 +168,13 @@ class SetCriterion(nn.Module):
         They are computed at the resolution of the images, to which the logits are resized.
         """
         starts = to_device(torch.tensor([0, *targets.counts]).cumsum(0), pairs.image.device)
-        wanted = targets.masks[starts[pairs.image] + pairs.target].float()  # (M, H, W)
-        logits = F.interpolate(masks.logits[: len(wanted), None], size=wanted.shape[-2:], mode="bilinear")[:, 0]
-        focal = sigmoid_focal_loss(logits, wanted).mean((1, 2))  # alpha 0.25, gamma 2
-        share = logits.sigmoid()
-        overlap = 2 * (share * wanted).sum((1, 2)) + 1
-        dice = 1 - overlap / (share.sum((1, 2)) + wanted.sum((1, 2)) + 1)
+        target_masks = targets.masks[starts[pairs.image] + pairs.target].float()  # (M, H, W)
+        logits = masks.logits[: len(target_masks), None]
+        logits = F.interpolate(logits, size=target_masks.shape[-2:], mode="bilinear")[:, 0]
+        focal = sigmoid_focal_loss(logits, target_masks).mean((1, 2))  # alpha 0.25, gamma 2
+        probability = logits.sigmoid()
+        overlap = 2 * (probability * target_masks).sum((1, 2)) + 1
+        dice = 1 - overlap / (probability.sum((1, 2)) + target_masks.sum((1, 2)) + 1)
         return {"loss_mask": focal.sum()[None] / objects, "loss_dice": dice.sum()[None] / objects}
 
     def _cardinality_error(self, logits: Tensor, targets: Targets) -> Tensor:
