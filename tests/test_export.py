@@ -415,7 +415,7 @@ def test_an_old_exporter_is_out_of_reach(
 
 
 @needs_onnx
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [DetrConfig(91), DetrConfig(3, dilation=True), DetrConfig(3, masks=True)])
 def test_resnet50_is_written(config: DetrConfig, run: RunScript, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("detr.export.__main__", save(config), "--to", "onnx") == 0

@@ -1,4 +1,4 @@
-"""The whole pipeline without a network and without a GPU: sample, tiny weights, fine-tune, results."""
+"""The whole pipeline without a network and without a GPU: sample, weights, fine-tune, results."""
 
 import json
 import re
@@ -15,8 +15,8 @@ from tests.conftest import RunScript
 
 pytestmark = pytest.mark.long
 
-EPOCHS = 12
-AP50 = 0.76  # seeds 1 to 5 reached 0.86 to 0.91
+FLAGS = ("--epochs", 6, "--eval_every", 6, "--scales", 224, 256, 288, "--max_size", 432, "--device", "cpu")
+AP50 = 0.5  # after 5 epochs three seeds had 0.61 to 0.86
 
 
 @pytest.mark.parametrize("name", SHIPPED_WEIGHTS)
@@ -32,11 +32,11 @@ def test_shipped_weights_are_what_is_said_of_them(name: str) -> None:
     assert names >= set(SHAPE_CLASSES) and "balloon" not in names
 
 
-def test_the_sample_is_learnt_from_the_tiny_weights(run: RunScript, capsys: pytest.CaptureFixture) -> None:
-    """By the very command that prep.py prints, for fewer epochs."""
+def test_the_sample_is_learnt_from_the_shipped_weights(run: RunScript, capsys: pytest.CaptureFixture) -> None:
+    """By the very command that prep.py prints, for fewer epochs of smaller images."""
     assert run("prep", "--sample") == 0
     command = re.search(r"python main.py (.*) --epochs \d+", capsys.readouterr().out)[1]
-    assert run("main", *command.split(), "--epochs", EPOCHS, "--eval_every", EPOCHS, "--device", "cpu") == 0
+    assert run("main", *command.split(), *FLAGS) == 0
     last = json.loads(Path("outputs/log.txt").read_text().splitlines()[-1])
     assert last["test_coco_eval_bbox"][1] > AP50
     assert run("results") == 0
