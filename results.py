@@ -19,7 +19,7 @@ from detr.data.coco_json import check_images, fingerprint, match_categories
 from detr.data.folds import find_annotations, find_gt
 from detr.data.images import find_images, read_rgb
 from detr.data.video import is_video
-from detr.evaluation.calibration import FAINTEST
+from detr.evaluation.calibration import MIN_SCORE
 from detr.evaluation.coco_matching import check_results, match_results, with_masks
 from detr.evaluation.metrics import FALLBACK_THRESHOLD, measure
 from detr.evaluation.review import find_suspects
@@ -144,7 +144,7 @@ def main() -> None:
         coco, folder = find_annotations(args.coco_path, runs[0].config)
         if args.via:
             names_in_project(args.via, [folder / image["file_name"] for image in coco["images"]])
-        detections = detect_annotated(load(coco["categories"]), coco, folder, checkpoint, FAINTEST)
+        detections = detect_annotated(load(coco["categories"]), coco, folder, checkpoint, MIN_SCORE)
         show_suspects(coco, folder, detections, figures / REVIEW, args.via, args.limit)
         return
     with figure_fonts():
@@ -321,7 +321,7 @@ def show_suspects(
     coco: dict, folder: Path, results: list[dict], page: Path, via: Path | None, limit: int | None
 ) -> None:
     """List the annotations that are probably wrong, save them as a page, and as a VIA project if asked to."""
-    suspects = find_suspects(coco, [result for result in results if result["score"] >= FAINTEST])
+    suspects = find_suspects(coco, [result for result in results if result["score"] >= MIN_SCORE])
     suspects = suspects[: limit or MOST_SUSPECTS]
     print(suspects_table(suspects, coco))
     if suspects:
@@ -349,7 +349,7 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
     metrics = measured["runs"][0]["metrics"] if measured else None  # of the first run, as it was last measured
     if lowest is None:
         lowest, why = best_known_threshold(metrics, figures / METRICS, checkpoint)
-    predict = Predictor(detector, args.batch_size, lowest, FAINTEST if args.via else lowest)
+    predict = Predictor(detector, args.batch_size, lowest, MIN_SCORE if args.via else lowest)
     found = predict(paths, folder, figures / SPLASH if args.splash else None)
     in_order = [result for path in paths for result in found.results.get(path, ())]
     utils.write_json(folder / PREDICTIONS, in_order, indent=1)

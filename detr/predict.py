@@ -46,13 +46,13 @@ class Predictor:
         detector: what detects.
         batch_size: images, or frames of a video, at once (None: 4, and on a CPU, where more are no faster, 1).
         threshold: the least score of what is drawn and returned.
-        faintest: the least score that `Detected` knows of.
+        min_score: the least score that `Detected` knows of.
     """
 
-    def __init__(self, detector: "Detector", batch_size: int | None, threshold: float, faintest: float) -> None:
+    def __init__(self, detector: "Detector", batch_size: int | None, threshold: float, min_score: float) -> None:
         self.detector = detector
         self.batch_size = batch_size or (1 if detector.device.type == "cpu" else 4)
-        self.threshold, self.faintest = threshold, min(faintest, threshold)
+        self.threshold, self.min_score = threshold, min(min_score, threshold)
 
     def __call__(self, paths: Sequence[Path], folder: Path, splash: Path | None = None) -> Predictions:
         """Detect in images and videos; save each with its detections drawn in `folder`, and in gray but for the objects
@@ -93,7 +93,7 @@ class Predictor:
         read = partial(_try_each, partial(read_rgb, white=self.detector.white))
         for images, damaged in utils.map_in_thread(read, _batches(ordered, self.batch_size)):
             problems += damaged
-            detections = self.detector.detect([*images.values()], self.faintest)
+            detections = self.detector.detect([*images.values()], self.min_score)
             yield from zip(images, images.values(), detections, strict=True)
 
     def _video(self, path: Path, drawn: Path, bar: utils.Progress) -> list[dict]:

@@ -1,6 +1,6 @@
 """What the rooms hand each other: a padded batch with its targets, and the network's outputs.
 
-Shapes: B images, H and W size of the largest image, T objects of the fullest image, N objects of all images, Q queries,
+Shapes: B images, H and W size of the largest image, T most objects of an image, N objects of all images, Q queries,
 K classes, L layers, M masks.
 """
 
@@ -17,7 +17,7 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 class Targets(NamedTuple):
-    """The objects of a batch, padded to the fullest image so that they travel to the device in two copies."""
+    """The objects of a batch, padded to those of the image with most: two copies take them to the device."""
 
     labels: Tensor  # (B, T) int64 in 0..K-1, padded with 0
     boxes_cxcywh: Tensor  # (B, T, 4) in [0, 1], relative to each image's own size; padded with a harmless box

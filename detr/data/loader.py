@@ -30,7 +30,7 @@ def pad_images(images: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Pad images to the largest height and width of the batch, and objects to the fullest image."""
+    """Pad images to the largest height and width of the batch, and objects to those of the image with most."""
     images, padding_mask = pad_images([sample.image for sample in samples])
     labels = pad_sequence([sample.labels for sample in samples], batch_first=True)
     boxes_cxcywh = pad_sequence([sample.boxes_cxcywh for sample in samples], batch_first=True, padding_value=0.5)

@@ -11,7 +11,7 @@ from detr.evaluation.coco_matching import IGNORED, TP, Matches
 
 THRESHOLDS = np.arange(101) / 100  # where curves are given
 _BINS = 10
-FAINTEST = 0.05  # of scores that count in `expected_errors`: below, a hundred queries would add up to noise
+MIN_SCORE = 0.05  # of scores that count in `expected_errors`: below, a hundred queries would add up to noise
 
 
 class ScoredDetections(NamedTuple):
@@ -95,8 +95,8 @@ def calibrated(scores: np.ndarray, bins: list[dict]) -> np.ndarray:
 
 def expected_errors(scores: list[float], threshold: float, bins: list[dict]) -> float:
     """Return how many wrong decisions are to be expected in an image: detections from the threshold on that are wrong,
-    and others from `FAINTEST` on that are right.
+    and others from `MIN_SCORE` on that are right.
     """
-    known = np.array([score for score in scores if score >= min(FAINTEST, threshold)])
+    known = np.array([score for score in scores if score >= min(MIN_SCORE, threshold)])
     right = calibrated(known, bins)
     return float(np.where(known >= threshold, 1 - right, right).sum())

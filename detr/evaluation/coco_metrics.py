@@ -26,15 +26,15 @@ class Curves(NamedTuple):
     recall: np.ndarray  # (T, K)
 
 
-def curves(matches: Matches, area: str = "all", most: float = MAX_DETECTIONS) -> Curves:
-    """Curves of every class and IoU, of the objects of an area range and the best `most` detections of each image."""
+def curves(matches: Matches, area: str = "all", max_dets: float = MAX_DETECTIONS) -> Curves:
+    """Curves of every class and IoU, of the objects of an area range and the best `max_dets` detections of an image."""
     classes = len(matches.names)
     precision = np.full((len(IOU_THRESHOLDS), classes, len(RECALLS)), np.nan)
     recall = np.full((len(IOU_THRESHOLDS), classes), np.nan)
     for label in range(classes):
         if objects := matches.count_gt(label, area):
             where = matches.slice_of(label)
-            outcome = matches.outcome[area][:, where][:, matches.detections.rank[where] < most]
+            outcome = matches.outcome[area][:, where][:, matches.detections.rank[where] < max_dets]
             precision[:, label], recall[:, label] = precision_at_recalls(outcome, objects)
     return Curves(precision, recall)
 
@@ -56,7 +56,7 @@ def coco_numbers(matches: Matches, whole: Curves) -> dict[str, float | None]:
     values = [
         *(whole.precision, whole.precision[_LEVEL_50], whole.precision[_LEVEL_75]),
         *(of_area.precision for of_area in by_area),
-        *(curves(matches, most=1).recall, curves(matches, most=10).recall, whole.recall),
+        *(curves(matches, max_dets=1).recall, curves(matches, max_dets=10).recall, whole.recall),
         *(of_area.recall for of_area in by_area),
     ]
     return dict(zip(COCO_NUMBERS, map(mean, values), strict=True))

@@ -68,7 +68,7 @@ def _box_numbers(coco: dict, results: list[dict]) -> dict[str, float | None]:
 
 def _measure_classes(coco: dict, matches: Matches, whole: Curves) -> list[dict]:
     """Per class, in the order of their ids, which is that of the confusion matrix."""
-    classes, precision = [], curves(matches, most=math.inf).precision
+    classes, precision = [], curves(matches, max_dets=math.inf).precision
     for label, category in enumerate(sorted(coco["categories"], key=lambda category: category["id"])):
         detections = scored(matches, label)
         classes.append(

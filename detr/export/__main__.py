@@ -55,14 +55,14 @@ def main() -> None:
             from detr.export.hub_folder import hub_runner, write_folder
 
             write_folder(detector, temporary)
-            run = hub_runner(temporary, labels)
+            run, mask_box_weight = hub_runner(temporary, labels), 0.0  # it has the box head's boxes
         else:
             from detr.export.onnx_file import onnx_runner, write_onnx
 
             runtime = fetch_runtime() if args.to == "web" else {}
             write_onnx(detector, temporary, args.precision)
-            run = onnx_runner(temporary)
-        comparison = compare(detector, run, gt, folder, args.checkpoint)
+            run, mask_box_weight = onnx_runner(temporary), detector.model.config.mask_box_weight
+        comparison = compare(detector, run, gt, folder, args.checkpoint, mask_box_weight)
         check(comparison, args.precision, path)
         if args.to == "web":
             names = [detector.label_map.names[label] for label in labels]

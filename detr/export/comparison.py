@@ -61,7 +61,9 @@ def _read_images(gt: dict | None, folder: Path, white: White) -> Iterator[tuple[
             yield image["id"], read_rgb(folder / image["file_name"], white=white)
 
 
-def compare(detector: Detector, run: Run, gt: dict | None, folder: Path, source: Path) -> Comparison:
+def compare(
+    detector: Detector, run: Run, gt: dict | None, folder: Path, source: Path, mask_box_weight: float = 0.0
+) -> Comparison:
     """Compare what `run` returns with PyTorch: image by image, and the first ones as a padded batch.
 
     Args:
@@ -69,13 +71,14 @@ def compare(detector: Detector, run: Run, gt: dict | None, folder: Path, source:
         run: the written detector; of images as they are fed, (H, W) and smaller.
         gt, folder: COCO annotations and where their images are, or None for random images.
         source: the detector's file, for messages.
+        mask_box_weight: of the boxes that `run` returns, see `outputs.to_outputs`.
     """
     first, differences = [], {}
     results: tuple[list[dict], list[dict]] = ([], [])
     gt_ids = gt and match_categories(detector.label_map.categories, gt["categories"], source)
 
     def outputs_of(images: list[Image.Image]) -> tuple[Outputs, Outputs]:
-        both = run_detector(detector, images), run(images)
+        both = run_detector(detector, images, mask_box_weight), run(images)
         for name, ours, written in zip(OUTPUTS, *both, strict=False):
             largest = float((ours - written).abs().max())
             differences[name] = float(np.maximum(differences.get(name, 0.0), largest))  # unlike max, keeps NaN
@@ -104,10 +107,11 @@ def compare(detector: Detector, run: Run, gt: dict | None, folder: Path, source:
 
 
 @torch.inference_mode()
-def run_detector(detector: Detector, images: list[Image.Image]) -> Outputs:
+def run_detector(detector: Detector, images: list[Image.Image], mask_box_weight: float = 0.0) -> Outputs:
     """Return `OUTPUTS` of images in PyTorch, padded and normalized as in training."""
-    outputs = detector.model(*pad_normalized(images), every_query)
-    return list(to_outputs(outputs, sorted(detector.label_map.names)))
+    pixels, padding_mask = pad_normalized(images)
+    outputs = detector.model(pixels, padding_mask, every_query)
+    return list(to_outputs(outputs, sorted(detector.label_map.names), padding_mask, mask_box_weight))
 
 
 def to_results(

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import Module
 
 from detr.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from detr.detector import Detector
-from detr.export.outputs import Run, pad_normalized, to_outputs
+from detr.export.outputs import Outputs, Run, pad_normalized, to_outputs
 from detr.models.backbone import MOBILENETS
 from detr.models.detr import DetrConfig
 from detr.models.huggingface import CONFIG, FIELDS, NO_CLASS, PREPROCESSOR, WEIGHTS, to_hub
@@ -87,7 +88,12 @@ def _to_preprocessor(detector: Detector) -> dict:
 def hub_runner(folder: Path, labels: list[int]) -> Run:
     """Return a function that runs what `transformers` loads from a folder."""
     model = load_folder(folder)
-    return lambda images: list(to_outputs(run_hub(model, *pad_normalized(images)), labels))
+
+    def run(images: list[Image.Image]) -> Outputs:
+        pixels, padding_mask = pad_normalized(images)
+        return list(to_outputs(run_hub(model, pixels, padding_mask), labels, padding_mask))
+
+    return run
 
 
 def load_folder(folder: Path) -> Module:

@@ -54,7 +54,8 @@ class OnnxDetr(nn.Module):
         padding_mask = (rows[:, None] >= sizes_hw[:, 0, None, None]) | (columns >= sizes_hw[:, 1, None, None])
         normalized = (images.float() / 255 - self.mean) / self.std
         normalized = normalized.masked_fill(padding_mask[..., None], 0.0).permute(0, 3, 1, 2)
-        return to_outputs(self.detr(normalized, padding_mask, every_query), self.labels)
+        outputs = self.detr(normalized, padding_mask, every_query)
+        return to_outputs(outputs, self.labels, padding_mask, self.detr.config.mask_box_weight)
 
 
 def pad_pixels(images: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ Shapes: B images, Q queries, K classes.
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -26,12 +27,43 @@ def every_query(outputs: DetrOutput) -> tuple[Tensor, Tensor]:
     return image.expand(batch, queries).flatten(), query.expand(batch, queries).flatten()
 
 
-def to_outputs(outputs: DetrOutput, labels: list[int]) -> tuple[Tensor, ...]:
-    """Return `OUTPUTS` of the last decoder layer; `labels` are those that stand for a category."""
+def to_outputs(
+    outputs: DetrOutput, labels: list[int], padding_mask: Tensor, mask_box_weight: float = 0.0
+) -> tuple[Tensor, ...]:
+    """Return `OUTPUTS` of the last decoder layer, of every query.
+
+    Args:
+        outputs: with a mask for each query, in order, or none.
+        labels: those that stand for a category.
+        padding_mask: (B, H, W), True on padding.
+        mask_box_weight: of the box around a mask in the mean with the predicted one, as `postprocess.average_boxes`.
+    """
     scores = outputs.logits[-1].softmax(-1)[..., labels]
     boxes_xyxy = cxcywh_to_xyxy(outputs.boxes_cxcywh[-1])
-    masks = () if outputs.masks is None else (outputs.masks.logits.unflatten(0, scores.shape[:2]),)
-    return scores, boxes_xyxy, *masks
+    if outputs.masks is None:
+        return scores, boxes_xyxy
+    masks = outputs.masks.logits.unflatten(0, scores.shape[:2])
+    if mask_box_weight:
+        boxes_xyxy = torch.lerp(boxes_xyxy, _boxes_around(masks, boxes_xyxy, padding_mask), mask_box_weight)
+    return scores, boxes_xyxy, masks
+
+
+def _boxes_around(masks: Tensor, otherwise_xyxy: Tensor, padding_mask: Tensor) -> Tensor:
+    """Return the boxes around mask logits (B, Q, h, w), (B, Q, 4) in [0, 1] of each image's own width and height; of
+    empty masks `otherwise_xyxy`.
+    """
+    whole = F.interpolate(masks, padding_mask.shape[1:], mode="bilinear")
+    inside = (whole > 0) & ~padding_mask[:, None]  # (B, Q, H, W)
+    low, high = [], []
+    for dim in (2, 3):  # of rows a column has any of, and of columns a row has any of
+        has_any = inside.any(dim).float()  # (B, Q, W or H)
+        size = (~padding_mask).any(dim - 1).sum(-1)[:, None]  # (B, 1), without the padding
+        count = has_any.shape[-1]
+        numbers = torch.arange(count)
+        low.append((count - (has_any * (count - numbers)).amax(-1)) / size)
+        high.append((has_any * (numbers + 1)).amax(-1) / size)
+    around_xyxy = torch.stack((*low, *high), dim=-1)
+    return torch.where(inside.flatten(2).any(-1, keepdim=True), around_xyxy, otherwise_xyxy)
 
 
 def pad_normalized(images: list[Image.Image]) -> tuple[Tensor, Tensor]:

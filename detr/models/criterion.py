@@ -5,7 +5,7 @@ known from the targets alone, so that the parts of a batch that is split over ac
 divided by the normalizers of the whole, add up to the loss of the whole. (That of masks is a mean over pixels, padding
 included, as in the reference: parts that are padded to another size move it a little.)
 
-Shapes: L decoder layers, B images, Q queries, T objects of the fullest image, K classes, M matched pairs.
+Shapes: L decoder layers, B images, Q queries, T most objects of an image, K classes, M matched pairs.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Normalizers(NamedTuple):
     """What the losses are divided by. Those of a batch are the sums of those of its parts."""
 
     images: float
-    objects: float
+    num_boxes: float
     matched: float  # objects that get a query: all of an image, unless it has more objects than there are queries
     class_weight: float  # summed over the queries of all images
 
@@ -124,10 +124,10 @@ class SetCriterion(nn.Module):
         target_classes = self._target_classes(outputs, targets, match)
         per_layer = {
             "loss_ce": self._class_loss(outputs.logits, target_classes) / max(normalizers.class_weight, TINY),
-            **self._box_losses(outputs.boxes_cxcywh, targets, match, max(normalizers.objects, 1)),
+            **self._box_losses(outputs.boxes_cxcywh, targets, match, max(normalizers.num_boxes, 1)),
         }
         if outputs.masks is not None:  # of the last layer alone
-            per_layer |= self._mask_losses(outputs.masks, targets, matched.pairs, max(normalizers.objects, 1))
+            per_layer |= self._mask_losses(outputs.masks, targets, matched.pairs, max(normalizers.num_boxes, 1))
         total = sum(self.weights[name] * values.sum() for name, values in per_layer.items())
         with torch.no_grad():
             per_layer["cardinality_error"] = self._cardinality_error(outputs.logits, targets) / normalizers.images
@@ -150,7 +150,7 @@ class SetCriterion(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 2), target_classes.flatten(), self.class_weights, reduction="none")
         return loss.unflatten(0, target_classes.shape).sum((1, 2))
 
-    def _box_losses(self, boxes_cxcywh: Tensor, targets: Targets, match: Match, objects: float) -> dict[str, Tensor]:
+    def _box_losses(self, boxes_cxcywh: Tensor, targets: Targets, match: Match, num_boxes: float) -> dict[str, Tensor]:
         """L1 and GIoU losses of the matched pairs, per object: (L, B, Q, 4) -> (L,) each."""
         predicted = boxes_cxcywh[match.layer, match.image, match.query]  # (M, 4)
         target_boxes = targets.boxes_cxcywh[match.image, match.target]
@@ -158,11 +158,11 @@ class SetCriterion(nn.Module):
         giou_loss = 1 - generalized_box_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target_boxes))
         zeros = boxes_cxcywh.sum((1, 2, 3)) * 0  # keeps the heads in the graph of a batch without objects
         return {
-            "loss_bbox": zeros.index_add(0, match.layer, distance) / objects,
-            "loss_giou": zeros.index_add(0, match.layer, giou_loss) / objects,
+            "loss_bbox": zeros.index_add(0, match.layer, distance) / num_boxes,
+            "loss_giou": zeros.index_add(0, match.layer, giou_loss) / num_boxes,
         }
 
-    def _mask_losses(self, masks: MaskLogits, targets: Targets, pairs: Match, objects: float) -> dict[str, Tensor]:
+    def _mask_losses(self, masks: MaskLogits, targets: Targets, pairs: Match, num_boxes: float) -> dict[str, Tensor]:
         """Focal (Lin et al. 2017) and dice loss (Milletari et al. 2016) of the matched pairs, per object: (1,) each.
 
         They are computed at the resolution of the images, to which the logits are resized.
@@ -175,7 +175,7 @@ class SetCriterion(nn.Module):
         probability = logits.sigmoid()
         overlap = 2 * (probability * target_masks).sum((1, 2)) + 1
         dice = 1 - overlap / (probability.sum((1, 2)) + target_masks.sum((1, 2)) + 1)
-        return {"loss_mask": focal.sum()[None] / objects, "loss_dice": dice.sum()[None] / objects}
+        return {"loss_mask": focal.sum()[None] / num_boxes, "loss_dice": dice.sum()[None] / num_boxes}
 
     def _cardinality_error(self, logits: Tensor, targets: Targets) -> Tensor:
         """Sum the absolute errors in the number of objects: (L, B, Q, K + 1) -> (L,). Logged, not trained on."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr.models.backbone import BATCH_NORMS, STRIDES, Backbone
-from detr.models.mask_head import AttentionHeatmaps, MaskHead, check_width, predict_masks
+from detr.models.mask_head import MaskHeadSmallConv, MHAttentionMap, check_width, predict_masks
 from detr.models.position_encoding import LearnedPositionEmbedding, SinePositionEmbedding
 from detr.models.transformer import Transformer
 from detr.structures import DetrOutput, MaskLogits
@@ -70,7 +70,7 @@ class DetrConfig:
             )
 
 
-class BoxHead(nn.Module):
+class MLP(nn.Module):
     """Three linear layers with ReLU between them: D -> D -> D -> 4."""
 
     def __init__(self, dim: int) -> None:
@@ -99,9 +99,9 @@ class Detr(nn.Module):
         self.query_embed = nn.Embedding(config.num_queries, dim)
         self.register_parameter("extra_queries", None)  # (G - 1, Q, D) with G groups, see add_query_groups
         self.class_embed = nn.Linear(dim, config.num_classes + 1)
-        self.bbox_embed = BoxHead(dim)
-        self.bbox_attention = AttentionHeatmaps(dim, config.nheads) if config.masks else None
-        self.mask_head = MaskHead(dim, config.nheads, backbone.map_channels) if config.masks else None
+        self.bbox_embed = MLP(dim)
+        self.bbox_attention = MHAttentionMap(dim, config.nheads) if config.masks else None
+        self.mask_head = MaskHeadSmallConv(dim, config.nheads, backbone.map_channels) if config.masks else None
 
     def forward(self, images: Tensor, padding_mask: Tensor, choose: ChooseQueries | None = None) -> DetrOutput:
         """Run on images (B, 3, H, W), ImageNet-normalized, and their padding mask (B, H, W), True on padding.

@@ -30,7 +30,7 @@ def check_width(dim: int, nheads: int) -> None:
         )
 
 
-class AttentionHeatmaps(nn.Module):
+class MHAttentionMap(nn.Module):
     """Where each query looks in the encoder's map, one heatmap per head; the public files call it `bbox_attention`."""
 
     def __init__(self, dim: int, nheads: int) -> None:
@@ -57,7 +57,7 @@ class AttentionHeatmaps(nn.Module):
         return scores.flatten(1).softmax(-1).unflatten(1, (self.nheads, *padding_mask.shape[1:]))
 
 
-class MaskHead(nn.Module):
+class MaskHeadSmallConv(nn.Module):
     """Convolutions from the heatmaps to masks at stride 4, with the backbone's finer maps added on the way up.
 
     `channels` are those of the maps at strides 4, 8 and 16.
@@ -103,8 +103,8 @@ class MaskHead(nn.Module):
 
 
 def predict_masks(
-    attention: AttentionHeatmaps,
-    head: MaskHead,
+    attention: MHAttentionMap,
+    head: MaskHeadSmallConv,
     src: Tensor,
     maps: list[Tensor],
     memory: Tensor,

@@ -1,6 +1,6 @@
 """Bipartite matching of predictions to objects (DETR, section 3.1, equation 1).
 
-Shapes: L decoder layers, B images, Q queries, T objects of the fullest image, K classes, M matched pairs.
+Shapes: L decoder layers, B images, Q queries, T most objects of an image, K classes, M matched pairs.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from detr.box_ops import cxcywh_to_xyxy, generalized_box_iou
 from detr.structures import DetrOutput, Targets, to_device
 from utils import UserError
 
-NONFINITE_COST = 1e9  # dearer than any pair of finite boxes
+NONFINITE_COST = 1e9  # higher than the cost of any pair of finite boxes
 
 
 class Match(NamedTuple):

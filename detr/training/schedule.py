@@ -22,7 +22,7 @@ class OptimConfig:
     clip_max_norm: float = 0.1  # largest norm of the gradient of a step; 0 never clips
     epochs: int = 300
     lr_schedule: str = "step"
-    lr_drop: int = 200
+    lr_drop: int = 200  # epochs until a drop to a tenth; main.py takes two thirds of all
     warmup_steps: int = 0  # over which the learning rates rise linearly at the start
     accumulate: int = 1  # batches whose gradients make one step
     ema_decay: float = 0.0  # of the average of the weights; 0 keeps none

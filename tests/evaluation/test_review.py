@@ -9,7 +9,7 @@ import pytest
 
 from detr.data.folds import read_both_splits
 from detr.detector import Detector
-from detr.evaluation.calibration import FAINTEST
+from detr.evaluation.calibration import MIN_SCORE
 from detr.evaluation.review import KINDS, Suspect, find_suspects
 from detr.models.model_zoo import SHIPPED_WEIGHTS
 from detr.predict import detect_annotated
@@ -177,7 +177,7 @@ def test_most_of_what_was_spoilt_is_suspected_first(run: RunScript) -> None:
     size = ("--scales", 256, "--max_size", 384, "--epochs", 20, "--device", "cpu", "--num_workers", 0)
     assert run("main", "--weights", small.path, *small.flags, *size) == 0
     coco, best = read_both_splits(folder, "custom"), Path("outputs/checkpoint_best.pth")
-    suspects = find_suspects(coco, detect_annotated(Detector(best, "cpu"), coco, folder, best, FAINTEST))
+    suspects = find_suspects(coco, detect_annotated(Detector(best, "cpu"), coco, folder, best, MIN_SCORE))
     counts = [sum(found_among(suspects[: times * len(spoilt)], spoilt)) for times in (1, 2)]
     print(f"of {len(spoilt)}, {counts[0]} are among as many suspects, {counts[1]} among twice as many")
     assert counts[0] >= 0.7 * len(spoilt) and counts[1] >= 0.8 * len(spoilt)
