@@ -15,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 test: .venv/installed  ## lint and quick tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(PYTEST) -n auto --maxprocesses 4 --dist loadgroup
+	$(PYTEST) -n auto --maxprocesses 4
 
 test-long: .venv/installed  ## tests that run whole scripts; CI runs them after the quick ones
 	$(PYTEST) -m "long and not slow" -n auto --maxprocesses 4

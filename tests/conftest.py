@@ -149,10 +149,3 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def coco_folder(via_folder: Path, imported: Path, run: RunScript) -> Path:
     """data/custom in the working folder, made from `via_folder` by prep.py."""
     return Path(shutil.copytree(imported, "data/custom"))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long to make, and is read by many tests, is made in one process (`--dist loadgroup`)."""
-    for item in items:
-        if "exported" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("exported"))

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import math
+import os
 import re
 import shutil
 import tarfile
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from detr.data.images import read_rgb
@@ -186,6 +188,7 @@ def test_what_transformers_lacks_is_said(
     assert sorted(path.name for path in Path().iterdir()) == ["own.pth"]
 
 
+@needs_hub
 def test_a_folder_that_is_there_is_kept(run: RunScript, capsys: pytest.CaptureFixture[str]) -> None:
     Path("hub").mkdir()
     assert run("detr.export.__main__", save(TINY), "--to", "huggingface", "hub") == 2
@@ -299,9 +302,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a detector with masks, own.pth, and of the file that the exporter makes of it, own.onnx."""
     from detr.export.onnx_file import write_onnx
 
-    folder = tmp_path_factory.mktemp("exported")
-    detector = Detector(save(MASKS, folder / "own.pth"), device="cpu", amp="off")
-    write_onnx(detector, folder / "own.onnx", "fp32")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    with FileLock(folder.with_suffix(".lock")):  # the exporter takes 20 s: one process of the tests does it for all
+        if not (folder / "done").exists():
+            folder.mkdir(exist_ok=True)
+            detector = Detector(save(MASKS, folder / "own.pth"), device="cpu", amp="off")
+            write_onnx(detector, folder / "own.onnx", "fp32")
+            (folder / "done").touch()
     return folder
 
 
@@ -460,6 +468,7 @@ def test_a_page_holds_the_model_and_what_runs_it(
     assert "<h1>cats &amp; &lt;dogs&gt;</h1>" in page and "3 classes: cat, dog, größe" in page
 
 
+@needs("onnx", "onnxruntime", "onnxscript")
 @pytest.mark.parametrize(("digest", "reason"), [("0" * 64, "should begin with 0000"), (None, "Not Found")])
 def test_without_the_runtime_no_page_is_written(
     digest: str | None,

@@ -1,9 +1,9 @@
 """main.py as a user runs it: start, continue, refuse, evaluate."""
 
 import argparse
-import importlib.util
 import json
 import shutil
+import sys
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -520,8 +520,7 @@ def test_tensorboard_gets_the_numbers_of_the_log(coco_folder: Path, run: RunScri
 def test_tensorboard_that_is_not_installed_is_named_before_training(
     coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else real(name))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert run("main", *SCRATCH, "--epochs", 1, "--tensorboard") == 2
     assert "pip install tensorboard" in capsys.readouterr().err
 

@@ -77,7 +77,9 @@ def write_onnx(detector: Detector, path: Path, precision: str) -> None:
         program.save(path, external_data=False)
         model = _fold_constants(path)
         if precision == "fp16":
-            from onnxruntime.transformers.float16 import convert_float_to_float16  # adds to sys.path
+            from onnxruntime.transformers.float16 import (
+                convert_float_to_float16,  # its package changes sys.path: not unless needed
+            )
 
             model = convert_float_to_float16(model, keep_io_types=True)
         elif precision == "int8":

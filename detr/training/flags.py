@@ -54,7 +54,7 @@ def _number(kind: Callable[[str], float], least: int, most: float, text: str) ->
     if not abs(value) < math.inf:
         raise argparse.ArgumentTypeError(f"{value} is not finite")
     if not least <= value <= most:
-        accepted = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        accepted = f"{least} or more" if most == math.inf else f"between {least} and {most}"
         raise argparse.ArgumentTypeError(f"{value} is not {accepted}")
     return value
 

@@ -1,5 +1,6 @@
 """Where a run begins: at a checkpoint to resume, at weights to fine-tune, or at a pre-trained backbone."""
 
+import contextlib
 import dataclasses
 import urllib.parse
 from functools import partial
@@ -180,14 +181,24 @@ def check_class_map(start: ResumeState, class_map: list[tuple[str, str]] | None,
 
 def check_fold(start: ResumeState, fold: str | None, coco_path: Path, evaluate: bool) -> None:
     """Raise UserError where another --fold would have a detector evaluated on images that it is trained on."""
-    recorded = start.args if start.resumes else {}
-    if evaluate:  # of other images any fold may be evaluated on
-        of_run = (utils.read_json(start.path.parent / CONFIG) or {}).get("args", {})
-        recorded = of_run if utils.is_same_file(Path(of_run.get("coco_path", "")), coco_path) else {}
+    if not (start.resumes or evaluate):
+        return
+    recorded = start.args or _args_beside(start.path)
+    if evaluate and not utils.is_same_file(str(recorded.get("coco_path")), coco_path):
+        return  # on other images any detector may be evaluated
     before = recorded.get("fold")
-    if recorded and before != fold:
+    if before != fold:
         then, now = (f"--fold {one}" if one else "no --fold" for one in (before, fold))
         raise UserError(f"{start.path}: was trained with {then}; with {now} it would be evaluated on training images")
+
+
+def _args_beside(path: Path) -> dict:
+    """Return the command line in the config.json of the run that a file lies in; empty where there is none."""
+    with contextlib.suppress(UserError):  # it may be anybody's
+        config = utils.read_json(path.parent / CONFIG)
+        if isinstance(config, dict) and isinstance(config.get("args"), dict):
+            return config["args"]
+    return {}
 
 
 # --------------------------------------------------------------------------------------------------------------- model

@@ -178,6 +178,14 @@ class RunFolder:
         return path
 
 
+def check_tensorboard() -> None:
+    """Raise UserError where --tensorboard has nothing to write with."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401  # an import that fails says what is missing
+    except ImportError as error:
+        raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard") from error
+
+
 def files_of_run(folder: Path) -> list[Path]:
     """Return the files that a run has left in a folder."""
     paths = [folder / name for name in RUN_FILES]

@@ -19,6 +19,7 @@ from itertools import product
 from pathlib import Path
 
 from detr.models.model_zoo import SHIPPED_WEIGHTS
+from detr.training.cpu_load import count_cpus
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = SHIPPED_WEIGHTS["detr-small"]
@@ -31,7 +32,7 @@ STARTS = {"imagenet": f"{SHAPE} --batch_norm frozen", "random": f"{SHAPE} --back
 BOXES_ONLY = "boxes only"
 RECIPES = {  # what is different from the preset, as prep.py prints it; of flags that are there twice the last counts
     "preset": "",
-    BOXES_ONLY: "",
+    BOXES_ONLY: "--copy_paste 0.5",
     "no copy-paste": "--copy_paste 0",
     "one size": f"--scales {WEIGHTS.scale}",
     "smaller images": "--scales 224 256 288 --max_size 432",
@@ -90,7 +91,7 @@ def main() -> None:
     extra = ["--coco_path", args.coco_path, *args.flags.split()]
     flags = {name: [*flags_of(name, not args.boxes), *extra] for name in args.only}
     print("| recipe | epochs | AP | AP50 | AP of each seed |\n|---|---|---|---|---|", flush=True)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # a run for each core
+    with ThreadPoolExecutor(count_cpus()) as pool:  # a run for each core
 
         def epochs_for(name: str) -> int:
             return max(1, round(args.minutes * 60 / train(flags[name], 0, 2)[-1]["seconds_train"]))

@@ -220,6 +220,7 @@ def test_overlaps_are_those_of_every_pair_of_an_image() -> None:
     detection, row = np.nonzero(detections.image[:, None] == gt.image)
     boxes_xywh, gt_xywh = detections.boxes_xywh[detection], gt.boxes_xywh[row]
     iou = iou_xywh(boxes_xywh, gt_xywh)
+    # Of I / (A + B - I), the share I / A.
     inside = iou / (1 + iou) * (1 + gt_xywh[:, 2:].prod(axis=1) / boxes_xywh[:, 2:].prod(axis=1).clip(1e-9))
     iou = np.where(gt.crowd[row], inside, iou)  # of a crowd region the share of the detection counts
     expected = {(d, g): i for d, g, i in zip(detection, row, iou, strict=True) if i >= BACKGROUND_IOU}

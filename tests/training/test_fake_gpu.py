@@ -124,7 +124,14 @@ def pinned_batch() -> Batch:
 
 @pytest.mark.parametrize(
     ("capability", "batch_norm", "masks"),
-    [(PASCAL, "frozen", True), (T4, "train", False), (T4, "frozen", True), (AMPERE, "frozen", True)],
+    [
+        pytest.param(T4, "frozen", False, id="T4"),
+        pytest.param(T4, "frozen", True, id="T4-masks"),
+        pytest.param(PASCAL, "frozen", False, id="Pascal"),
+        pytest.param(PASCAL, "train", False, id="Pascal-train"),
+        pytest.param(AMPERE, "frozen", False, id="Ampere"),
+        pytest.param(AMPERE, "train", False, id="Ampere-train"),
+    ],
 )
 def test_a_step_waits_for_the_gpu_once_a_batch_and_copies_without_waiting(
     capability: tuple[int, int], batch_norm: str, masks: bool

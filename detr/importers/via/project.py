@@ -32,7 +32,7 @@ def _numbered_options(content: dict) -> dict[str, dict[str, str]]:
     numbered = {}
     for attribute, definition in as_dict(as_dict(content.get("_via_attributes")).get("region")).items():
         options = as_dict(as_dict(definition).get("options"))
-        if all(key.isdigit() and isinstance(text, str) and text.strip() for key, text in options.items()):
+        if options and all(key.isdigit() and isinstance(text, str) and text.strip() for key, text in options.items()):
             numbered[attribute] = options
     return numbered
 
