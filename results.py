@@ -119,7 +119,7 @@ if __name__ == "__main__":
     parse_arguments()  # matplotlib takes a second to import: --help comes before
 
 from detr.drawing import figure_fonts, save_image
-from detr.predict import Predictor, detect_annotated, unlikeness
+from detr.predict import Predictor, detect_annotated, novelty
 from detr.report.curves import EVERYTHING, FIGURES, draw_curves
 from detr.report.detections import picture_names, write_csv
 from detr.report.image_figures import draw_attention, draw_gallery, draw_queries
@@ -350,22 +350,22 @@ def detect_in_images(args: argparse.Namespace, figures: Path, load: LoadDetector
     if lowest is None:
         lowest, why = best_known_threshold(metrics, figures / METRICS, checkpoint)
     predict = Predictor(detector, args.batch_size, lowest, MIN_SCORE if args.via else lowest)
-    found = predict(paths, folder, figures / SPLASH if args.splash else None)
-    in_order = [result for path in paths for result in found.results.get(path, ())]
+    predictions = predict(paths, folder, figures / SPLASH if args.splash else None)
+    in_order = [result for path in paths for result in predictions.results.get(path, ())]
     utils.write_json(folder / PREDICTIONS, in_order, indent=1)
     write_csv(folder / "predictions.csv", in_order)
-    files = utils.pluralize(len(found.results), "file" if any(map(is_video, paths)) else "image")
+    files = utils.pluralize(len(predictions.results), "file" if any(map(is_video, paths)) else "image")
     print(f"{len(in_order)} objects in {files}, score from {lowest:.3g} ({why}); saved in {folder}")
     if args.via:
-        detected = {path: found.detected[path] for path in paths if path in found.detected}
+        detected = {path: predictions.detected[path] for path in paths if path in predictions.detected}
         bins = metrics["calibration"]["bins"] if metrics else []
         categories = [category["name"] for category in detector.label_map.categories]
-        unlike = unlikeness(detector, [*detected], annotated_images(args.coco_path, args.log[0]))
-        count = write_detections(args.via, detected, categories, lowest, bins, args.limit, unlike)
+        novelties = novelty(detector, [*detected], annotated_images(args.coco_path, args.log[0]))
+        count = write_detections(args.via, detected, categories, lowest, bins, args.limit, novelties)
         print(
             f"saved {args.via}: {utils.pluralize(count, 'image')} to correct; then python prep.py --via OLD {args.via}"
         )
-    if problems := found.problems:
+    if problems := predictions.problems:
         raise UserError(f"{len(problems)} of {len(paths)} files could not be read: {'; '.join(problems[:20])}")
 
 

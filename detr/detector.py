@@ -34,7 +34,7 @@ class Detection(NamedTuple):
     category_id: int  # as in the training annotations
     score: float  # in [0, 1]
     box_xyxy: tuple[float, float, float, float]  # in pixels of the image, upright
-    segmentation: dict | None = None  # of a detector with a mask head: COCO's runs (RLE) over the image
+    segmentation: dict | None = None  # of a detector with a mask head: RLE over the image
 
     @property
     def mask(self) -> np.ndarray | None:
@@ -93,17 +93,17 @@ class Detector:
         pixels, sizes_hw = self._prepare(images)
         detections: list[list[Detection]] = [[] for _ in pixels]
         for batch in same_size_batches([image.shape[1:] for image in pixels], len(pixels)):
-            original_hw, runs = [sizes_hw[index] for index in batch], {}
+            original_hw, rles = [sizes_hw[index] for index in batch], {}
             choose = functools.partial(scoring_queries, threshold=threshold)
             with self.precision.autocast():
                 outputs = self.model(*self._batch([pixels[index] for index in batch]), choose)
             if outputs.masks is not None:
                 size_hw = tuple(pixels[batch[0]].shape[1:])
-                runs = masks_to_rle(outputs.masks, [size_hw] * len(batch), size_hw, original_hw)
-            found = average_boxes(postprocess(outputs, original_hw), runs, self.model.config.mask_box_weight)
-            fields = [field.tolist() for field in found]
+                rles = masks_to_rle(outputs.masks, [size_hw] * len(batch), size_hw, original_hw)
+            detections = average_boxes(postprocess(outputs, original_hw), rles, self.model.config.mask_box_weight)
+            fields = [field.tolist() for field in detections]
             for row, (index, *of_image) in enumerate(zip(batch, *fields, strict=True)):
-                masks = [runs.get((row, query)) for query in range(len(of_image[0]))]
+                masks = [rles.get((row, query)) for query in range(len(of_image[0]))]
                 detections[index] = self._filter(zip(*of_image, masks, strict=True), threshold)
         if self.device.type == "cpu":  # images of other sizes come next: what is kept would grow with each
             trim_malloc(0)

@@ -58,7 +58,7 @@ class Predictor:
         """Detect in images and videos; save each with its detections drawn in `folder`, and in gray but for the objects
         in `splash`, if there is such a folder to be. Raises UserError where what reads videos is not installed.
         """
-        names, found = picture_names(paths), Predictions({}, {}, [])
+        names, predictions = picture_names(paths), Predictions({}, {}, [])
         images = [path for path in paths if not is_video(path)]
         if videos := [path for path in paths if is_video(path)]:
             utils.check_packages(f"{videos[0]}: a video", ["av"])
@@ -73,15 +73,15 @@ class Predictor:
             return path, Detected(image.size, results, [detection.score for detection in detections])
 
         with utils.Progress(None if videos else len(images), "detect") as bar:
-            for path, detected in utils.map_in_thread(save, self._in_images(images, found.problems), _UNSAVED):
-                found.results[path], found.detected[path] = detected.results, detected
+            for path, detected in utils.map_in_thread(save, self._in_images(images, predictions.problems), _UNSAVED):
+                predictions.results[path], predictions.detected[path] = detected.results, detected
                 bar.update()
             for path in videos:
                 try:
-                    found.results[path] = self._video(path, folder / f"{names[path]}.mp4", bar)
+                    predictions.results[path] = self._video(path, folder / f"{names[path]}.mp4", bar)
                 except UserError as error:
-                    found.problems.append(str(error))
-        return found
+                    predictions.problems.append(str(error))
+        return predictions
 
     def _in_images(
         self, paths: Sequence[Path], problems: list[str]
@@ -136,7 +136,7 @@ def _batches(items: Sequence[T] | Iterator[T], size: int) -> Iterator[list[T]]:
     return iter(lambda: [*itertools.islice(iterator, size)], [])
 
 
-def unlikeness(detector: "Detector", paths: Sequence[Path], annotated: Sequence[Path]) -> dict[Path, float]:
+def novelty(detector: "Detector", paths: Sequence[Path], annotated: Sequence[Path]) -> dict[Path, float]:
     """Return for each image how unlike the most similar annotated one it is, 0 to 1, as `Detector.describe` sees them.
 
     Annotated images that cannot be read are left out; of more than `_MOST_COMPARED`, evenly spaced ones are taken.

@@ -8,7 +8,7 @@ from PIL import Image
 
 from detr.detector import Detector
 from detr.models.model_zoo import SHIPPED_WEIGHTS
-from detr.predict import unlikeness
+from detr.predict import novelty
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def images(tmp_path: Path) -> dict[str, Path]:
 def test_what_looks_like_nothing_annotated_is_most_unlike(images: dict[str, Path]) -> None:
     detector = Detector(SHIPPED_WEIGHTS["detr-small"].path, device="cpu", amp="off")
     new = [images[name] for name in ("stripes", "paler", "noise")]
-    same, paler, noise = unlikeness(detector, new, [images["broken"], images["stripes"]]).values()
+    same, paler, noise = novelty(detector, new, [images["broken"], images["stripes"]]).values()
     assert same == pytest.approx(0, abs=1e-5) and 0 < paler < 0.5 * noise and noise <= 1
-    assert unlikeness(detector, [images["noise"]], [*new]) == {images["noise"]: pytest.approx(0, abs=1e-5)}
-    assert unlikeness(detector, new, [images["broken"]]) == unlikeness(detector, new, []) == {}
+    assert novelty(detector, [images["noise"]], [*new]) == {images["noise"]: pytest.approx(0, abs=1e-5)}
+    assert novelty(detector, new, [images["broken"]]) == novelty(detector, new, []) == {}

@@ -203,7 +203,7 @@ def iou_xywh(boxes_xywh: np.ndarray, other_xywh: np.ndarray) -> np.ndarray:
 
 
 def to_rle(segmentation: list | dict, size_hw: tuple[int, int]) -> dict:
-    """Return a COCO segmentation, polygons or runs, as compressed runs (RLE) over an image of `size_hw`."""
+    """Return a COCO segmentation, polygons or RLE, as compressed RLE over an image of `size_hw`."""
     height, width = size_hw
     if isinstance(segmentation, list):
         return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))

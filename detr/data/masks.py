@@ -41,7 +41,7 @@ class PackedPolygons:
 
 
 class PackedMasks:
-    """The masks of many objects: `polygons`, and runs (RLE) of those that have a mask instead, in arrays as well.
+    """The masks of many objects: `polygons`, and the RLE of those that have a mask instead, in arrays as well.
 
     Args: COCO's annotations, and of each the size of its image in pixels; `source`, their file, is for messages.
 

@@ -97,7 +97,7 @@ def rank_within(group: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def check_results(results: object, coco: dict, path: Path) -> list[dict]:
-    """Check detections read from a file, and return them with masks as compressed runs (RLE).
+    """Check detections read from a file, and return them with masks as compressed RLE.
 
     Raises UserError that names the first entry that is not of this dataset.
     """

@@ -21,12 +21,11 @@ from detr.evaluation.coco_matching import (
 )
 from detr.evaluation.coco_metrics import mean, precision_at_recalls
 
-# Every false positive is of the first type that fits it; objects that no detection explains are missed. The keys, in
-# metrics.json since the first version, stand for TIDE's: duplicate, classification, localization, both, background.
+# TIDE's names. Every false positive is of the first type that fits; objects that no detection explains are missed.
 ERROR_TYPES = {
     "duplicate": "finds an object of its class that a better detection has found",
-    "wrong_class": "lies on an object of another class (IoU from 0.5)",
-    "badly_placed": "touches an object of its class (IoU 0.1 to 0.5)",
+    "classification": "lies on an object of another class (IoU from 0.5)",
+    "localization": "touches an object of its class (IoU 0.1 to 0.5)",
     "both": "touches an object of another class (IoU 0.1 to 0.5)",
     "background": "touches nothing (IoU below 0.1)",
     "missed": "an object that no detection finds, or would find with another class or a better box",

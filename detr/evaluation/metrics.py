@@ -27,7 +27,7 @@ def measure(
     Args:
         coco: the annotations, a COCO dict.
         results: detections in COCO's results format, checked by `coco_matching.check_results`; may be empty.
-        threshold: the lowest score that confusion and mistakes are counted from; None takes that of the best F1.
+        threshold: the lowest score that confusion and errors are counted from; None takes that of the best F1.
         matched: `match_results` of both, where it is known already: masks take a while.
     """
     iou_type, measured, matches, _ = matched or match_results(coco, results)
@@ -56,7 +56,7 @@ def measure(
         "classes": _measure_classes(coco, matches, whole),
         "threshold": threshold,
         "confusion": confusion(matches, threshold),
-        "mistakes": summarize_errors(matches, find_errors(matches), threshold),
+        "errors": summarize_errors(matches, find_errors(matches), threshold),
         "calibration": calibration(everything),
     }
 

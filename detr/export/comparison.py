@@ -121,12 +121,12 @@ def to_results(
     scores, column = outputs[0].max(-1)
     labels = torch.tensor(sorted(detector.label_map.names))[column]
     boxes_xyxy = outputs[1] * torch.tensor(size_hw[::-1] * 2)
-    runs = None
+    rles = None
     if len(outputs) > 2:
         query = torch.nonzero(scores[0] >= LEAST_MASK_SCORE)[:, 0]
         masks = MaskLogits(outputs[2][0, query], torch.zeros_like(query), query)
-        runs = masks_to_rle(masks, [valid_hw], valid_hw, [size_hw])
-    return to_coco_results(Detections(scores, labels, boxes_xyxy), [image_id], detector.label_map, runs)
+        rles = masks_to_rle(masks, [valid_hw], valid_hw, [size_hw])
+    return to_coco_results(Detections(scores, labels, boxes_xyxy), [image_id], detector.label_map, rles)
 
 
 def check(comparison: Comparison, precision: str, path: Path) -> None:

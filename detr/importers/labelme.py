@@ -29,17 +29,17 @@ def read_labelme(path: Path, images: Path | None = None, left_out: Path | None =
     Args: the folder; that of the images, if it is another one; a folder that is not searched. Raises UserError.
     """
     folder = LabelFolder(path, images, left_out)
-    found: dict[str, list[AnnotatedImage]] = {}
+    by_split: dict[str, list[AnnotatedImage]] = {}
     remarks = []
     for label in folder.with_suffix(".json"):
         content = parse(path / label)
         if recognise(content):
-            found.setdefault(split_of(label), []).append(_read(content, label, folder))
+            by_split.setdefault(split_of(label), []).append(_read(content, label, folder))
         else:
             remarks.append((OTHER_JSON, str(label)))
-    if not found:
+    if not by_split:
         raise UserError(f"{path}: no LabelMe annotations (*.json with shapes)")
-    return folder.labels(found, remarks)
+    return folder.labels(by_split, remarks)
 
 
 def _read(content: dict, label: Path, folder: LabelFolder) -> AnnotatedImage:

@@ -32,13 +32,13 @@ def read_voc(path: Path, images: Path | None = None, left_out: Path | None = Non
         raise UserError(f"{path}: no Pascal VOC annotations (*.xml with <annotation>)")
     remarks = [(OTHER_XML, str(label)) for label in roots if label not in labels]
     listed = _listed_splits(folder)
-    found: dict[str, list[AnnotatedImage]] = {}
+    by_split: dict[str, list[AnnotatedImage]] = {}
     for label, root in labels.items():
         split = listed.get(label, "") if listed else split_of(label)
-        found.setdefault(split, []).append(_read(root, label, folder, remarks))
+        by_split.setdefault(split, []).append(_read(root, label, folder, remarks))
     if missing := [label for label in listed if label not in labels]:
         raise UserError(f"{path}: ImageSets lists {missing[0].stem}, and there is no {missing[0]}")
-    return folder.labels(found, remarks)
+    return folder.labels(by_split, remarks)
 
 
 def _parse(path: Path) -> ElementTree.Element:

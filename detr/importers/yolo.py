@@ -42,13 +42,13 @@ def read_yolo(path: Path, images: Path | None = None, left_out: Path | None = No
     listed, not_here = _listed_splits(config, config_path, folder)
     for path in () if listed else folder.image_files:
         listed.setdefault(split_of(path), []).append(path.as_posix())
-    found: dict[str, list[AnnotatedImage]] = {}
+    by_split: dict[str, list[AnnotatedImage]] = {}
     for split, image_names in listed.items():
-        found[split] = [_read_image(name, folder, labels, names, "kpt_shape" in config) for name in image_names]
+        by_split[split] = [_read_image(name, folder, labels, names, "kpt_shape" in config) for name in image_names]
     for label in labels.values():
         if not folder.images_of(label) and looks_like_labels(folder.root / label):
-            found.setdefault(split_of(label), []).append(AnnotatedImage(f"{label.with_suffix('').as_posix()}.*", []))
-    read = folder.labels(found, not_here)
+            by_split.setdefault(split_of(label), []).append(AnnotatedImage(f"{label.with_suffix('').as_posix()}.*", []))
+    read = folder.labels(by_split, not_here)
     used = {region.attributes[CLASS] for source in read.sources for image in source.images for region in image.regions}
     unused = [(UNUSED_NAME, name) for name in names.values() if name not in used]
     used_names = tuple(name for name in names.values() if name in used)

@@ -43,33 +43,33 @@ def scoring_queries(outputs: DetrOutput, threshold: float = LEAST_MASK_SCORE) ->
 def masks_to_rle(
     masks: MaskLogits, unpadded_hw: list[tuple[int, int]], padded_hw: tuple[int, int], sizes_hw: list[tuple[int, int]]
 ) -> dict[tuple[int, int], dict]:
-    """Return the masks as COCO's runs (RLE) over the original images, by the numbers of image and query.
+    """Return the masks as RLE over the original images, by the numbers of image and query.
 
     Sizes are those of each image without its padding, of the batch, and of each original image. The logits are resized
     to the batch, as the loss does it, and to the original without the padding: never more than one at a time.
     """
-    runs = {}
+    rles = {}
     for logits, image, query in zip(masks.logits, masks.image.tolist(), masks.query.tolist(), strict=True):
         valid_hw = unpadded_hw[image]
         whole = F.interpolate(logits.float()[None, None], padded_hw, mode="bilinear")
         valid = whole[..., : valid_hw[0], : valid_hw[1]]
         mask = F.interpolate(valid, sizes_hw[image], mode="bilinear")[0, 0] > 0
         encoded = coco_mask.encode(np.asfortranarray(mask.cpu().numpy().astype(np.uint8)))
-        runs[image, query] = {"size": encoded["size"], "counts": encoded["counts"].decode()}
-    return runs
+        rles[image, query] = {"size": encoded["size"], "counts": encoded["counts"].decode()}
+    return rles
 
 
-def average_boxes(detections: Detections, runs: dict[tuple[int, int], dict], weight: float) -> Detections:
+def average_boxes(detections: Detections, rles: dict[tuple[int, int], dict], weight: float) -> Detections:
     """Return the detections with boxes between the predicted ones and those around their masks.
 
     The box head and the mask head err independently: after little training, the mean of two estimates is far closer.
-    `runs` are masks (RLE) by the numbers of image and query: the box around one has the weight `weight`, 0 to 1; where
+    `rles` are masks (RLE) by the numbers of image and query: the box around one has the weight `weight`, 0 to 1; where
     there is none, or an empty one, the predicted box stays.
     """
-    seen = [key for key, rle in runs.items() if coco_mask.area(rle)] if weight else []
+    seen = [key for key, rle in rles.items() if coco_mask.area(rle)] if weight else []
     if not seen:
         return detections
-    around_xywh = torch.from_numpy(coco_mask.toBbox([runs[key] for key in seen])).to(detections.boxes_xyxy)
+    around_xywh = torch.from_numpy(coco_mask.toBbox([rles[key] for key in seen])).to(detections.boxes_xyxy)
     image, query = torch.tensor(seen, device=around_xywh.device).T
     boxes_xyxy = detections.boxes_xyxy.clone()
     boxes_xyxy[image, query] = torch.lerp(boxes_xyxy[image, query], xywh_to_xyxy(around_xywh), weight)

@@ -4,7 +4,7 @@ const { gallery, review } = data; // `review` says what the kinds of suspects me
 const state = { threshold: 0, label: "", kind: "", order: "worst", isWhole: false, cards: [] };
 const AT_FIRST = 12; // images, until all are asked for
 const MISSED = data.kinds.length - 1;
-const EXPLAINS = ["wrong_class", "badly_placed"].map((key) => data.kinds.findIndex((kind) => kind.key === key));
+const EXPLAINS = ["classification", "localization"].map((name) => data.kinds.indexOf(name));
 
 /** What an image's boxes are from the threshold on: entries {status, label, box, outlines, text, kind, query}.
  * A review has them in its data, whatever the threshold, with a rank where they are about a suspect. */
@@ -18,7 +18,7 @@ function entriesOf(image, threshold) {
     else if (EXPLAINS.includes(kind) && !explained.has(about)) explained.set(about, false);
     entries.push({ status: kind === -1 ? "tp" : kind === -2 ? "gt" : "fp", label, score, kind, query,
       outlines, box: [x, y, width, height], other: kind >= 0 && about >= 0 ? image.gt[about][0] : label,
-      detail: kind === -1 ? "" : kind === -2 ? "not counted" : data.kinds[kind].name });
+      detail: kind === -1 ? "" : kind === -2 ? "not counted" : data.kinds[kind] });
   }
   image.gt.forEach(([label, x, y, width, height, isCrowd, outlines], at) => {
     if (explained.get(at) === true) return; // its detection is drawn
@@ -174,7 +174,7 @@ function showGallery() {
     ...gallery.classes.map((name, label) => make("option", { value: label }, name)));
   byId("slide").hidden = Boolean(review);
   const filters = [["", "everything"], ["any", review ? "any suspect" : "any error"],
-    ...(review ? [] : [["tp", "true positive"]]), ...data.kinds.map((kind, at) => [at, kind.name])];
+    ...(review ? [] : [["tp", "true positive"]]), ...data.kinds.map((kind, at) => [at, kind])];
   byId("by-kind").append(...filters.map(([value, name]) => make("option", { value, "data-name": name }, name)));
   makeCards();
   const setThreshold = (value) => { state.threshold = value; redraw(); };
@@ -316,16 +316,12 @@ function showInViewer(card) {
   const shown = passingCards();
   byId("viewer-place").textContent = `${shown.indexOf(card) + 1} of ${shown.length}`;
   byId("modes").hidden = !encoder;
-  frame.addEventListener("pointermove", (event) => {
+  const attend = (event) => {
     if (!viewer.isPoints) return;
     const box = frame.getBoundingClientRect();
     showAttentionAt((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
-  });
-  frame.addEventListener("pointerdown", (event) => {
-    if (!viewer.isPoints) return;
-    const box = frame.getBoundingClientRect();
-    showAttentionAt((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
-  });
+  };
+  for (const kind of ["pointermove", "pointerdown"]) frame.addEventListener(kind, attend);
   setMode(viewer.isPoints && Boolean(encoder));
 }
 

@@ -34,7 +34,7 @@ class EvaluatedImages(NamedTuple):
     folder: Path
     matches: Matches
     errors: Errors
-    gt_masks: list[dict | None]  # G runs (RLE), where masks were matched
+    gt_masks: list[dict | None]  # G, RLE, where masks were matched
     masks: list[dict | None]  # N of them
 
     def of_image(self, number: int, threshold: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,6 @@ from detr.report.gallery import (
     queries_of,
 )
 from detr.report.outlines import outlines
-from detr.report.tables import ERROR_NAMES
 from utils import pluralize
 
 _MOST_IMAGES, _COLUMNS = 12, 4
@@ -87,7 +86,7 @@ def draw_evaluated(
     matches, errors = evaluated.matches, evaluated.errors
     _show(axis, _read(evaluated, number))
     objects, detections = evaluated.of_image(number, threshold)
-    kinds = [ERROR_NAMES[kind] for kind in ERROR_TYPES]
+    kinds = [*ERROR_TYPES]
     is_missed = evaluated.missed(threshold)[objects]
     missed, others = objects[is_missed], np.setdiff1d(objects[~is_missed], matches.matched[detections])
     detections = detections[matches.outcome["all"][0, detections] != IGNORED]

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from detr.drawing import color_of, save_figure, short_names
-from detr.report.tables import ERROR_NAMES, class_names
+from detr.evaluation.error_analysis import ERROR_TYPES
+from detr.report.tables import class_names
 
 _MOST_COLORED = 5  # classes; of more, each is a pale line
 _MOST_CLASSES = 16  # rows of a confusion matrix
@@ -154,10 +155,10 @@ def _draw_classes(axis: Axes, runs: Named) -> None:
 def _draw_errors(axis: Axes, runs: Named) -> None:
     """Draw the number of errors of each type, and what AP50 would gain without them."""
     height = 0.8 / len(runs)
-    most = max((m["count"] for _, metrics in runs for m in metrics["mistakes"].values()), default=0)
+    most = max((m["count"] for _, metrics in runs for m in metrics["errors"].values()), default=0)
     for number, (name, metrics) in enumerate(runs):
-        ys = np.arange(len(ERROR_NAMES)) + (number - (len(runs) - 1) / 2) * height
-        kinds = [metrics["mistakes"][kind] for kind in ERROR_NAMES]
+        ys = np.arange(len(ERROR_TYPES)) + (number - (len(runs) - 1) / 2) * height
+        kinds = [metrics["errors"][kind] for kind in ERROR_TYPES]
         label = f"{name}, from score {metrics['threshold']:.2f}" if len(runs) > 1 else None
         counts = [kind["count"] for kind in kinds]
         axis.barh(ys, counts, height * 0.9, color=color_of(number), alpha=0.8, label=label)
@@ -166,7 +167,7 @@ def _draw_errors(axis: Axes, runs: Named) -> None:
             axis.text(kind["count"], y, f" {kind['count']}{gain}", va="center", fontsize=8)
     threshold = f" from score {runs[0][1]['threshold']:.2f}" if len(runs) == 1 else ""
     axis.set(title=f"errors{threshold} (+: AP50 gained without them)", xlim=(0, max(1, most) * 1.35))
-    axis.set_yticks(range(len(ERROR_NAMES)), [name.replace(" and", "\nand") for name in ERROR_NAMES.values()])
+    axis.set_yticks(range(len(ERROR_TYPES)), [*ERROR_TYPES])
     axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axis.invert_yaxis()
 

@@ -25,7 +25,6 @@ from detr.report.curves import FIGURES, panels_of_everything
 from detr.report.gallery import MOST_IMAGES, AttentionMaps, EvaluatedImages, evenly_spaced, queries_of
 from detr.report.outlines import outlines
 from detr.report.runs import Run
-from detr.report.tables import ERROR_NAMES
 from utils import Progress
 
 _MOST_BOXES = 100  # detections of an image, the best
@@ -77,12 +76,7 @@ def build_page(
         "TRAINING": page_charts.training_charts(runs, panels, is_small=False),
         "EVERYTHING": page_charts.training_charts(runs, panels_of_everything(runs), is_small=True),
     }
-    data = {
-        "review": "",
-        "detector": runs[0].name if len(runs) > 1 else "",
-        "kinds": [{"name": ERROR_NAMES[kind], "key": kind} for kind in ERROR_TYPES],
-        "gallery": None,
-    }
+    data = {"review": "", "detector": runs[0].name if len(runs) > 1 else "", "kinds": [*ERROR_TYPES], "gallery": None}
     if evaluated and evaluated.images:
         threshold = metrics[runs[0].name]["threshold"]
         data["gallery"] = _gallery(evaluated, attention or {}, threshold)

@@ -7,7 +7,7 @@ from detr.drawing import COLORS
 from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.evaluation.error_analysis import ERROR_TYPES
 from detr.report.runs import Run
-from detr.report.tables import ERROR_NAMES, class_names, number
+from detr.report.tables import class_names, number
 from utils import pluralize
 
 NumberedMetrics = list[tuple[int, str, dict]]  # (position among all runs, name of the run, its metrics)
@@ -78,12 +78,12 @@ def error_table(measured: NumberedMetrics) -> str:
     """Return the errors of each type with what AP50 would gain without them, and from which score on they count."""
     if not measured:
         return ""
-    most = max(1, *(error["count"] for _, _, metrics in measured for error in metrics["mistakes"].values()))
+    most = max(1, *(error["count"] for _, _, metrics in measured for error in metrics["errors"].values()))
     rows = []
-    for key, meaning in ERROR_TYPES.items():
-        row = _text(ERROR_NAMES[key])
+    for kind, meaning in ERROR_TYPES.items():
+        row = _text(kind)
         for position, _, metrics in measured:
-            count, gain = metrics["mistakes"][key]["count"], metrics["mistakes"][key]["ap50_gain"]
+            count, gain = metrics["errors"][kind]["count"], metrics["errors"][kind]["ap50_gain"]
             row += _cell(count, _bar(count / most, _color(position)), digits=0)
             row += _cell(gain if gain is None else max(0.0, gain), sign="+")
         rows.append(f'{row}<td class="text" data-value="{escape(meaning)}">{escape(meaning)}</td>')

@@ -55,7 +55,7 @@ def build_review(suspects: Sequence[Suspect], coco: dict, folder: Path) -> str:
     data = {
         "review": "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items()),
         "detector": "",
-        "kinds": [{"name": kind} for kind in KINDS],
+        "kinds": [*KINDS],
         "gallery": {"of": len(by_image), "threshold": 0.0, "classes": [*classes.values()], "images": pictures},
     }
     counts = f"{pluralize(len(suspects), 'suspect')} in {len(by_image)} of {pluralize(len(images), 'image')}"

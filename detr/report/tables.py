@@ -3,26 +3,18 @@
 from collections.abc import Sequence
 
 from detr.evaluation.coco_metrics import COCO_NUMBERS
-
-ERROR_NAMES = {
-    "missed": "missed",
-    "background": "background",
-    "badly_placed": "localization",
-    "duplicate": "duplicate",
-    "wrong_class": "classification",
-    "both": "classification and localization",
-}
+from detr.evaluation.error_analysis import ERROR_TYPES
 
 
 def headline_table(runs: list[tuple[str, dict]]) -> str:
     """Return the numbers of (name, metrics) of each run, side by side."""
-    counted, errors = ("images", "objects", "detections"), [f"  {name}" for name in ERROR_NAMES.values()]
+    counted, errors = ("images", "objects", "detections"), [f"  {kind}" for kind in ERROR_TYPES]
     columns = [["", *counted, *COCO_NUMBERS, "best F1", "calibration error", "errors", *errors]]
     for name, metrics in runs:
         column = [name, *(f"{metrics[key]:,}" for key in counted), *(_coco(metrics, key) for key in COCO_NUMBERS)]
         column += [_best(metrics["overall"]["best"]), number(metrics["calibration"]["expected_error"])]
         column += [f"at score {metrics['threshold']:.3f}"]
-        columns.append(column + [_error(metrics["mistakes"][kind]) for kind in ERROR_NAMES])
+        columns.append(column + [_error(metrics["errors"][kind]) for kind in ERROR_TYPES])
     interval = runs[0][1]["interval"]
     note = (
         f"in brackets: {interval['level']:.0%} of {interval['resamples']} resamples of the images; behind errors: "

@@ -83,7 +83,7 @@ def write_detections(
     threshold: float,
     bins: list[dict],
     limit: int | None = None,
-    unlike: Mapping[Path, float] | None = None,
+    novelties: Mapping[Path, float] | None = None,
 ) -> int:
     """Write detections as a project, the images first whose correction teaches most.
 
@@ -98,12 +98,12 @@ def write_detections(
         bins: of `calibration.calibration`, where it is known; detections that are right less often than `_SURE` get a
             note.
         limit: the most images (None: all).
-        unlike: `predict.unlikeness` of each image, where it is known.
+        novelties: `predict.novelty` of each image, where it is known.
 
     Returns the number of images. Raises UserError as `names_in_project` does.
     """
     errors = {path: expected_errors(one.scores, threshold, bins) for path, one in detected.items()}
-    ranks = {path: (round(count), unlike[path] if unlike else 0, count) for path, count in errors.items()}
+    ranks = {path: (round(count), novelties[path] if novelties else 0, count) for path, count in errors.items()}
     regions = {}
     for path in sorted(ranks, key=ranks.get, reverse=True)[:limit]:
         results = detected[path].results

@@ -30,7 +30,7 @@ def to_coco_results(
 ) -> list[dict]:
     """Return detections of a batch in COCO's results format, one dict each; labels without a category are left out.
 
-    `masks` are runs (RLE) by the numbers of image and query, for those that have one.
+    `masks` are RLEs by the numbers of image and query, for those that have one.
     """
     results = []
     boxes_xywh = xyxy_to_xywh(detections.boxes_xyxy).tolist()
@@ -85,7 +85,7 @@ def evaluate(
     with torch.inference_mode():  # not below it: torch 2.5's collectives refuse tensors that are made in inference mode
         for number, batch in enumerate(batches):
             with explain_oom("evaluation", [batch]):
-                moved, runs = batch.to(device), {}
+                moved, rles = batch.to(device), {}
                 matched = MatchedQueries(criterion, moved.targets, len(batch.images)) if has_masks else None
                 choose = functools.partial(_matched_and_scoring, matched) if matched else None
                 with precision.autocast():
@@ -95,9 +95,9 @@ def evaluate(
                 sizes_hw = batch.targets.original_sizes_hw
                 if matched:
                     scored = MaskLogits(*(field[len(matched.pairs.image) :] for field in outputs.masks))
-                    runs = masks_to_rle(scored, batch.sizes_hw, tuple(batch.images.shape[2:]), sizes_hw)
-                detections = average_boxes(postprocess(outputs, sizes_hw), runs, model.config.mask_box_weight)
-                results += to_coco_results(detections, batch.targets.image_ids, label_map, runs)
+                    rles = masks_to_rle(scored, batch.sizes_hw, tuple(batch.images.shape[2:]), sizes_hw)
+                detections = average_boxes(postprocess(outputs, sizes_hw), rles, model.config.mask_box_weight)
+                results += to_coco_results(detections, batch.targets.image_ids, label_map, rles)
             on_batch(number)
     own = [Losses(losses.total.cpu(), {name: term.cpu() for name, term in losses.terms.items()})] if losses else []
     metrics = MetricLogger()

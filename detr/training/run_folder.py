@@ -28,7 +28,7 @@ from detr.training.run_files import (
     locked_dir,
     truncate_log,
 )
-from detr.training.trainer import NO_EVALUATION_YET, Trainer, goodness
+from detr.training.trainer import NO_EVALUATION_YET, Trainer, selection_key
 from utils import UserError
 
 
@@ -146,7 +146,7 @@ class RunFolder:
         if not start.resumes_in_place(self.path):
             return dict(NO_EVALUATION_YET)  # that detector stays where it is
         if (self.path / BEST).exists():  # may have been saved after the last checkpoint
-            return max(best, read_checkpoint(self.path / BEST).get("best", best), key=goodness)
+            return max(best, read_checkpoint(self.path / BEST).get("best", best), key=selection_key)
         return best
 
     def describe_best(self, best: dict) -> str:

@@ -200,9 +200,9 @@ class Trainer:
         Returns whether that is the best so far; where AP is not defined (-1), the lowest loss is.
         """
         candidate = {"AP": ap, "epoch": self.epochs_done, "loss": loss}
-        is_best = ap is not None and goodness(candidate) > goodness(self.best)
+        is_best = ap is not None and selection_key(candidate) > selection_key(self.best)
         if ap is not None and candidate["epoch"] == self.best["epoch"]:  # again, after a kill while it was saved
-            is_best = goodness(candidate) >= goodness(self.best)
+            is_best = selection_key(candidate) >= selection_key(self.best)
         if is_best:
             self.best = candidate
         if ap is not None and self.config.patience:
@@ -281,7 +281,7 @@ class Trainer:
         return f"epoch {self.epochs_done + 1}/{self.config.epochs}, step {step}"
 
 
-def goodness(best: dict) -> tuple[float, float]:
+def selection_key(best: dict) -> tuple[float, float]:
     """Return what detectors are compared by: AP; without any ground truth, where AP is -1, the validation loss."""
     return best["AP"], -best.get("loss", math.inf) if best["AP"] == -1 else 0.0
 

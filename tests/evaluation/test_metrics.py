@@ -211,7 +211,7 @@ def test_masks_are_measured_where_annotations_and_detections_have_them() -> None
         assert measure(broken, results) == of_boxes
     nothing_there = measure(coco | {"annotations": []}, results)
     assert nothing_there["iou_type"] == "segm" and nothing_there["coco"]["AP"] is None
-    assert nothing_there["mistakes"]["background"]["count"] > 0
+    assert nothing_there["errors"]["background"]["count"] > 0
 
 
 def test_overlaps_are_those_of_every_pair_of_an_image() -> None:
@@ -248,7 +248,7 @@ def test_ground_truth_fed_back_is_perfect_everywhere() -> None:
             assert set(np.ravel(of_class["precision_at_recall"])) == {1.0}
     table = np.array(metrics["confusion"])
     assert table.trace() == table.sum() == metrics["objects"] > 0
-    assert [(kind["count"], kind["ap50_gain"]) for kind in metrics["mistakes"].values()] == [(0, 0.0)] * 6
+    assert [(kind["count"], kind["ap50_gain"]) for kind in metrics["errors"].values()] == [(0, 0.0)] * 6
     assert metrics["calibration"]["expected_error"] == 0.0
 
 
@@ -265,11 +265,11 @@ def test_nothing_found_nothing_annotated_nothing_at_all() -> None:
     assert unfound["coco"]["AP"] == 0.0 and unfound["interval"]["AP"] == [0.0, 0.0]
     assert unfound["classes"][0]["AR"] == 0.0 and unfound["classes"][1]["AR"] is None
     assert unfound["overall"]["f1"] == [0.0] * 101 and unfound["overall"]["precision"] == [None] * 101
-    assert unfound["mistakes"]["missed"]["count"] == 1 and unfound["mistakes"]["missed"]["ap50_gain"] == 1.0
+    assert unfound["errors"]["missed"]["count"] == 1 and unfound["errors"]["missed"]["ap50_gain"] == 1.0
     assert unfound["calibration"]["expected_error"] is None and unfound["confusion"][0] == [0, 0, 1]
     assert set(unannotated["coco"].values()) == {None} and unannotated["interval"]["AP50"] is None
     assert unannotated["overall"]["f1"] == unannotated["overall"]["recall"] == [None] * 101
-    assert unannotated["mistakes"]["background"] | {"meaning": ""} == {"count": 2, "ap50_gain": None, "meaning": ""}
+    assert unannotated["errors"]["background"] | {"meaning": ""} == {"count": 2, "ap50_gain": None, "meaning": ""}
     assert unannotated["calibration"]["expected_error"] == pytest.approx(0.85)
     assert unannotated["confusion"][2] == [1, 1, 0]
 
@@ -285,7 +285,7 @@ def test_more_than_100_objects_of_a_class_in_an_image_are_all_counted() -> None:
     metrics = measure(coco, results)
     assert metrics["overall"]["best"] == {"threshold": 0.45, "precision": 1.0, "recall": 1.0, "f1": 1.0}
     assert metrics["confusion"] == [[600, 0], [0, 0]]
-    assert not any(kind["count"] for kind in metrics["mistakes"].values())
+    assert not any(kind["count"] for kind in metrics["errors"].values())
     assert set(np.ravel(metrics["classes"][0]["precision_at_recall"])) == {1.0}
     assert sum(b["count"] for b in metrics["calibration"]["bins"]) == 600
     assert metrics["coco"]["AR 100"] == metrics["classes"][0]["AR"] == 0.5
@@ -381,8 +381,8 @@ SCENE = [(1, 1, 0, 0, 100, 100), (1, 2, 200, 0, 100, 100), (1, 1, 0, 200, 100, 1
 # Each is one mistake more than detections that find everything: what it is, and the entry of the confusion matrix.
 ONE_MISTAKE = {
     "duplicate": ((1, 1, 0.99, 0, 0, 100, 90), (2, 0)),
-    "wrong_class": ((1, 1, 0.99, 200, 0, 100, 90), (2, 0)),
-    "badly_placed": ((1, 1, 0.99, 0, 60, 100, 100), (2, 0)),
+    "classification": ((1, 1, 0.99, 200, 0, 100, 90), (2, 0)),
+    "localization": ((1, 1, 0.99, 0, 60, 100, 100), (2, 0)),
     "both": ((1, 1, 0.99, 200, 60, 100, 100), (2, 0)),
     "background": ((2, 1, 0.99, 300, 300, 50, 50), (2, 0)),
 }
@@ -394,10 +394,10 @@ def test_one_mistake_of_each_kind(kind: str) -> None:
     wrong, (row, column) = ONE_MISTAKE[kind]
     perfect = [(image, label, 1.0 if kind == "duplicate" else 0.9, *box) for image, label, *box in SCENE]
     metrics = measure(coco, make_results([*perfect, wrong]), threshold=0.5)
-    counts = {name: mistake["count"] for name, mistake in metrics["mistakes"].items() if mistake["count"]}
+    counts = {name: mistake["count"] for name, mistake in metrics["errors"].items() if mistake["count"]}
     assert counts == {kind: 1}
     assert metrics["confusion"][row][column] == 1 and np.trace(metrics["confusion"]) == 4
-    gains = {name: mistake["ap50_gain"] for name, mistake in metrics["mistakes"].items()}
+    gains = {name: mistake["ap50_gain"] for name, mistake in metrics["errors"].items()}
     assert gains.pop(kind) == pytest.approx(1 - metrics["coco"]["AP50"]) and set(gains.values()) == {0.0}
 
 
@@ -405,28 +405,28 @@ def test_a_better_class_or_box_finds_the_object_and_a_missed_one_is_taken_out() 
     coco = make_coco(SCENE)
     found = [(1, 1, 0.9, 0, 0, 100, 100), (1, 1, 0.8, 200, 0, 100, 100), (1, 1, 0.7, 0, 260, 100, 100)]
     metrics = measure(coco, make_results(found), threshold=0.5)
-    counts = {name: mistake["count"] for name, mistake in metrics["mistakes"].items() if mistake["count"]}
-    assert counts == {"wrong_class": 1, "badly_placed": 1, "missed": 1}
+    counts = {name: mistake["count"] for name, mistake in metrics["errors"].items() if mistake["count"]}
+    assert counts == {"classification": 1, "localization": 1, "missed": 1}
     assert metrics["confusion"] == [[1, 0, 1], [1, 0, 1], [1, 0, 0]]
     # One of two objects of class 1 is found: 51 of 101 recall points. Class 2: none of two.
     half = 51 / 101
     assert metrics["coco"]["AP50"] == pytest.approx(half / 2)
-    gains = {name: mistake["ap50_gain"] for name, mistake in metrics["mistakes"].items()}
-    assert gains["wrong_class"] == pytest.approx(half / 2)  # class 2 finds one of its two
-    assert gains["badly_placed"] == pytest.approx((half + 50 / 101 * 2 / 3 - half) / 2)  # right, after a wrong one
+    gains = {name: mistake["ap50_gain"] for name, mistake in metrics["errors"].items()}
+    assert gains["classification"] == pytest.approx(half / 2)  # class 2 finds one of its two
+    assert gains["localization"] == pytest.approx((half + 50 / 101 * 2 / 3 - half) / 2)  # right, after a wrong one
     assert gains["missed"] == pytest.approx(0)  # class 2 still finds none of the one that is left
     assert gains["duplicate"] == gains["both"] == gains["background"] == 0.0
 
 
 def test_a_class_of_which_all_is_missed_gains_everything() -> None:
     metrics = measure(make_coco(SCENE), make_results([(1, 1, 0.9, *SCENE[0][2:]), (1, 1, 0.9, *SCENE[2][2:])]))
-    assert metrics["coco"]["AP50"] == 0.5 and metrics["mistakes"]["missed"]["ap50_gain"] == 0.5
+    assert metrics["coco"]["AP50"] == 0.5 and metrics["errors"]["missed"]["ap50_gain"] == 0.5
 
 
 def test_mistakes_below_the_threshold_do_not_count_but_leave_objects_missed() -> None:
     coco = make_coco(SCENE)
     found = [(1, 1, 0.9, 0, 0, 100, 100), (1, 1, 0.2, 200, 0, 100, 100), (1, 1, 0.1, 0, 200, 100, 100)]
-    errors = measure(coco, make_results(found), threshold=0.5)["mistakes"]
+    errors = measure(coco, make_results(found), threshold=0.5)["errors"]
     assert {name: mistake["count"] for name, mistake in errors.items() if mistake["count"]} == {"missed": 3}
 
 
@@ -436,10 +436,10 @@ def test_crowds_count_neither_as_objects_nor_as_mistakes() -> None:
     metrics = measure(coco, make_results([*inside, *[(i, c, 0.5, *box) for i, c, *box in SCENE]]))
     assert metrics["objects"] == 4 and metrics["coco"]["AP"] == 1.0 and metrics["overall"]["best"]["f1"] == 1.0
     assert np.array(metrics["confusion"]).sum() == 4
-    assert not any(mistake["count"] for mistake in metrics["mistakes"].values())
+    assert not any(mistake["count"] for mistake in metrics["errors"].values())
     assert sum(b["count"] for b in metrics["calibration"]["bins"]) == 4
     # What overlaps a crowd region of another class touches nothing that is to be found.
-    other = measure(coco, make_results([(2, 2, 0.9, 200, 200, 190, 190)]))["mistakes"]
+    other = measure(coco, make_results([(2, 2, 0.9, 200, 200, 190, 190)]))["errors"]
     assert other["background"]["count"] == 1
 
 
@@ -449,13 +449,13 @@ def test_confusion_and_mistakes_are_what_slow_counts_give(seed: int) -> None:
     ids = sorted(c["id"] for c in coco["categories"])
     metrics = measure(coco, results, threshold=0.3)
     matches = slow_matches(coco, results, 0.3)
-    counts = {name: mistake["count"] for name, mistake in metrics["mistakes"].items()}
+    counts = {name: mistake["count"] for name, mistake in metrics["errors"].items()}
     assert counts == slow_mistakes(coco, results, matches)
     assert metrics["confusion"] == slow_confusion(coco, results, matches, ids)
 
 
 def slow_mistakes(coco: dict, results: list[dict], matches: dict[int, dict | None]) -> dict[str, int]:
-    counts = dict.fromkeys(("duplicate", "wrong_class", "badly_placed", "both", "background", "missed"), 0)
+    counts = dict.fromkeys(("duplicate", "classification", "localization", "both", "background", "missed"), 0)
     explained = {a["id"] for a in matches.values() if a}
     for i in (i for i, a in matches.items() if a is None):
         around = [a for a in coco["annotations"] if a["image_id"] == results[i]["image_id"] and not a["iscrowd"]]
@@ -467,10 +467,10 @@ def slow_mistakes(coco: dict, results: list[dict], matches: dict[int, dict | Non
         if same >= 0.5:
             counts["duplicate"] += 1
         elif other >= 0.5:
-            counts["wrong_class"] += 1
+            counts["classification"] += 1
             explained.add(other_id)
         elif same >= 0.1:
-            counts["badly_placed"] += 1
+            counts["localization"] += 1
             explained.add(same_id)
         else:
             counts["both" if other >= 0.1 else "background"] += 1

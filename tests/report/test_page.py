@@ -134,10 +134,10 @@ def test_slider_and_filters_change_what_is_drawn(page: Path, browser: Browser) -
     set_value(browser, "by-class", 1)  # found as it, or annotated as it and found as another
     assert drawn(browser) == {"fp": 2}
     set_value(browser, "by-class", "")
-    set_value(browser, "by-kind", [*ERROR_TYPES].index("wrong_class"))
+    set_value(browser, "by-kind", [*ERROR_TYPES].index("classification"))
     assert drawn(browser) == {"fp": 1}
     assert browser.evaluate("document.querySelector('#cards .name').textContent") == "c.jpg"
-    set_value(browser, "by-kind", [*ERROR_TYPES].index("badly_placed"))
+    set_value(browser, "by-kind", [*ERROR_TYPES].index("localization"))
     assert drawn(browser) == {} and not browser.evaluate("document.getElementById('nothing').hidden")
     set_value(browser, "by-kind", "any")
     assert drawn(browser) == {"fp": 2, "missed": 1}
@@ -153,7 +153,7 @@ def test_slider_and_filters_change_what_is_drawn(page: Path, browser: Browser) -
 def test_the_page_counts_as_the_metrics_do(threshold: float, page: Path, browser: Browser) -> None:
     browser.open(page)
     set_value(browser, "threshold", threshold)
-    errors = measure(truth_of(["1", "2", "3", "4"]), RESULTS, threshold)["mistakes"]
+    errors = measure(truth_of(["1", "2", "3", "4"]), RESULTS, threshold)["errors"]
     labels = browser.evaluate("[...document.getElementById('by-kind').options].slice(3).map((one) => one.textContent)")
     assert [int(re.search(r"\((\d+)\)", label)[1]) for label in labels] == [m["count"] for m in errors.values()]
 

@@ -148,8 +148,8 @@ def test_uncertain_images_come_first(tmp_path: Path) -> None:
     assert order == ["two.png", "half.png", "sure.png", "none.png", "same.png"]
     best = write(tmp_path / "b", detected, limit=2)
     assert [entry["filename"] for entry in best["_via_img_metadata"].values()] == order[:2]
-    unlike = {tmp_path / "c" / name: share for name, share in zip(detected, (0.1, 0.3, 0.0, 0.9, 0.4), strict=True)}
-    ranked = write(tmp_path / "c", detected, unlike=unlike)[
+    novelties = {tmp_path / "c" / name: share for name, share in zip(detected, (0.1, 0.3, 0.0, 0.9, 0.4), strict=True)}
+    ranked = write(tmp_path / "c", detected, novelties=novelties)[
         "_via_img_metadata"
     ].values()  # 0.01, 0, 0.6, 0.45, 0 errors
     assert [entry["filename"] for entry in ranked] == ["two.png", "half.png", "same.png", "none.png", "sure.png"]

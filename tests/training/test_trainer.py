@@ -17,7 +17,7 @@ from detr.structures import Batch, DetrOutput, Targets
 from detr.training import device as device_room
 from detr.training.device import Precision, pick_device, pick_precision
 from detr.training.schedule import OptimConfig
-from detr.training.trainer import Trainer, goodness
+from detr.training.trainer import Trainer, selection_key
 from tests.conftest import RunScript, needs_shared
 from tests.models.test_parity import make_batch
 from tests.training.test_learning import SMALL, write_eight_images
@@ -211,7 +211,7 @@ def test_without_an_ap_the_lowest_loss_is_the_best() -> None:
     losses = (3.0, 2.0, 2.0, 2.5, 1.0)
     assert [training.end_epoch(-1.0, loss) for loss in losses] == [True, True, False, False, True]
     assert training.best == {"AP": -1.0, "epoch": 4, "loss": 1.0}
-    assert goodness({"AP": -1.0, "epoch": 0}) < goodness(training.best), "a file of before losses were kept"
+    assert selection_key({"AP": -1.0, "epoch": 0}) < selection_key(training.best), "a file of before losses were kept"
 
 
 def single_images(batch: Batch) -> list[Batch]:
