@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from detr.data.dataset import Data, load_folder
 from detr.data.loader import explain_worker_errors, make_loader, read_batches
 from detr.data.sampler import AspectRatioBatchSampler, SameSizeBatchSampler
-from detr.data.transforms import augment_params, evaluation_params, jitter_params, resize_params
+from detr.data.transforms import augment_params, evaluation_params
 from detr.models.cpu_kernels import tune_malloc
 from detr.models.criterion import SetCriterion
 from detr.models.detr import Detr
@@ -109,18 +109,17 @@ def build_session(args: argparse.Namespace, start: ResumeState, world: distribut
     torch.manual_seed(args.seed)
     resolution = {"scale": max(args.scales), "max_size": args.max_size}
     data = load_data(args, resolution, start)
-    model = resume.build_model(
-        start,
-        data,
-        resume.architecture_of(vars(args)),
-        num_classes=args.num_classes,
-        backbone_weights=args.backbone_weights,
-        class_map=args.class_map,
-        freeze_backbone=args.lr_backbone == 0,
-        freeze_detector=args.frozen_weights is not None,
-        query_groups=args.query_groups,
-        evaluate=args.eval,
-    )
+    architecture, freeze_backbone = resume.architecture_of(vars(args)), args.lr_backbone == 0
+    if start.checkpoint is None:
+        model = resume.new_model(data, architecture, args.backbone_weights or "imagenet", freeze_backbone)
+    else:
+        flags = (args.num_classes, args.class_map or [], args.eval, args.frozen_weights is not None)
+        model = resume.model_from_file(start, data, architecture, *flags)
+    if freeze_backbone:
+        model.freeze_backbone()
+    if args.frozen_weights is not None:
+        model.freeze_detector()
+    resume.add_query_groups(model, start, args.query_groups)
     matcher = HungarianMatcher(args.set_cost_class, args.set_cost_bbox, args.set_cost_giou)
     coefficients = (args.eos_coef, args.bbox_loss_coef, args.giou_loss_coef)
     masks = (args.mask_loss_coef, args.dice_loss_coef)
@@ -144,10 +143,13 @@ def build_session(args: argparse.Namespace, start: ResumeState, world: distribut
 
 def load_data(args: argparse.Namespace, resolution: dict[str, int], start: ResumeState) -> Data:
     """Load both splits, augmented as the command line asks; what the file to start from is, says whether with masks."""
-    choose = augment_params if args.augment else resize_params
-    train_params = partial(choose, scales=args.scales, max_size=args.max_size)
-    if args.color_jitter:
-        train_params = partial(jitter_params, choose=train_params, strength=args.color_jitter)
+    drawn = {
+        "scales": args.scales,
+        "max_size": args.max_size,
+        "augment": args.augment,
+        "color_jitter": args.color_jitter,
+    }
+    train_params = partial(augment_params, **drawn)
     params = (train_params, partial(evaluation_params, **resolution))
     classes = (args.num_classes, args.eval, start.unnamed_classes)
     masks = bool(args.masks) or (start.has_masks and (start.resumes or args.eval))

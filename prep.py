@@ -10,6 +10,7 @@ python prep.py --sample                         drawn party balloons: no network
 """
 
 import argparse
+import gc
 import shutil
 import sys
 import zipfile
@@ -174,7 +175,9 @@ def main() -> None:
         raise UserError(f"{error}{hint(args.via, error.flags)}") from error
     choose_white(splits, args.white)
     command = next_command(args.coco_path, weights, splits["train"].coco)
-    report = describe(splits, training_of(weights)) | {"next": command}
+    shipped = SHIPPED_WEIGHTS.get(weights)  # main.py trains with these sizes and queries, unless told otherwise
+    sizes = ((shipped.scale,), shipped.max_size, shipped.num_queries) if shipped else (SCALES, MAX_SIZE, NUM_QUERIES)
+    report = describe(splits, TrainingSizes(*sizes)) | {"next": command}
     print("\n".join(lines_of(report)))
     write_folder(splits, report, args.coco_path)
     prepare_weights(weights)
@@ -189,14 +192,6 @@ def hint(paths: list[Path] | None, flags: list[str]) -> str:
         del words[begin : begin + 1 + len(paths)]
     command = utils.command_line(["python", "prep.py", *words, *flags])
     return f"\nThis command goes through:\n  {command}" if flags else ""
-
-
-def training_of(weights: str) -> TrainingSizes:
-    """The image sizes and the number of queries that main.py trains with from these weights, unless told otherwise."""
-    if weights in SHIPPED_WEIGHTS:
-        shipped = SHIPPED_WEIGHTS[weights]
-        return TrainingSizes((shipped.scale,), shipped.max_size, shipped.num_queries)
-    return TrainingSizes(SCALES, MAX_SIZE, NUM_QUERIES)
 
 
 def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
@@ -375,4 +370,5 @@ def prepare_weights(weights: str) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # annotations have no cycles; over millions of objects the search for them takes as long as the rest
     utils.run_script(main)

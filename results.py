@@ -43,32 +43,33 @@ LoadDetector = Callable[[list[dict] | None], "Detector"]  # of the categories th
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add(
-        "--log",
-        type=Path,
-        nargs="+",
-        default=[Path("outputs")],
-        metavar="DIR",
-        help="run folders; pictures are saved in the first one's figures/ (outputs)",
-    )
+    add, size = parser.add_argument, {"type": positive_int, "metavar": "PIXELS"}
+    text = "run folders; pictures are saved in the first one's figures/ (outputs)"
+    add("--log", type=Path, nargs="+", default=[Path("outputs")], metavar="DIR", help=text)
     add("--images", nargs="+", metavar="PATH", help="images, videos, folders, or globs, to detect objects in")
     add("--batch_size", type=positive_int, metavar="N", help="images of --images at once (4 on a GPU, 1 on a CPU)")
-    add(
-        "--threshold",
-        type=threshold,
-        default="auto",
-        metavar="SCORE",
-        help="lowest score to show, 0 to 1, or auto: the best F1 on the validation images (%(default)s)",
-    )
+    text = "lowest score to show, 0 to 1, or auto: the best F1 on the validation images (%(default)s)"
+    add("--threshold", type=threshold, default="auto", metavar="SCORE", help=text)
     add("--checkpoint", type=Path, metavar="FILE", help="detector to use (default: checkpoint_best.pth of the run)")
     add("--device", default="auto", help="auto, cuda, mps or cpu: where a detector runs (%(default)s)")
     add("--coco_path", type=Path, help="the COCO folder (default: the one the run was trained on)")
-    add_correction_flags(parser.add_argument_group("annotations to correct"))
-    size = {"type": positive_int, "metavar": "PIXELS"}
     add("--scale", **size, help="shorter side of the images for a detector (default: as it was evaluated)")
     add("--max_size", **size, help="longest side (default: as it was evaluated)")
     add("--splash", action="store_true", help="also save images in gray but for the objects (of a detector with masks)")
+    add = parser.add_argument_group("annotations to correct").add_argument
+    text = (
+        "write the detections in --images as a VIA 2 project; the images in which most errors are expected, and "
+        "those least like the annotated ones, are first. Corrected, it goes into prep.py --via OLD FILE"
+    )
+    add("--via", type=Path, metavar="FILE", help=text)
+    text = (
+        "list the annotations of both splits that are probably wrong, also as a page: as the detector sees it, or "
+        "with all folds of a cross-validation in --log, by detectors that have not learnt them; with --via, all as a "
+        "project, with notes"
+    )
+    add("--review", action="store_true", help=text)
+    text = f"only the first N images of --images and --via (all), or suspects of --review ({MOST_SUSPECTS})"
+    add("--limit", type=positive_int, metavar="N", help=text)
     args = parser.parse_args()
     if (args.scale or args.max_size) and not (args.checkpoint or args.images or args.review):
         parser.error(
@@ -81,31 +82,6 @@ def parse_arguments() -> argparse.Namespace:
     if args.limit and not (args.via or args.review):
         parser.error("--limit needs --via or --review")
     return args
-
-
-def add_correction_flags(group: argparse._ArgumentGroup) -> None:
-    """The flags about detections and annotations that a person is to correct."""
-    add = group.add_argument
-    add(
-        "--via",
-        type=Path,
-        metavar="FILE",
-        help="write the detections in --images as a VIA 2 project; the images in which most errors are expected, and "
-        "those least like the annotated ones, are first. Corrected, it goes into prep.py --via OLD FILE",
-    )
-    add(
-        "--review",
-        action="store_true",
-        help="list the annotations of both splits that are probably wrong, also as a page: as the detector sees it, or "
-        "with all folds of a cross-validation in --log, by detectors that have not learnt them; with --via, all as a "
-        "project, with notes",
-    )
-    add(
-        "--limit",
-        type=positive_int,
-        metavar="N",
-        help=f"only the first N images of --images and --via (all), or suspects of --review ({MOST_SUSPECTS})",
-    )
 
 
 def threshold(text: str) -> float | None:

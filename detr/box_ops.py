@@ -42,7 +42,7 @@ def normalize_cxcywh(boxes_xyxy: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return xyxy_to_cxcywh(boxes_xyxy) / boxes_xyxy.new_tensor([width, height, width, height])
 
 
-def _area_and_overlap(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> tuple[Tensor, Tensor]:
+def _union_and_intersection(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> tuple[Tensor, Tensor]:
     """Union and intersection areas, shapes broadcast: (..., 4), (..., 4) -> (...), (...)."""
     top_left = torch.maximum(boxes1_xyxy[..., :2], boxes2_xyxy[..., :2])
     bottom_right = torch.minimum(boxes1_xyxy[..., 2:], boxes2_xyxy[..., 2:])
@@ -58,7 +58,7 @@ def generalized_box_iou(boxes1_xyxy: Tensor, boxes2_xyxy: Tensor) -> Tensor:
     IoU minus the share of the smallest enclosing box that neither box covers.
     """
     tiny = torch.finfo(boxes1_xyxy.dtype).tiny
-    union, intersection = _area_and_overlap(boxes1_xyxy, boxes2_xyxy)
+    union, intersection = _union_and_intersection(boxes1_xyxy, boxes2_xyxy)
     top_left = torch.minimum(boxes1_xyxy[..., :2], boxes2_xyxy[..., :2])
     bottom_right = torch.maximum(boxes1_xyxy[..., 2:], boxes2_xyxy[..., 2:])
     enclosing = (bottom_right - top_left).clamp(min=0).prod(-1)

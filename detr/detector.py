@@ -1,7 +1,7 @@
 """A fine-tuned detector for any image, from its file alone."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,7 +73,6 @@ class Detector:
         self.resolution = saved.resolution | {name: value for name, value in given.items() if value}
         check_sizes([self.resolution["scale"]], self.resolution["max_size"])
         self.label_map = LabelMap(saved.categories, saved.raw_ids)
-        self._names = {category["id"]: category["name"] for category in saved.categories}
 
     def __call__(
         self, image: AnyImage | Sequence[AnyImage], threshold: float = 0.5
@@ -94,17 +93,20 @@ class Detector:
         detections: list[list[Detection]] = [[] for _ in pixels]
         for batch in same_size_batches([image.shape[1:] for image in pixels], len(pixels)):
             original_hw, rles = [sizes_hw[index] for index in batch], {}
-            choose = functools.partial(scoring_queries, threshold=threshold)
+            select_queries = functools.partial(scoring_queries, threshold=threshold)
             with self.precision.autocast():
-                outputs = self.model(*self._batch([pixels[index] for index in batch]), choose)
+                outputs = self.model(*self._batch([pixels[index] for index in batch]), select_queries)
             if outputs.masks is not None:
                 size_hw = tuple(pixels[batch[0]].shape[1:])
                 rles = masks_to_rle(outputs.masks, [size_hw] * len(batch), size_hw, original_hw)
-            detections = average_boxes(postprocess(outputs, original_hw), rles, self.model.config.mask_box_weight)
-            fields = [field.tolist() for field in detections]
-            for row, (index, *of_image) in enumerate(zip(batch, *fields, strict=True)):
-                masks = [rles.get((row, query)) for query in range(len(of_image[0]))]
-                detections[index] = self._filter(zip(*of_image, masks, strict=True), threshold)
+            averaged = average_boxes(postprocess(outputs, original_hw), rles, self.model.config.mask_box_weight)
+            for row, (index, *of_image) in enumerate(zip(batch, *map(Tensor.tolist, averaged), strict=True)):
+                for query, (score, label, box) in enumerate(zip(*of_image, strict=True)):
+                    category_id = self.label_map.to_category_id(label)
+                    if score >= threshold and category_id is not None:
+                        what = self.label_map.names[label], category_id, score, tuple(box), rles.get((row, query))
+                        detections[index].append(Detection(*what))
+                detections[index].sort(key=lambda detection: -detection.score)
         if self.device.type == "cpu":  # images of other sizes come next: what is kept would grow with each
             trim_malloc(0)
         return detections
@@ -119,15 +121,15 @@ class Detector:
         return AttentionMaps(*(None if tensor is None else tensor.cpu().numpy() for tensor in tensors))
 
     @torch.inference_mode()
-    def describe(self, image: AnyImage) -> np.ndarray:
-        """Return (C,), of length 1: what the backbone sees in a small copy of an image, on average over its cells.
+    def embed(self, image: AnyImage) -> np.ndarray:
+        """Return (C,), of length 1: the pooled features of the backbone, of a small copy of an image.
 
         The more alike two images are, the closer to 1 the product of theirs. Raises UserError when it cannot be read.
         """
         (pixels,), _ = self._prepare([image], _SMALL_COPY)
         with self.precision.autocast():
-            cells = self.model.backbone[0](pixels[None].to(self.device))[-1]
-        mean = cells.float().mean(dim=(0, 2, 3))
+            features = self.model.backbone[0](pixels[None].to(self.device))[-1]
+        mean = features.float().mean(dim=(0, 2, 3))
         return (mean / mean.norm().clamp(min=1e-6)).cpu().numpy()
 
     def _prepare(
@@ -146,12 +148,3 @@ class Detector:
         """Return images of equal size as a batch (B, 3, H, W) with its padding mask, on the device."""
         images, padding_mask = pad_images(pixels)
         return images.to(self.device), padding_mask.to(self.device)
-
-    def _filter(self, queries: Iterable[tuple], threshold: float) -> list[Detection]:
-        """Choose among the (score, label, box_xyxy, mask) of all queries of an image, best first."""
-        detections = []
-        for score, label, box, mask in queries:
-            category_id = self.label_map.to_category_id(label)
-            if score >= threshold and category_id is not None:
-                detections.append(Detection(self._names[category_id], category_id, score, tuple(box), mask))
-        return sorted(detections, key=lambda detection: -detection.score)

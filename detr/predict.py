@@ -137,19 +137,19 @@ def _batches(items: Sequence[T] | Iterator[T], size: int) -> Iterator[list[T]]:
 
 
 def novelty(detector: "Detector", paths: Sequence[Path], annotated: Sequence[Path]) -> dict[Path, float]:
-    """Return for each image how unlike the most similar annotated one it is, 0 to 1, as `Detector.describe` sees them.
+    """Return for each image how unlike the most similar annotated one it is, 0 to 1, as `Detector.embed` sees them.
 
     Annotated images that cannot be read are left out; of more than `_MOST_COMPARED`, evenly spaced ones are taken.
     """
     annotated = [annotated[number] for number in evenly_spaced(len(annotated), _MOST_COMPARED)]
     with utils.Progress(len(annotated) + len(paths), "compare") as bar:
 
-        def describe(path: Path) -> np.ndarray:
+        def embed(path: Path) -> np.ndarray:
             bar.update()
-            return detector.describe(path)
+            return detector.embed(path)
 
-        known = [*_try_each(describe, annotated)[0].values()]
-        return {path: 1 - float(np.max(known @ describe(path), initial=0)) for path in paths if known}
+        known = [*_try_each(embed, annotated)[0].values()]
+        return {path: 1 - float(np.max(known @ embed(path), initial=0)) for path in paths if known}
 
 
 def to_result(image_id: int | str, detection: "Detection") -> dict:

@@ -31,14 +31,8 @@ class Targets(NamedTuple):
 
         The masks stay those of the first time: only the first group of queries has masks.
         """
-        return Targets(
-            self.labels.repeat(times, 1),
-            self.boxes_cxcywh.repeat(times, 1, 1),
-            self.counts * times,
-            self.image_ids * times,
-            self.original_sizes_hw * times,
-            self.masks,
-        )
+        lists = (values * times for values in (self.counts, self.image_ids, self.original_sizes_hw))
+        return Targets(self.labels.repeat(times, 1), self.boxes_cxcywh.repeat(times, 1, 1), *lists, self.masks)
 
 
 class Batch(NamedTuple):
@@ -56,15 +50,9 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Return the same batch on another device; copies overlap with computation where the memory is pinned."""
-        tensors = {
-            "labels": self.targets.labels,
-            "boxes_cxcywh": self.targets.boxes_cxcywh,
-            "masks": self.targets.masks,
-        }
-        moved = {name: x if x is None else x.to(device, non_blocking=True) for name, x in tensors.items()}
-        targets = self.targets._replace(**moved)
+        moved = (x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in self.targets)
         images = self.images.to(device, non_blocking=True)
-        return Batch(images, self.padding_mask.to(device, non_blocking=True), targets)
+        return Batch(images, self.padding_mask.to(device, non_blocking=True), Targets(*moved))
 
 
 class MaskLogits(NamedTuple):

@@ -184,7 +184,7 @@ ON_A_GPU = [
     Mutation(
         "targets that stay on the host",
         "detr/structures.py",
-        "x if x is None else x.to(device, non_blocking=True)",
+        "x.to(device, non_blocking=True) if isinstance(x, Tensor) else x",
         "x",
         STEP + "[Ampere]",
     ),

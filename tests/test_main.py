@@ -13,9 +13,8 @@ import torch
 import main
 from detr.data.dataset import CocoDetection
 from detr.models.detr import Detr, DetrConfig
-from detr.models.model_zoo import PUBLIC_CLASSES
 from detr.training.flags import make_parser, parse_arguments
-from detr.training.resume import ResumeState, choose_sizes
+from detr.training.resume import PUBLIC_CLASSES, ResumeState, choose_sizes
 from detr.training.run_files import RUN_FILES, TENSORBOARD
 from tests.conftest import SHARED, TINY, RunScript, needs_shared, write_via
 from utils import UserError

@@ -103,7 +103,7 @@ def check_white(own: White, coco: dict, source: Path) -> None:
             )
 
 
-def check_same_categories(train_file: Path, train: dict, val_file: Path, val: dict) -> None:
+def check_categories(train_file: Path, train: dict, val_file: Path, val: dict) -> None:
     """Raise UserError where the categories of both splits are not the same."""
     listed = [sorted((c["id"], str(c["name"])) for c in coco["categories"]) for coco in (train, val)]
     if listed[0] != listed[1]:

@@ -3,7 +3,6 @@ Paste and Learn; Ghiasi et al. 2021, Simple Copy-Paste).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -16,26 +15,20 @@ _MOST_HIDDEN = 0.3  # of an object's box
 _SOFT_EDGE = 0.7  # pixels
 
 
-class Pasted(NamedTuple):
-    """An image with P pasted objects."""
-
-    image: Image.Image
-    boxes_xyxy: np.ndarray  # (T + P, 4) float32: those of before, then those of the pasted
-    labels: list[int]  # of the P
-    masks: np.ndarray  # (P, H, W) bool, where each is pasted; a later one lies on top
-
-
 def paste_objects(
     image: Image.Image,
     boxes_xyxy: np.ndarray,
     draw: Callable[[np.random.Generator, int], tuple[Image.Image, int] | None],
     rng: np.random.Generator,
-) -> Pasted:
+) -> tuple[Image.Image, np.ndarray, list[int], np.ndarray]:
     """Paste 1 to 4 objects into an RGB image where they hide little of what is annotated there.
 
     Args:
         image, boxes_xyxy: it is left as it is; (T, 4) in its pixels.
         draw: (random numbers, largest side) -> an object as RGBA, and its label; None for none.
+
+    Returns the image; the boxes of before and those of the P objects that were pasted, (T + P, 4) float32; the labels
+    of the P; and where each of them is pasted, (P, H, W) bool: a later one lies on top.
     """
     image, boxes, labels, masks = image.copy(), list(boxes_xyxy), [], []
     for _ in range(int(rng.integers(1, _MOST + 1))):
@@ -56,7 +49,7 @@ def paste_objects(
                 place[:] = np.asarray(cutout.getchannel("A"))[: place.shape[0], : place.shape[1]] >= 128
                 break
     masks = np.array(masks, dtype=bool).reshape(-1, image.height, image.width)
-    return Pasted(image, np.array(boxes, np.float32).reshape(-1, 4), labels, masks)
+    return image, np.array(boxes, np.float32).reshape(-1, 4), labels, masks
 
 
 def covered(masks: np.ndarray, on_top: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from detr.box_ops import normalize_cxcywh, xywh_to_xyxy
 from detr.data.cache import ImageCache
-from detr.data.coco_json import LAYOUTS, all_have_outlines, check_images, check_same_categories, find_val, read_coco
+from detr.data.coco_json import LAYOUTS, all_have_outlines, check_categories, check_images, find_val, read_coco
 from detr.data.copy_paste import LARGEST_SHARE, SMALLEST_SIDE, covered, cut_out, paste_objects
 from detr.data.folds import read_both_splits, split_fold
 from detr.data.images import read_rgb
@@ -172,10 +172,9 @@ class CocoDetection(Dataset):
             masks = self._masks.masks(numbers.tolist(), params, size_hw)
         rng = np.random.default_rng([self.seed, epoch, index, 1])  # not that of the parameters: those stay as they are
         if rng.random() < self.copy_paste:
-            pasted = paste_objects(image, boxes_xyxy.numpy(), self._cut_random_object, rng)
-            image, boxes_xyxy = pasted.image, torch.from_numpy(pasted.boxes_xyxy)
-            labels = torch.cat((labels, torch.tensor(pasted.labels, dtype=torch.int64)))
-            masks = covered(masks, pasted.masks) if self._masks else None
+            image, boxes, added, on_top = paste_objects(image, boxes_xyxy.numpy(), self._cut_random_object, rng)
+            labels, boxes_xyxy = torch.cat((labels, torch.tensor(added, dtype=torch.int64))), torch.from_numpy(boxes)
+            masks = covered(masks, on_top) if self._masks else None
         boxes_cxcywh = normalize_cxcywh(boxes_xyxy, params.size_hw)
         pixels = to_tensor(image, params.color_factors)
         masks = None if masks is None else torch.from_numpy(masks)
@@ -240,7 +239,7 @@ def load_folder(
     label_map = LabelMap(train_coco["categories"], raw_ids)
     if raw_ids and layout != "coco":
         print(f"the file to evaluate names no classes; its labels are taken for category ids: {label_map}")
-    check_same_categories(train_file, train_coco, val_file, val_coco)
+    check_categories(train_file, train_coco, val_file, val_coco)
     _check_num_classes(train_file, label_map, num_classes)
     for path, coco, images in splits:
         if not coco["images"]:

@@ -3,15 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from detr.data.coco_json import (
-    LAYOUTS,
-    check_images,
-    check_same_categories,
-    find_val,
-    fingerprint,
-    keep_images,
-    read_coco,
-)
+from detr.data.coco_json import LAYOUTS, check_categories, check_images, find_val, fingerprint, keep_images, read_coco
 from utils import UserError, pluralize
 
 
@@ -29,7 +21,7 @@ def read_both_splits(folder: Path, layout: str) -> dict:
     """
     train_file, val_file, *folders = (folder / part for part in LAYOUTS[layout])
     train, val = read_coco(train_file), read_coco(val_file)
-    check_same_categories(train_file, train, val_file, val)
+    check_categories(train_file, train, val_file, val)
     splits = [train] if fingerprint(train) == fingerprint(val) else [train, val]
     whole = train | {"images": [], "annotations": []}
     for coco, images in zip(splits, folders, strict=False):

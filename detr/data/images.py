@@ -195,6 +195,7 @@ def _deep_kind(image: Image.Image) -> str:
 
 
 def _to_rgb(image: Image.Image, white: White | None) -> Image.Image:
+    """Convert any Pillow mode to 8-bit RGB; images of 12 or 16 bits and of floating-point numbers are scaled."""
     if kind := _deep_kind(image):
         gray = _finite(image)
         full_scale = (white or {}).get(kind) or white_of(gray.max(initial=0), kind)

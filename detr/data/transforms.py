@@ -4,7 +4,7 @@
 paper's resize, crop, resize chain comes down to these too, so that every pixel is resampled only once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,40 +65,29 @@ def evaluation_params(
     return AugmentParams((0, 0, width, height), fitted_size_hw(size_hw, scale, max_size), hflip=False)
 
 
-def resize_params(
-    size_hw: tuple[int, int], rng: np.random.Generator, scales: list[int], max_size: int
-) -> AugmentParams:
-    """Take the whole image at a random scale, for training without augmentation beyond `--scales`."""
-    return evaluation_params(size_hw, None, int(rng.choice(scales)), max_size)
-
-
 def augment_params(
-    size_hw: tuple[int, int], rng: np.random.Generator, scales: list[int], max_size: int
+    size_hw: tuple[int, int],
+    rng: np.random.Generator,
+    scales: list[int],
+    max_size: int,
+    augment: bool = True,
+    color_jitter: float = 0.0,
 ) -> AugmentParams:
     """Draw parameters as in the paper: flipped half the time, cropped half the time, at a random scale.
 
-    The crop sizes of the paper (384 to 600 pixels at 800) follow the largest of `scales`.
+    The crop sizes of the paper (384 to 600 pixels at 800) follow the largest of `scales`. Without `augment` the whole
+    image is taken. Brightness, contrast and saturation are multiplied by up to 1 +- `color_jitter`.
     """
-    hflip = bool(rng.random() < 0.5)
     height, width = size_hw
-    crop_xyxy = (0.0, 0.0, float(width), float(height))
-    if rng.random() < 0.5:
+    hflip, crop_xyxy = augment and bool(rng.random() < 0.5), (0.0, 0.0, float(width), float(height))
+    if augment and rng.random() < 0.5:
         crop_xyxy = _random_crop(size_hw, rng, max(scales))
     left, top, right, bottom = crop_xyxy
     cut_hw = (max(1, round(bottom - top)), max(1, round(right - left)))
-    return AugmentParams(crop_xyxy, fitted_size_hw(cut_hw, int(rng.choice(scales)), max_size), hflip)
-
-
-def jitter_params(
-    size_hw: tuple[int, int],
-    rng: np.random.Generator,
-    choose: Callable[[tuple[int, int], np.random.Generator], AugmentParams],
-    strength: float,
-) -> AugmentParams:
-    """Draw the parameters of `choose`, with brightness, contrast and saturation multiplied by up to 1 +- `strength`."""
-    params = choose(size_hw, rng)
-    factors = rng.uniform(max(0.0, 1 - strength), 1 + strength, len(COLOR_OPS))
-    return params._replace(color_factors=tuple(factors.tolist()))
+    resized_hw, factors = fitted_size_hw(cut_hw, int(rng.choice(scales)), max_size), ()
+    if color_jitter:
+        factors = tuple(rng.uniform(max(0.0, 1 - color_jitter), 1 + color_jitter, len(COLOR_OPS)).tolist())
+    return AugmentParams(crop_xyxy, resized_hw, hflip, factors)
 
 
 def _random_crop(size_hw: tuple[int, int], rng: np.random.Generator, scale: int) -> tuple[float, float, float, float]:

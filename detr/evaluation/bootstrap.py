@@ -14,8 +14,9 @@ LEVEL = 0.95
 _NUMBERS_AT_ONCE = 1 << 22  # bounds the memory: resamples of a step times detections of a class
 
 
-def intervals(matches: Matches) -> dict[str, list[float] | None]:
-    """Return the central 95 % of AP and AP50 over resamples of the images; None where none of them has objects.
+def intervals(matches: Matches) -> dict[str, list[float] | float | None]:
+    """Return the central 95 % of AP and AP50 over resamples of the images, None where none of them has objects; and how
+    they were drawn.
 
     Images that are drawn twice make the curves bumpier, which raises interpolated precision and with it the AP of every
     resample. That is no matter of chance, so the resamples are moved together until their mean is the AP of the images
@@ -26,7 +27,8 @@ def intervals(matches: Matches) -> dict[str, list[float] | None]:
     drawn = rng.multinomial(images, np.full(images, 1 / images), RESAMPLES) if images else np.zeros((RESAMPLES, 0))
     times_drawn = np.concatenate((np.ones((1, images)), drawn)).astype(np.int32)
     by_class = resampled_ap(matches, times_drawn)
-    return {"AP": _interval(by_class.reshape(len(by_class), -1)), "AP50": _interval(by_class[:, :, 0])}
+    ends = {"AP": _interval(by_class.reshape(len(by_class), -1)), "AP50": _interval(by_class[:, :, 0])}
+    return ends | {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED}
 
 
 def _interval(values: np.ndarray) -> list[float] | None:

@@ -203,13 +203,8 @@ def match(
 
 TP, FP, IGNORED = 1, 0, -1  # outcomes of a detection
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # to the last bit as COCO has them
-_WHOLE_RANGE = 1e10
-AREAS = {
-    "all": (0.0, _WHOLE_RANGE),
-    "small": (0.0, 32.0**2),
-    "medium": (32.0**2, 96.0**2),
-    "large": (96.0**2, _WHOLE_RANGE),
-}  # square pixels, both ends included
+# Square pixels, both ends included.
+AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 
 
 class Matches(NamedTuple):

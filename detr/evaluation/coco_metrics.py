@@ -15,7 +15,7 @@ COCO_NUMBERS = (
     *("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"),
     *("AR 1", "AR 10", "AR 100", "AR small", "AR medium", "AR large"),
 )  # in COCOeval's order
-_LEVEL_50, _LEVEL_75 = 0, 5  # of IOU_THRESHOLDS
+_IOU_50, _IOU_75 = 0, 5  # of IOU_THRESHOLDS
 TINY = np.spacing(1)  # COCO adds it to what it divides by
 
 
@@ -54,21 +54,12 @@ def coco_numbers(matches: Matches, whole: Curves) -> dict[str, float | None]:
     """The 12 numbers of COCOeval under their names; None where it says -1. `whole` are the curves of everything."""
     by_area = [curves(matches, area) for area in ("small", "medium", "large")]
     values = [
-        *(whole.precision, whole.precision[_LEVEL_50], whole.precision[_LEVEL_75]),
+        *(whole.precision, whole.precision[_IOU_50], whole.precision[_IOU_75]),
         *(of_area.precision for of_area in by_area),
         *(curves(matches, max_dets=1).recall, curves(matches, max_dets=10).recall, whole.recall),
         *(of_area.recall for of_area in by_area),
     ]
     return dict(zip(COCO_NUMBERS, map(mean, values), strict=True))
-
-
-def class_numbers(whole: Curves, label: int) -> dict[str, float | None]:
-    """AP, AP50 and AR (of at most 100 detections an image) of a class."""
-    return {
-        "AP": mean(whole.precision[:, label]),
-        "AP50": mean(whole.precision[_LEVEL_50, label]),
-        "AR": mean(whole.recall[:, label]),
-    }
 
 
 def mean(values: np.ndarray | list[float]) -> float | None:

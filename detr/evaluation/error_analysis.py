@@ -7,18 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detr.evaluation.coco_matching import (
-    BACKGROUND_IOU,
-    FP,
-    IGNORED,
-    TP,
-    TP_IOU,
-    UNMATCHED,
-    Matches,
-    Pairs,
-    match,
-    rank_within,
-)
+from detr.evaluation.coco_matching import FP, IGNORED, TP, TP_IOU, UNMATCHED, Matches, Pairs, match, rank_within
 from detr.evaluation.coco_metrics import mean, precision_at_recalls
 
 # TIDE's names. Every false positive is of the first type that fits; objects that no detection explains are missed.
@@ -35,10 +24,10 @@ NO_ERROR = -1
 
 
 class Errors(NamedTuple):
-    """The error of each detection; the threshold plays no part in it, as better ones choose first."""
+    """The error of each detection, whatever the threshold: those of higher scores are matched first."""
 
     kind: np.ndarray  # (N,) int, into ERROR_TYPES, or NO_ERROR: a true positive, or ignored
-    about: np.ndarray  # (N,) int, the object that a false positive overlaps most, or UNMATCHED
+    gt: np.ndarray  # (N,) int, the object that a false positive overlaps most, or UNMATCHED
 
 
 def find_errors(matches: Matches) -> Errors:
@@ -49,10 +38,11 @@ def find_errors(matches: Matches) -> Errors:
     is_same = gt.label[pairs.gt] == detections.label[pairs.detection]
     same, same_iou = _closest(pairs.where(is_same), len(wrong))
     other, other_iou = _closest(pairs.where(~is_same), len(wrong))
-    fits = [same_iou >= TP_IOU, other_iou >= TP_IOU, same_iou >= BACKGROUND_IOU, other_iou >= BACKGROUND_IOU]
+    # Pairs overlap by at least `coco_matching.BACKGROUND_IOU`; 0 says that there is none.
+    fits = [same_iou >= TP_IOU, other_iou >= TP_IOU, same_iou > 0, other_iou > 0]
     kind = np.select([~wrong, *fits], [NO_ERROR, DUPLICATE, CLASSIFICATION, LOCALIZATION, BOTH], BACKGROUND)
-    about = np.select([~wrong, *fits], [UNMATCHED, same, other, same, other], UNMATCHED)
-    return Errors(kind, about)
+    gt_index = np.select([~wrong, *fits], [UNMATCHED, same, other, same, other], UNMATCHED)
+    return Errors(kind, gt_index)
 
 
 def _closest(pairs: Pairs, detections: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +57,7 @@ def missed_gt(matches: Matches, errors: Errors, kept: np.ndarray) -> np.ndarray:
     """Return (G,) bool: objects missed by the detections that are `kept`, an (N,) mask."""
     missed = matches.counted["all"].copy()
     missed[matches.matched[kept & (matches.outcome["all"][0] == TP)]] = False
-    missed[errors.about[kept & np.isin(errors.kind, (CLASSIFICATION, LOCALIZATION))]] = False
+    missed[errors.gt[kept & np.isin(errors.kind, (CLASSIFICATION, LOCALIZATION))]] = False
     return missed
 
 
@@ -101,7 +91,7 @@ def _gains(matches: Matches, errors: Errors) -> list[float | None]:
         new_label, new_outcome = label.copy(), np.where(of_kind, IGNORED, outcome)
         if kind in (CLASSIFICATION, LOCALIZATION):
             corrected = _best_on_unmatched_gt(matches, errors, of_kind)
-            new_label[corrected] = matches.gt.label[errors.about[corrected]]
+            new_label[corrected] = matches.gt.label[errors.gt[corrected]]
             new_outcome[corrected] = TP
         fixed.append(_ap50(new_label, matches.detections.score, new_outcome, objects, objects))
     missed = missed_gt(matches, errors, np.ones(len(label), dtype=bool))
@@ -114,9 +104,9 @@ def _best_on_unmatched_gt(matches: Matches, errors: Errors, mask: np.ndarray) ->
     """Return the indices of the best detections in a mask on each object without a true positive."""
     is_free = matches.counted["all"].copy()
     is_free[matches.matched[matches.outcome["all"][0] == TP]] = False
-    candidates = np.flatnonzero(mask & is_free[errors.about])
+    candidates = np.flatnonzero(mask & is_free[errors.gt])
     candidates = candidates[np.argsort(-matches.detections.score[candidates], kind="stable")]
-    return candidates[np.unique(errors.about[candidates], return_index=True)[1]]
+    return candidates[np.unique(errors.gt[candidates], return_index=True)[1]]
 
 
 def _ap50(

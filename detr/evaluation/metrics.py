@@ -8,10 +8,10 @@ numbers count all detections.
 
 import math
 
-from detr.evaluation import bootstrap
+from detr.evaluation.bootstrap import intervals
 from detr.evaluation.calibration import THRESHOLDS, at_thresholds, best_threshold, calibration, scored
 from detr.evaluation.coco_matching import IOU_THRESHOLDS, MatchedResults, Matches, match_all, match_results
-from detr.evaluation.coco_metrics import MAX_DETECTIONS, RECALLS, Curves, class_numbers, coco_numbers, curves
+from detr.evaluation.coco_metrics import MAX_DETECTIONS, RECALLS, Curves, coco_numbers, curves, mean
 from detr.evaluation.error_analysis import confusion, find_errors, summarize_errors
 
 FALLBACK_THRESHOLD = 0.5  # where no best one is known, or there is no true positive
@@ -31,6 +31,7 @@ def measure(
         matched: `match_results` of both, where it is known already: masks take a while.
     """
     iou_type, measured, matches, _ = matched or match_results(coco, results)
+    boxes = match_all(coco, results) if iou_type == "segm" else None
     whole, everything = curves(matches), scored(matches)
     best = best_threshold(everything)
     if threshold is None:
@@ -41,13 +42,8 @@ def measure(
         "detections": len(measured),
         "iou_type": iou_type,
         "coco": coco_numbers(matches, whole),
-        **({"coco_boxes": _box_numbers(coco, results)} if iou_type == "segm" else {}),
-        "interval": {
-            **bootstrap.intervals(matches),
-            "level": bootstrap.LEVEL,
-            "resamples": bootstrap.RESAMPLES,
-            "seed": bootstrap.SEED,
-        },
+        **({"coco_boxes": coco_numbers(boxes, curves(boxes))} if boxes else {}),
+        "interval": intervals(matches),
         "max_detections": MAX_DETECTIONS,
         "iou_thresholds": [round(value, 2) for value in IOU_THRESHOLDS.tolist()],
         "recalls": [round(value, 2) for value in RECALLS.tolist()],
@@ -61,11 +57,6 @@ def measure(
     }
 
 
-def _box_numbers(coco: dict, results: list[dict]) -> dict[str, float | None]:
-    boxes = match_all(coco, results)
-    return coco_numbers(boxes, curves(boxes))
-
-
 def _measure_classes(coco: dict, matches: Matches, whole: Curves) -> list[dict]:
     """Per class, in the order of their ids, which is that of the confusion matrix."""
     classes, precision = [], curves(matches, max_dets=math.inf).precision
@@ -76,7 +67,9 @@ def _measure_classes(coco: dict, matches: Matches, whole: Curves) -> list[dict]:
                 "id": category["id"],
                 "name": category["name"],
                 "objects": detections.objects,
-                **class_numbers(whole, label),
+                "AP": mean(whole.precision[:, label]),
+                "AP50": mean(whole.precision[0, label]),
+                "AR": mean(whole.recall[:, label]),
                 "best": best_threshold(detections),
                 **at_thresholds(detections),
                 "precision_at_recall": precision[:, label].tolist() if detections.objects else None,

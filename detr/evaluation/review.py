@@ -21,7 +21,7 @@ KINDS = {
 _FITS, _OFF = 0.8, 0.4
 # The sum of IoUs with annotations up to which a detection may be an object in a crowd, and from which it is none: a box
 # between two objects, say.
-_CROWDED, _COVERED = 0.3, 0.8
+_MOST_COVERED_MISSING, _COVERED = 0.3, 0.8
 _PRIOR = 3  # objects of its image that an object's class counts as, where recall is estimated
 
 
@@ -41,14 +41,16 @@ class Suspect(NamedTuple):
 
 
 def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
-    """Return at most one suspicion about each annotation and what is missing beside them, the strongest first.
+    """Return a suspect for each annotation, and one for each object that may be missing, the most suspicious first.
 
-    Each detection is about the annotation that it overlaps most. An annotation is told by the one of its detections
-    with the largest product of score and IoU: it is as suspicious as that one is faint or does not fit, where the
-    detector finds others like it (`_recall_nearby`), or as it is sure of another class. Other detections are what is
-    missing, as far as they do not lie on annotations. Crowd regions explain detections and are not suspicious.
+    Each detection belongs to the annotation that it overlaps most. The best one of an annotation has the largest
+    score * IoU; how well it fits, from 0 to 1, follows from the IoU. The suspicion is
+        (1 - score * fit) * `_recall_nearby` of an annotation (spurious or loose),
+        score * fit of one whose best detection is of another class and surer than 0.5 (class),
+        score * the share of it that no annotation covers, of a detection that is the best of none (missing).
+    Crowd regions explain detections and are not suspicious.
 
-    `results`, in COCO's results format, are to have faint ones too: they tell that something is there.
+    `results`, in COCO's results format, are to have those of low scores too: they tell that something is there.
     """
     gt, detections = pack_gt(coco), pack_detections(coco, results)
     pairs = overlapping_pairs(coco, results, gt, detections)
@@ -57,14 +59,14 @@ def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
     about = pairs.where(pairs.iou == most[pairs.detection])
     # Of what is written to one place, the last stays.
     about = about.where(np.argsort(detections.score[about.detection] * about.iou, kind="stable"))
-    teller, fit = np.full(len(gt.crowd), -1), np.zeros(len(gt.crowd))
-    teller[about.gt], fit[about.gt] = about.detection, ((about.iou - _OFF) / (_FITS - _OFF)).clip(0, 1)
-    score = np.where(teller >= 0, np.append(detections.score, 0.0)[teller], 0.0)
+    best, fit = np.full(len(gt.crowd), -1), np.zeros(len(gt.crowd))
+    best[about.gt], fit[about.gt] = about.detection, ((about.iou - _OFF) / (_FITS - _OFF)).clip(0, 1)
+    score = np.where(best >= 0, np.append(detections.score, 0.0)[best], 0.0)
     detected = score * fit
     undetected = (1 - detected) * _recall_nearby(gt, detected)
     suspects = []
     for number in np.flatnonzero(~gt.crowd).tolist():
-        annotation, one = coco["annotations"][number], int(teller[number])
+        annotation, one = coco["annotations"][number], int(best[number])
         result = results[detections.index[one]] if one >= 0 else None
         kind = "spurious" if 1 - score[number] >= score[number] * (1 - fit[number]) else "loose"
         suspicion = undetected[number]
@@ -72,9 +74,9 @@ def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
             kind, suspicion = "class", detected[number]
         suspects.append(Suspect(kind, float(suspicion), annotation["image_id"], annotation, result))
     covered = np.bincount(pairs.detection, pairs.iou, minlength=len(most))
-    is_missing = detections.score * ((_COVERED - covered) / (_COVERED - _CROWDED)).clip(0, 1)
-    is_missing[teller[teller >= 0]] = 0
-    for number in _without_duplicates(detections, is_missing, teller[teller >= 0].tolist()):
+    is_missing = detections.score * ((_COVERED - covered) / (_COVERED - _MOST_COVERED_MISSING)).clip(0, 1)
+    is_missing[best[best >= 0]] = 0
+    for number in _without_duplicates(detections, is_missing, best[best >= 0].tolist()):
         result = results[detections.index[number]]
         suspects.append(Suspect("missing", float(is_missing[number]), result["image_id"], None, result))
     return sorted(suspects, key=lambda suspect: -suspect.suspicion)

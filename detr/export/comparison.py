@@ -14,7 +14,7 @@ from detr.data.folds import find_gt
 from detr.data.images import White, read_rgb
 from detr.data.transforms import evaluation_params, resample
 from detr.detector import Detector
-from detr.export.outputs import OUTPUTS, Outputs, Run, every_query, pad_normalized, to_outputs
+from detr.export.outputs import OUTPUTS, Inference, Outputs, every_query, pad_normalized, to_outputs
 from detr.models.postprocess import LEAST_MASK_SCORE, Detections, masks_to_rle
 from detr.structures import MaskLogits
 from detr.training.evaluate import to_coco_results, twelve_coco_numbers
@@ -62,7 +62,7 @@ def _read_images(gt: dict | None, folder: Path, white: White) -> Iterator[tuple[
 
 
 def compare(
-    detector: Detector, run: Run, gt: dict | None, folder: Path, source: Path, mask_box_weight: float = 0.0
+    detector: Detector, run: Inference, gt: dict | None, folder: Path, source: Path, mask_box_weight: float = 0.0
 ) -> Comparison:
     """Compare what `run` returns with PyTorch: image by image, and the first ones as a padded batch.
 

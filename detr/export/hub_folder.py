@@ -7,15 +7,12 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
-from torch.nn import Module
 
-from detr.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from detr.detector import Detector
-from detr.export.outputs import Outputs, Run, pad_normalized, to_outputs
+from detr.export.outputs import Inference, Outputs, pad_normalized, to_outputs
 from detr.models.backbone import MOBILENETS
 from detr.models.detr import DetrConfig
-from detr.models.huggingface import CONFIG, FIELDS, NO_CLASS, PREPROCESSOR, WEIGHTS, to_hub
+from detr.models.huggingface import CONFIG, FIELDS, NO_CLASS, WEIGHTS, to_hub
 from detr.structures import DetrOutput, MaskLogits
 from utils import UserError
 
@@ -27,7 +24,8 @@ def write_folder(detector: Detector, folder: Path) -> None:
     """
     about = _to_config(detector)
     (folder / CONFIG).write_text(json.dumps(about, indent=2), encoding="utf-8")
-    (folder / PREPROCESSOR).write_text(json.dumps(_to_preprocessor(detector), indent=2), encoding="utf-8")
+    size = {"shortest_edge": detector.resolution["scale"], "longest_edge": detector.resolution["max_size"]}
+    transformers.DetrImageProcessor(size=size).save_pretrained(folder)  # all else is by default as in training
     hub = to_hub(detector.model.state_dict(), detector.model.config.masks)
     save_file({name: value.contiguous() for name, value in hub.items()}, folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -67,37 +65,8 @@ def _check_expressible(config: DetrConfig) -> None:
             raise UserError(f"--to huggingface: transformers has no DETR with {what}; --to onnx takes any detector")
 
 
-def _to_preprocessor(detector: Detector) -> dict:
-    """Return the settings of `DetrImageProcessor`."""
-    shorter, longest = detector.resolution["scale"], detector.resolution["max_size"]
-    return {
-        "image_processor_type": "DetrImageProcessor",
-        "format": "coco_detection",
-        "do_resize": True,
-        "size": {"shortest_edge": shorter, "longest_edge": longest},
-        "resample": 2,  # bilinear
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": IMAGENET_MEAN,
-        "image_std": IMAGENET_STD,
-        "do_pad": True,
-    }
-
-
-def hub_runner(folder: Path, labels: list[int]) -> Run:
-    """Return a function that runs what `transformers` loads from a folder."""
-    model = load_folder(folder)
-
-    def run(images: list[Image.Image]) -> Outputs:
-        pixels, padding_mask = pad_normalized(images)
-        return list(to_outputs(run_hub(model, pixels, padding_mask), labels, padding_mask))
-
-    return run
-
-
-def load_folder(folder: Path) -> Module:
-    """Return the network as `transformers` loads it. Raises UserError where it finds a weight missing or left over."""
+def hub_runner(folder: Path, labels: list[int]) -> Inference:
+    """Return a function that runs a folder in `transformers`. Raises UserError where a weight has no match there."""
     architecture = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["architectures"][0]
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
@@ -105,12 +74,14 @@ def load_folder(folder: Path) -> Module:
     transformers.logging.set_verbosity(verbosity)
     if wrong := sorted(report["missing_keys"]) + sorted(report["unexpected_keys"]):
         raise UserError(f"transformers {transformers.__version__} has another DETR than this: {wrong[0]} has no match")
-    return model.eval()
+    model.eval()
 
+    @torch.inference_mode()
+    def run(images: list[Image.Image]) -> Outputs:
+        pixels, padding_mask = pad_normalized(images)
+        theirs, nothing = model(pixels, pixel_mask=(~padding_mask).long()), torch.empty(0)
+        masks = MaskLogits(theirs.pred_masks.flatten(0, 1), nothing, nothing) if "pred_masks" in theirs else None
+        outputs = DetrOutput(theirs.logits[None], theirs.pred_boxes[None], masks)  # every query has its mask, in order
+        return list(to_outputs(outputs, labels, padding_mask))
 
-@torch.inference_mode()
-def run_hub(model: Module, images: Tensor, padding_mask: Tensor) -> DetrOutput:
-    """Return what the network of `transformers` predicts for a batch; every query has its mask, in order."""
-    theirs, nothing = model(images, pixel_mask=(~padding_mask).long()), torch.empty(0)
-    masks = MaskLogits(theirs.pred_masks.flatten(0, 1), nothing, nothing) if "pred_masks" in theirs else None
-    return DetrOutput(theirs.logits[None], theirs.pred_boxes[None], masks)
+    return run

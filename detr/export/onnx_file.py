@@ -18,7 +18,6 @@ import contextlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 
 from detr.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from detr.detector import Detector
-from detr.export.outputs import OUTPUTS, Outputs, Run, every_query, to_outputs
+from detr.export.outputs import OUTPUTS, Inference, Outputs, every_query, to_outputs
 from detr.models.detr import Detr
 from utils import UserError
 
@@ -72,14 +71,16 @@ def write_onnx(detector: Detector, path: Path, precision: str) -> None:
 
     `precision` is fp32, fp16 or int8. Raises UserError where PyTorch is too old or cannot do it.
     """
-    with _quiet():
+    with contextlib.ExitStack() as quiet:  # keeps back what the exporter and the quantizer say about their own insides
+        quiet.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)
+        quiet.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
         program = _recorded(detector)
         program.save(path, external_data=False)
         model = _fold_constants(path)
         if precision == "fp16":
-            from onnxruntime.transformers.float16 import (
-                convert_float_to_float16,  # its package changes sys.path: not unless needed
-            )
+            from onnxruntime.transformers.float16 import convert_float_to_float16  # changes sys.path: only if needed
 
             model = convert_float_to_float16(model, keep_io_types=True)
         elif precision == "int8":
@@ -91,7 +92,7 @@ def write_onnx(detector: Detector, path: Path, precision: str) -> None:
     onnx.save(model, path)
 
 
-def onnx_runner(path: Path) -> Run:
+def onnx_runner(path: Path) -> Inference:
     """Return a function that runs an ONNX file on the CPU."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
@@ -149,16 +150,3 @@ def _describe(model: onnx.ModelProto, detector: Detector, precision: str) -> Non
     about = {"categories": categories, **detector.resolution, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     about |= {"white": detector.white, "precision": precision}
     onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in about.items()})
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what the exporter and the quantizer say about their own insides."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

@@ -17,7 +17,7 @@ from detr.structures import DetrOutput
 
 OUTPUTS = ("scores", "boxes_xyxy", "masks")
 Outputs = list[Tensor]  # as many of these as there are
-Run = Callable[[list[Image.Image]], Outputs]
+Inference = Callable[[list[Image.Image]], Outputs]
 
 
 def every_query(outputs: DetrOutput) -> tuple[Tensor, Tensor]:

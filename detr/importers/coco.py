@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from detr.data.coco_json import keep_images, read_coco, refuse_images, size_problem
-from detr.importers.coco_annotations import check_categories, choose_categories, clean, drop_roots, turn_upright
+from detr.importers.coco_annotations import check_all_categories, choose_categories, clean, drop_roots, turn_upright
 from detr.importers.label_folder import split_named
 from detr.importers.notes import BAD, ONE_SPLIT, Notes
 from detr.importers.splits import Split, split_images, validates_on_training
@@ -66,7 +66,7 @@ def read_coco_folder(
     if "all" in sources and sources["all"].file.parent != folder:
         first.add([(ONE_SPLIT, str(sources["all"].file.relative_to(folder)))])
     first.add((ROOT, category) for category in drop_roots(list(cocos.values())))
-    check_categories({name: source.file for name, source in sources.items()}, cocos)
+    check_all_categories({name: source.file for name, source in sources.items()}, cocos)
     splits, problems = {}, []
     for name, coco in cocos.items():
         choose_categories(coco, categories, one_class, notes[name])

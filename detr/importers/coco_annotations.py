@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detr.data.coco_json import LARGEST, check_same_categories, segmentation_problem, to_rle, white_in
+from detr.data.coco_json import LARGEST, check_categories, segmentation_problem, to_rle, white_in
 from detr.data.images import SIDEWAYS, Header
-from detr.importers.notes import TURNED, UNSURE, Notes
-from detr.importers.via.frames import evidence, turned_point, usual_frame
+from detr.importers.notes import TURNED, Notes
+from detr.importers.via.frames import evidence, remarks_on_turns, turned_point
 from detr.importers.via.record import AnnotatedImage, Region
 from utils import UserError, is_line, is_number, join_names, quote
 
@@ -25,10 +25,10 @@ NO_POLYGON = "segmentations that are neither polygons nor masks, left out"
 # ----------------------------------------------------------------------------------------------------------- categories
 
 
-def check_categories(files: Mapping[str, Path], cocos: dict[str, dict]) -> None:
+def check_all_categories(files: Mapping[str, Path], cocos: dict[str, dict]) -> None:
     """Raise UserError where splits differ in their categories, and for names that are odd or there twice."""
     if len(cocos) == 2:
-        check_same_categories(files["train"], cocos["train"], files["val"], cocos["val"])
+        check_categories(files["train"], cocos["train"], files["val"], cocos["val"])
     for name, coco in cocos.items():
         words = [str(category["name"]) for category in coco["categories"]]
         if odd := [word for word in words if not is_line(word)]:
@@ -81,6 +81,10 @@ def clean(coco: dict, usable: set[int], notes: Notes) -> dict:
         image = images[annotation["image_id"]]
         where = f"{image['file_name']}, annotation {annotation['id']}"
         if bbox := _clipped(annotation["bbox"], image, where, notes):
+            segmentation = _nested(annotation.get("segmentation"))
+            if segmentation and segmentation_problem(segmentation, (image["height"], image["width"])):
+                notes.add([(NO_POLYGON, where)])
+                segmentation = []
             annotations.append(
                 {
                     "id": annotation_id[annotation["id"]],
@@ -88,7 +92,7 @@ def clean(coco: dict, usable: set[int], notes: Notes) -> dict:
                     "category_id": category_id[annotation["category_id"]],
                     "bbox": bbox,
                     "area": _area(annotation, bbox),
-                    "segmentation": _segmentation(annotation.get("segmentation"), where, notes),
+                    "segmentation": segmentation,
                     "iscrowd": int(bool(annotation.get("iscrowd", 0))),
                 }
             )
@@ -129,30 +133,10 @@ def _area(annotation: dict, bbox_xywh: list[float]) -> float:
     return given if bbox_xywh == annotation["bbox"] else min(given, largest)
 
 
-def _segmentation(segmentation: object, where: str, notes: Notes) -> list | dict:
-    """Return polygons as lists of x, y, ..., or a mask (RLE) as it is; nothing, and a note, for anything else."""
-    if segmentation is None or _is_rle(segmentation):
-        return segmentation or []
-    polygons = _polygons(segmentation)
-    if polygons is None:
-        notes.add([(NO_POLYGON, where)])
-    return polygons or []
-
-
-def _is_rle(segmentation: object) -> bool:
-    return isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys()
-
-
-def _polygons(segmentation: object) -> list[list[float]] | None:
-    """Return the polygons of a segmentation, of which some tools write a single one flat; None for anything else."""
-    if not isinstance(segmentation, list):
-        return None
-    polygons = [segmentation] if segmentation and is_number(segmentation[0], LARGEST) else segmentation
-    are_polygons = all(
-        isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(is_number(x, LARGEST) for x in p)
-        for p in polygons
-    )
-    return polygons if are_polygons else None
+def _nested(segmentation: object) -> object:
+    """Return a polygon that a tool wrote flat as a list of one, nothing as an empty list, anything else as it is."""
+    is_flat = isinstance(segmentation, list) and segmentation and is_number(segmentation[0], LARGEST)
+    return [segmentation] if is_flat else segmentation or []
 
 
 # --------------------------------------------------------------------------------------------------------- EXIF's turns
@@ -168,30 +152,22 @@ def turn_upright(coco: dict, headers: dict[int, Header], notes: Notes) -> dict[i
     annotations: dict[int, list[dict]] = defaultdict(list)
     for annotation in coco["annotations"]:
         annotations[annotation["image_id"]].append(annotation)
-    frames, problems = {}, {}
-    for image in turned_images:
-        corners = [Region(_corners(a["bbox"]), {}) for a in annotations[image["id"]]]
-        frames[image["id"]] = evidence(AnnotatedImage("", corners), headers[image["id"]])
-    if not any(frames.values()):
-        for image in turned_images:
-            listed = AnnotatedImage("", [], (image["width"], image["height"]))
-            frames[image["id"]] = evidence(listed, headers[image["id"]])
-    usual, some_stored = usual_frame(frames.values()), "stored" in frames.values()
-    for image in turned_images:
-        header, frame = headers[image["id"]], frames[image["id"]]
+    own_headers = [headers[image["id"]] for image in turned_images]
+    drawn = [AnnotatedImage("", [Region(_corners(a["bbox"]), {}) for a in annotations[i["id"]]]) for i in turned_images]
+    if not any(map(evidence, drawn, own_headers)):
+        drawn = [AnnotatedImage("", [], (image["width"], image["height"])) for image in turned_images]
+    problems = {}
+    for image, header, remark in zip(turned_images, own_headers, remarks_on_turns(drawn, own_headers), strict=True):
         size_wh, listed_wh = header.size_hw[::-1], (image["width"], image["height"])
         if listed_wh not in (size_wh, size_wh[::-1] if header.orientation in SIDEWAYS else size_wh):
             continue  # resized: it will be refused
         image["width"], image["height"] = size_wh
-        if (frame or usual) == "stored":
-            notes.add([(TURNED, image["file_name"])])
-            try:
-                for annotation in annotations[image["id"]]:
-                    _turn_annotation(annotation, header)
-            except UserError as error:
-                problems[image["id"]] = f"{image['file_name']}{error}"
-        elif frame is None and some_stored:
-            notes.add([(UNSURE, image["file_name"])])
+        notes.add([(remark, image["file_name"])] if remark else [])
+        try:
+            for annotation in annotations[image["id"]] if remark == TURNED else ():
+                _turn_annotation(annotation, header)
+        except UserError as error:
+            problems[image["id"]] = f"{image['file_name']}{error}"
     return problems
 
 
@@ -200,14 +176,14 @@ def _turn_annotation(annotation: dict, header: Header) -> None:
     ends = [turned_point(point, header) for point in _corners(annotation["bbox"])]
     (left, right), (top, bottom) = map(sorted, zip(*ends, strict=True))
     annotation["bbox"] = [left, top, right - left, bottom - top]
-    segmentation = annotation.get("segmentation")
-    if polygons := _polygons(segmentation):
+    segmentation = _nested(annotation.get("segmentation"))
+    if isinstance(segmentation, dict):
+        annotation["segmentation"] = _turn_mask(segmentation, header)
+    elif not segmentation_problem(segmentation, header.size_hw):
         annotation["segmentation"] = [
             [value for point in zip(p[::2], p[1::2], strict=True) for value in turned_point(point, header)]
-            for p in polygons
+            for p in segmentation
         ]
-    elif _is_rle(segmentation):
-        annotation["segmentation"] = _turn_mask(segmentation, header)
 
 
 def _turn_mask(rle: dict, header: Header) -> dict:

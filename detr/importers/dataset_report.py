@@ -2,7 +2,6 @@
 
 import filecmp
 from collections import Counter
-from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +9,11 @@ import numpy as np
 from detr.importers.class_names import similar_classes
 from detr.importers.dataset_text import warnings_of
 from detr.importers.duplicates import find_alikes, repeated_boxes
+from detr.importers.notes import EXAMPLES
 from detr.importers.splits import Split
 
 SMALL_SIDE, LARGE_SIDE = 32, 96  # pixels; COCO's bounds of small, medium and large are the squares of these
 TINY_SIDE = 16  # pixels: half a cell of DETR's feature map
-_EXAMPLES = 5
 
 
 class TrainingSizes(NamedTuple):
@@ -70,26 +69,24 @@ def _describe_split(split: Split, training: TrainingSizes) -> dict:
     per_image = np.bincount(objects.owners, minlength=len(coco["images"]))
     per_class = np.bincount(objects.classes, minlength=len(coco["categories"]))
     names = [image["file_name"] for image in coco["images"]]
+    width, height = objects.boxes_xywh[:, 2:].T
+    wide, tall = int((width > 2 * height).sum()), int((height > 2 * width).sum())
     return {
         "images": len(names),
         "images_without_objects": int((per_image == 0).sum()),
         "objects": len(objects.owners),
         "crowd_regions": len(coco["annotations"]) - len(objects.owners),
         "objects_per_class": {c["name"]: int(n) for c, n in zip(coco["categories"], per_class, strict=True)},
-        "objects_per_image": _describe_counts(per_image, names, training.num_queries),
+        "objects_per_image": {
+            "mean": round(float(per_image.mean()), 2) if names else 0.0,
+            "most": int(per_image.max(initial=0)),
+            "fullest_image": names[per_image.argmax()] if names else None,
+            "images_over_queries": int((per_image > training.num_queries).sum()),
+        },
         **_describe_sizes(objects, training),
-        "box_shapes": _describe_shapes(objects.boxes_xywh),
+        "box_shapes": {"wider than 2:1": wide, "in between": len(width) - wide - tall, "taller than 1:2": tall},
         "repeated_boxes": _describe_repeated(objects, names),
-        "notes": [{"what": what, **asdict(note)} for what, note in split.notes.items()],
-    }
-
-
-def _describe_counts(per_image: np.ndarray, names: list[str], num_queries: int) -> dict:
-    return {
-        "mean": round(float(per_image.mean()), 2) if len(names) else 0.0,
-        "most": int(per_image.max(initial=0)),
-        "fullest_image": names[per_image.argmax()] if len(names) else None,
-        "images_over_queries": int((per_image > num_queries).sum()),
+        "notes": [{"what": what, "count": len(at), "examples": at[:EXAMPLES]} for what, at in split.notes.items()],
     }
 
 
@@ -112,16 +109,10 @@ def _by_size(areas: np.ndarray) -> dict[str, int]:
     return {"small": small, "medium": len(areas) - small - large, "large": large}
 
 
-def _describe_shapes(boxes_xywh: np.ndarray) -> dict[str, int]:
-    wide = int((boxes_xywh[:, 2] > 2 * boxes_xywh[:, 3]).sum())
-    tall = int((boxes_xywh[:, 3] > 2 * boxes_xywh[:, 2]).sum())
-    return {"wider than 2:1": wide, "in between": len(boxes_xywh) - wide - tall, "taller than 1:2": tall}
-
-
 def _describe_repeated(objects: PackedObjects, names: list[str]) -> dict:
     groups = objects.owners * (objects.classes.max(initial=0) + 1) + objects.classes
     repeated = np.flatnonzero(repeated_boxes(groups, objects.boxes_xywh))
-    shown = [(names[objects.owners[i]], objects.boxes_xywh[i]) for i in repeated[:_EXAMPLES]]
+    shown = [(names[objects.owners[i]], objects.boxes_xywh[i]) for i in repeated[:EXAMPLES]]
     examples = [f"{name} at {', '.join(f'{value:.0f}' for value in bbox)}" for name, bbox in shown]
     return {"count": len(repeated), "examples": examples}
 
@@ -156,7 +147,7 @@ def _describe_similar_classes(splits: dict[str, Split]) -> dict:
             counts[label] += 1
             image_of.setdefault(label, f"{name}/{files[annotation['image_id']]}")
     pairs = similar_classes(counts)
-    examples = [f"{a} ({counts[a]}, in {image_of[a]}) and {b} ({counts[b]})" for a, b in pairs[:_EXAMPLES]]
+    examples = [f"{a} ({counts[a]}, in {image_of[a]}) and {b} ({counts[b]})" for a, b in pairs[:EXAMPLES]]
     return {"count": len(pairs), "examples": examples}
 
 
@@ -170,6 +161,6 @@ def _describe_pairs(pairs: list[tuple[int, int]], identical: set[tuple[int, int]
     first = sorted(pairs, key=lambda pair: pair not in identical)
     return {
         "count": len(pairs),
-        "examples": [f"{names[a]} {'=' if (a, b) in identical else '~'} {names[b]}" for a, b in first[:_EXAMPLES]],
+        "examples": [f"{names[a]} {'=' if (a, b) in identical else '~'} {names[b]}" for a, b in first[:EXAMPLES]],
         "identical": sum(pair in identical for pair in pairs),
     }

@@ -1,9 +1,7 @@
 """Any annotations -> a COCO dict for training and one for validation, and what was changed on the way. No torch."""
 
-import contextlib
-import gc
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -27,21 +25,6 @@ from utils import UserError, join_names, pluralize, printable
 READERS = {"yolo": read_yolo, "voc": read_voc, "labelme": read_labelme}
 
 
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without Python's search for cycles, of which annotations have none: over millions of objects it takes as long as
-    all the rest, and more than linearly.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@_uncollected()
 def import_labels(
     kind: str,
     paths: Path | Sequence[Path],
@@ -140,9 +123,9 @@ def _located(sources: list[Source], prefixes: list[str]) -> tuple[list[Located],
         conflicts = [conflict for part in located for conflict in part.conflicts]
         if not conflicts:
             break
-        for conflict in conflicts:
-            images_of[tuple(source.file for source in conflict.sources)].append(conflict.image)
-        losers = {id(min(conflict.sources[::-1], key=_region_count)) for conflict in conflicts}
+        for image, one, other in conflicts:
+            images_of[one.file, other.file].append(image)
+        losers = {id(min(other, one, key=_region_count)) for _, one, other in conflicts}
         sources = [source for source in sources if id(source) not in losers]
     files = [str(source.file) for source in sources if source.file]
     text = "; ".join(f"{one} and {other} differ about {join_names(names)}" for (one, other), names in images_of.items())

@@ -1,7 +1,6 @@
 """What an import clips, drops or skips, counted for its report. No torch."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 POINT = "points, which have no box, skipped"
 CLIPPED = "regions clipped to the image"
@@ -25,31 +24,20 @@ UNSURE = "EXIF-rotated images annotated as stored or as shown, taken as shown: l
 # What makes an image partial: an object may be there of which no box is known.
 MAKES_NO_OBJECT = {POINT, OUTSIDE, ZERO, UNLABELLED}
 TO_LOOK_AT = (PARTIAL, PARTIAL_KEPT, UNLISTED, UNSURE)
-EXAMPLES = 5
+EXAMPLES = 5  # of each in the report
 
 
-@dataclass
-class Note:
-    """One thing that was done."""
-
-    count: int = 0
-    examples: list[str] = field(default_factory=list)  # "image" or "image, region key"; the first few
-
-
-class Notes(dict[str, Note]):
-    """What was clipped, dropped or skipped in one split, by category: a few words on what, and what was done."""
+class Notes(dict[str, list[str]]):
+    """What was clipped, dropped or skipped in one split: a few words on what -> where (image, or image and region)."""
 
     def add(self, remarks: Iterable[tuple[str, str]]) -> None:
-        """Count remarks, each a category and where it was."""
+        """Add remarks, each a category and where it was."""
         for category, where in remarks:
-            note = self.setdefault(category, Note())
-            note.count += 1
-            if len(note.examples) < EXAMPLES:
-                note.examples.append(where)
+            self.setdefault(category, []).append(where)
 
     def lines(self) -> list[str]:
         """Return a line per category, most frequent first."""
         return [
-            f"{category}: {note.count} ({'; '.join(note.examples)}{'; ...' if note.count > EXAMPLES else ''})"
-            for category, note in sorted(self.items(), key=lambda item: -item[1].count)
+            f"{category}: {len(places)} ({'; '.join(places[:EXAMPLES])}{'; ...' if len(places) > EXAMPLES else ''})"
+            for category, places in sorted(self.items(), key=lambda item: -len(item[1]))
         ]

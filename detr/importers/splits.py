@@ -20,7 +20,7 @@ class Split(NamedTuple):
     coco: dict
     origins: list[Path]  # the file of each of `coco["images"]`
     notes: Notes
-    thumbnails: np.ndarray  # (images, 16, 18) uint8, as `thumbnails.look_at` makes them
+    thumbnails: np.ndarray  # (images, 16, 18) uint8, as `thumbnails.decode_all` makes them
 
 
 def validates_on_training(image_count: int, val_fraction: float) -> bool:

@@ -45,8 +45,8 @@ class Losses(NamedTuple):
         return Losses(self.total + other.total, {name: self.terms[name] + other.terms[name] for name in self.terms})
 
 
-class MatchedQueries:
-    """The queries that `Detr.forward` is to choose in training: those that are matched alone get a mask.
+class MatchedQuerySelector:
+    """Matches queries in the middle of `Detr.forward`, as in training only those that are matched get a mask.
 
     `targets` are repeated for each group of queries; `images` is B, those of the first group.
     """
@@ -111,7 +111,7 @@ class SetCriterion(nn.Module):
         outputs: DetrOutput,
         targets: Targets,
         batch_normalizers: Normalizers | None = None,
-        matched: MatchedQueries | None = None,
+        matched: MatchedQuerySelector | None = None,
     ) -> Losses:
         """Return the losses of the outputs (L, B, Q, ...) against the targets of the B images.
 

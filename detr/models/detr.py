@@ -17,7 +17,7 @@ from detr.models.transformer import Transformer
 from detr.structures import DetrOutput, MaskLogits
 from utils import UserError
 
-ChooseQueries = Callable[[DetrOutput], tuple[Tensor, Tensor]]  # outputs -> (M,) images and (M,) queries
+SelectQueries = Callable[[DetrOutput], tuple[Tensor, Tensor]]  # outputs -> (M,) images and (M,) queries
 POSITION_EMBEDDINGS = {"sine": SinePositionEmbedding, "learned": LearnedPositionEmbedding}
 
 
@@ -103,12 +103,13 @@ class Detr(nn.Module):
         self.bbox_attention = MHAttentionMap(dim, config.nheads) if config.masks else None
         self.mask_head = MaskHeadSmallConv(dim, config.nheads, backbone.map_channels) if config.masks else None
 
-    def forward(self, images: Tensor, padding_mask: Tensor, choose: ChooseQueries | None = None) -> DetrOutput:
+    def forward(self, images: Tensor, padding_mask: Tensor, select_queries: SelectQueries | None = None) -> DetrOutput:
         """Run on images (B, 3, H, W), ImageNet-normalized, and their padding mask (B, H, W), True on padding.
 
         In training with G groups of queries, the outputs are those of G * B images: all of the first group, then all
-        of the second, each to be matched by itself. `choose` says which queries of the first group get a mask, where
-        there is a mask head: it is the larger part of the network, and most queries see no object.
+        of the second, each to be matched by itself. `select_queries` says which queries of the first group get a mask,
+        where there is a mask head: it is the larger part of the network, and most queries see no object. In training it
+        matches them (`criterion.MatchedQuerySelector`), within the one forward pass that DDP allows.
         """
         body, position_embedding = self.backbone
         *maps, features = body(images)  # (B, C, H/S, W/S)
@@ -123,9 +124,9 @@ class Detr(nn.Module):
             # A box in bfloat16 is a box on a grid of 1/256 of the image; without autocast the dtype stays as it is.
             decoded = decoded.to(self.query_embed.weight.dtype)
             outputs = DetrOutput(self.class_embed(decoded), self.bbox_embed(decoded).sigmoid())
-        if choose is None or self.mask_head is None:
+        if select_queries is None or self.mask_head is None:
             return outputs
-        image, query = choose(outputs)
+        image, query = select_queries(outputs)
         heads, queries = (self.bbox_attention, self.mask_head), decoded[-1][image, query]
         logits = predict_masks(*heads, src, maps, memory, mask, queries, image)
         return outputs._replace(masks=MaskLogits(logits, image, query))

@@ -79,37 +79,19 @@ class DecoderLayer(_Layer):
 
 
 class _Stack(nn.Module):
+    """Layers and the LayerNorm behind them, under the public files' names; `Transformer.forward` runs them."""
+
     def __init__(self, layers: Iterable[nn.Module], norm: nn.LayerNorm | None) -> None:
         super().__init__()
         self.layers, self.norm = nn.ModuleList(layers), norm
 
 
-class Encoder(_Stack):
-    """A stack of encoder layers; pre-norm ends with one more LayerNorm."""
-
-    def forward(self, src: Tensor, pos: Tensor, padding_mask: Tensor) -> Tensor:
-        """Map tokens (B, N, D), their positions (B, N, D) and mask (B, N) to the memory (B, N, D)."""
-        for layer in self.layers:
-            src = layer(src, pos, padding_mask)
-        return src if self.norm is None else self.norm(src)
-
-
-class Decoder(_Stack):
-    """A stack of decoder layers; each layer's output passes the same LayerNorm on its way to the heads."""
-
-    def forward(self, query_embed: Tensor, memory: Tensor, pos: Tensor, padding_mask: Tensor) -> Tensor:
-        """Map (G, Q, D), (B, N, D), (B, N, D), (B, N) to the normalized output of every layer, (L, G * B, Q, D)."""
-        tgt = query_embed.new_zeros(()).expand(memory.shape[0], *query_embed.shape)
-        memory_with_pos = memory + pos
-        outputs = []
-        for layer in self.layers:
-            tgt = layer(tgt, query_embed, memory, memory_with_pos, padding_mask)
-            outputs.append(tgt)
-        return self.norm(torch.stack(outputs)).transpose(1, 2).flatten(1, 2)
-
-
 class Transformer(nn.Module):
-    """Encoder over the feature map, decoder over the object queries; `depths` are their numbers of layers."""
+    """Encoder over the feature map, decoder over the object queries; `depths` are their numbers of layers.
+
+    Pre-norm ends the encoder with one more LayerNorm; the output of each decoder layer passes the same LayerNorm on its
+    way to the heads.
+    """
 
     def __init__(
         self, depths: tuple[int, int], dim: int, nheads: int, dim_feedforward: int, dropout: float, pre_norm: bool
@@ -117,8 +99,8 @@ class Transformer(nn.Module):
         super().__init__()
         layer = (dim, nheads, dim_feedforward, dropout, pre_norm)
         last_norm = nn.LayerNorm(dim) if pre_norm else None
-        self.encoder = Encoder((EncoderLayer(*layer) for _ in range(depths[0])), last_norm)
-        self.decoder = Decoder((DecoderLayer(*layer) for _ in range(depths[1])), nn.LayerNorm(dim))
+        self.encoder = _Stack((EncoderLayer(*layer) for _ in range(depths[0])), last_norm)
+        self.decoder = _Stack((DecoderLayer(*layer) for _ in range(depths[1])), nn.LayerNorm(dim))
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -127,8 +109,15 @@ class Transformer(nn.Module):
         """Map features and positions (B, D, H, W), mask (B, H, W) and query_embed (G, Q, D) to the decoded queries
         (L, G * B, Q, D) and the encoder's memory (B, N, D).
         """
-        src = src.flatten(2).transpose(1, 2)  # (B, D, H, W) -> (B, N, D)
-        pos = pos.flatten(2).transpose(1, 2)
-        padding_mask = padding_mask.flatten(1)
-        memory = self.encoder(src, pos, padding_mask)
-        return self.decoder(query_embed, memory, pos, padding_mask), memory
+        memory = src.flatten(2).transpose(1, 2)  # (B, D, H, W) -> (B, N, D)
+        pos, padding_mask = pos.flatten(2).transpose(1, 2), padding_mask.flatten(1)
+        for layer in self.encoder.layers:
+            memory = layer(memory, pos, padding_mask)
+        if self.encoder.norm is not None:
+            memory = self.encoder.norm(memory)
+        tgt = query_embed.new_zeros(()).expand(memory.shape[0], *query_embed.shape)
+        memory_with_pos, decoded = memory + pos, []
+        for layer in self.decoder.layers:
+            tgt = layer(tgt, query_embed, memory, memory_with_pos, padding_mask)
+            decoded.append(tgt)
+        return self.decoder.norm(torch.stack(decoded)).transpose(1, 2).flatten(1, 2), memory

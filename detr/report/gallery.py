@@ -90,19 +90,10 @@ def queries_of(boxes_xywh: np.ndarray, scores: np.ndarray, maps: AttentionMaps) 
         yield best if iou[best] >= TP_IOU else UNMATCHED
 
 
-class QueryPredictions(NamedTuple):
-    """What a query predicts in each of I images."""
-
-    query: int
-    boxes_cxcywh: np.ndarray  # (I, 4) in [0, 1]
-    scores: np.ndarray  # (I,)
-
-
-def busiest_queries(attention: list[AttentionMaps]) -> list[QueryPredictions]:
-    """Return the queries with the highest scores, in their own order."""
+def busiest_queries(attention: list[AttentionMaps]) -> dict[int, np.ndarray]:
+    """Return (I, 5) boxes_cxcywh and scores of the queries with the highest scores, by their numbers, in this order."""
     if not attention:
-        return []
-    scores = np.stack([maps.scores for maps in attention])
-    boxes_cxcywh = np.stack([maps.boxes_cxcywh for maps in attention])
-    busiest = np.argsort(-scores.mean(axis=0), kind="stable")[:_MOST_QUERIES]
-    return [QueryPredictions(query, boxes_cxcywh[:, query], scores[:, query]) for query in sorted(busiest.tolist())]
+        return {}
+    predictions = np.stack([np.column_stack((maps.boxes_cxcywh, maps.scores)) for maps in attention])  # (I, Q, 5)
+    busiest = np.argsort(-predictions[..., -1].mean(axis=0), kind="stable")[:_MOST_QUERIES]
+    return {query: predictions[:, query] for query in sorted(busiest.tolist())}

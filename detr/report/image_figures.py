@@ -21,14 +21,7 @@ from detr.data.images import read_rgb
 from detr.drawing import figure_text, save_figure
 from detr.evaluation.coco_matching import IGNORED, UNMATCHED
 from detr.evaluation.error_analysis import DUPLICATE, ERROR_TYPES, NO_ERROR
-from detr.report.gallery import (
-    AttentionMaps,
-    EvaluatedImages,
-    QueryPredictions,
-    busiest_queries,
-    evenly_spaced,
-    queries_of,
-)
+from detr.report.gallery import AttentionMaps, EvaluatedImages, busiest_queries, evenly_spaced, queries_of
 from detr.report.outlines import outlines
 from utils import pluralize
 
@@ -174,8 +167,8 @@ def draw_queries(attention: list[AttentionMaps], path: Path) -> None:
     rows = -(-len(queries) // columns)
     figure = Figure(figsize=(1.5 * columns + 0.4, 1.65 * rows + 0.8), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    for axis, centers in zip(axes.flat, queries, strict=False):
-        draw_query(axis, centers)
+    for axis, (number, predictions) in zip(axes.flat, queries.items(), strict=False):
+        draw_query(axis, number, predictions)
     for axis in axes.flat[len(queries) :]:
         axis.remove()
     marks = [Line2D([], [], linestyle="", marker=m, color=c, label=name) for name, (m, c) in _QUERY_MARKS.items()]
@@ -185,16 +178,16 @@ def draw_queries(attention: list[AttentionMaps], path: Path) -> None:
     save_figure(figure, path)
 
 
-def draw_query(axis: Axes, query: QueryPredictions) -> None:
-    """Draw the box centers of one query."""
-    x, y, width, height = query.boxes_cxcywh.T
+def draw_query(axis: Axes, number: int, predictions: np.ndarray) -> None:
+    """Draw the box centers of a query, and its scores, in I images: (I, 5), the boxes_cxcywh first."""
+    x, y, width, height, scores = predictions.T
     is_small = width * height <= _LARGE
     masks = (is_small, ~is_small & (width > height), ~is_small & (width <= height))
     for mask, (marker, color) in zip(masks, _QUERY_MARKS.values(), strict=True):
-        colors = [to_rgba(color, 0.15 + 0.85 * float(score)) for score in query.scores[mask]]
+        colors = [to_rgba(color, 0.15 + 0.85 * float(score)) for score in scores[mask]]
         axis.scatter(x[mask], y[mask], s=8 if marker == "o" else 36, marker=marker, color=colors)
     axis.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect="equal")
-    axis.set_title(f"query {query.query}", fontsize=8)
+    axis.set_title(f"query {number}", fontsize=8)
     axis.spines[:].set_color("0.8")
 
 

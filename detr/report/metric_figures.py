@@ -1,5 +1,6 @@
 """Figures of what `metrics.measure` returns, of one run or of several. No torch."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
@@ -14,7 +15,6 @@ from detr.report.tables import class_names
 _MOST_COLORED = 5  # classes; of more, each is a pale line
 _MOST_CLASSES = 16  # rows of a confusion matrix
 _MOST_BARS = 24
-_OVERALL = "black"
 
 Named = list[tuple[str, dict]]  # (name of a run, its metrics)
 
@@ -47,81 +47,62 @@ def _unit_square(axis: Axes, title: str, x: str, y: str) -> None:
     axis.set(title=title, xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
 
 
-def _reached(precision: np.ndarray) -> np.ndarray:
-    """Return precision without its end at 0, which recall never reaches."""
-    return np.where(precision > 0, precision, np.nan)
+def _lines(runs: Named) -> Iterator[tuple[dict, list[dict], dict, dict]]:
+    """Yield the lines of a diagram: a run's metrics, the classes of a line, what was measured of these, and its look.
 
-
-def _mean_precision(metrics: dict, level: int) -> np.ndarray | None:
-    """Return (101,) mean over the classes with objects."""
-    curves = [c["precision_at_recall"][level] for c in metrics["classes"] if c["precision_at_recall"]]
-    return np.mean(curves, axis=0) if curves else None
+    Of one run each class has a line, pale and without a name where they are many, before all of them together.
+    """
+    for number, (name, metrics) in enumerate(runs):
+        known = [one for one in metrics["classes"] if one["objects"]]
+        short = short_names(one["name"] for one in metrics["classes"])
+        look = {"color": color_of(number), "label": name}
+        if len(runs) == 1:
+            look = {"color": "black", "label": "all classes" if len(short) > 1 else "".join(short.values())}
+            for place, one in enumerate(known if len(known) > 1 else ()):
+                of_one = {"color": color_of(place), "linewidth": 1.6, "label": short[one["name"]]}
+                if len(known) > _MOST_COLORED:
+                    of_one = {"color": "0.75", "linewidth": 0.8}
+                yield metrics, [one], one, of_one
+        yield metrics, known, metrics["overall"], look | {"linewidth": 2.2}
 
 
 def draw_precision(axis: Axes, runs: Named, level: int) -> None:
     """Precision against recall at an IoU."""
     iou = runs[0][1]["iou_thresholds"][level]
     _unit_square(axis, f"precision against recall (IoU {iou:.2f})", "recall", "precision")
-    for number, (name, metrics) in enumerate(runs):
-        recalls, mean = metrics["recalls"], _mean_precision(metrics, level)
-        if mean is None:
-            continue
-        if len(runs) > 1:
-            axis.plot(recalls, _reached(mean), color=color_of(number), label=f"{name}  {mean.mean():.3f}")
-            continue
-        known = [c for c in metrics["classes"] if c["precision_at_recall"]]
-        short = short_names(c["name"] for c in known)
-        for place, one in enumerate(known):
-            precision = np.array(one["precision_at_recall"][level])
-            label = f"{short[one['name']]}  {precision.mean():.3f}"
-            axis.plot(recalls, _reached(precision), **_class_line(place, len(known), label))
-        if len(known) > 1:
-            axis.plot(recalls, _reached(mean), color=_OVERALL, linewidth=2.2, label=f"all classes  {mean.mean():.3f}")
-
-
-def _class_line(place: int, classes: int, label: str) -> dict:
-    if classes > _MOST_COLORED:
-        return {"color": "0.75", "linewidth": 0.8}
-    return {"color": color_of(place), "linewidth": 1.6, "label": label}
+    for metrics, classes, _, look in _lines(runs):
+        _plot_precision(axis, metrics, classes, level, look)
 
 
 def _draw_precision_by_iou(axis: Axes, metrics: dict) -> None:
     """Precision against recall at every IoU, the stricter the paler."""
     _unit_square(axis, "the same by IoU, mean of the classes", "recall", "precision")
     axis.set(xlim=(-0.01, 1.42), xticks=np.arange(6) / 5)  # room for the legend, which no curve leaves free
+    known = [one for one in metrics["classes"] if one["objects"]]
     for level, iou in enumerate(metrics["iou_thresholds"]):
-        mean = _mean_precision(metrics, level)
-        if mean is not None:
-            label = f"IoU {iou:.2f}  {mean.mean():.3f}"
-            axis.plot(
-                metrics["recalls"], _reached(mean), color=matplotlib.colormaps["viridis"](level / 11), label=label
-            )
+        look = {"color": matplotlib.colormaps["viridis"](level / 11), "label": f"IoU {iou:.2f}"}
+        _plot_precision(axis, metrics, known, level, look)
+
+
+def _plot_precision(axis: Axes, metrics: dict, classes: list[dict], level: int, look: dict) -> None:
+    """Draw the mean of the classes, if there is any, without its end at 0, which recall never reaches."""
+    if classes:
+        precision = np.mean([one["precision_at_recall"][level] for one in classes], axis=0)
+        named = {"label": f"{look['label']}  {precision.mean():.3f}"} if "label" in look else {}
+        axis.plot(metrics["recalls"], np.where(precision > 0, precision, np.nan), **(look | named))
 
 
 def draw_f1(axis: Axes, runs: Named) -> None:
     """F1 against the score threshold, the best marked."""
-    _unit_square(axis, "F1 against score threshold (IoU 0.50)", "score threshold", "F1")
-    for number, (name, metrics) in enumerate(runs):
-        known = [c for c in metrics["classes"] if c["objects"]] if len(runs) == 1 else []
-        if len(known) > 1:
-            short = short_names(c["name"] for c in known)
-            for place, one in enumerate(known):
-                line = _class_line(place, len(known), short[one["name"]])
-                _draw_one_f1(axis, metrics["thresholds"], one, line)
-        line = {"color": color_of(number), "label": name} if len(runs) > 1 else {"color": _OVERALL}
-        if len(known) > 1:
-            line["label"] = "all classes"
-        _draw_one_f1(axis, metrics["thresholds"], metrics["overall"], line | {"linewidth": 2.2})
-
-
-def _draw_one_f1(axis: Axes, thresholds: list[float], one: dict, line: dict) -> None:
-    best = one["best"]
-    if best["threshold"] is None:
-        return
-    if "label" in line or line["color"] == _OVERALL:
-        line = line | {"label": f"{line.get('label', 'best')}  {best['f1']:.3f} at {best['threshold']:.2f}"}
-        axis.plot(best["threshold"], best["f1"], "o", color=line["color"], markersize=6)
-    axis.plot(thresholds, one["f1"], **line)
+    _unit_square(axis, "F1 against score threshold (IoU 0.50; dot: the best)", "score threshold", "F1")
+    for metrics, _, one, look in _lines(runs):
+        best = one["best"]
+        if best["threshold"] is None:
+            continue
+        if "label" in look:
+            look |= {"label": f"{look['label']}  {best['f1']:.3f} at {best['threshold']:.2f}"}
+            axis.plot(best["threshold"], best["f1"], "o", color=look["color"], markersize=6)
+        axis.plot(metrics["thresholds"], one["f1"], **look)
 
 
 def _draw_classes(axis: Axes, runs: Named) -> None:

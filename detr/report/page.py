@@ -154,7 +154,7 @@ def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, 
                 *(matches.detections.boxes_xywh[one] / scale).tolist(),
                 float(matches.detections.score[one]),
                 int(kinds[one]),
-                place.get(int(matches.matched[one]), place.get(int(errors.about[one]), -1)),
+                place.get(int(matches.matched[one]), place.get(int(errors.gt[one]), -1)),
                 query,
                 *mask,
             ]

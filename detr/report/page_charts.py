@@ -1,6 +1,5 @@
 """The page's charts: matplotlib's SVG, whose colors the style sheet sets for a dark or a light page. No torch."""
 
-import hashlib
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -50,29 +49,23 @@ def to_svg(draw: Callable[[Axes], object], width: float, height: float) -> str:
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r"#[0-9a-f]{6}\b", lambda color: _CSS_COLORS.get(color[0], color[0]), svg)
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "sans-serif", svg)
-    # Several drawings share a document, in which an id may stand once; most are never referred to.
+    # Ids that nothing refers to would stand in the page several times; matplotlib makes the others at random.
     used = set(re.findall(r'(?:url\(#|href="#)([\w-]+)', svg))
-    prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]
-    svg = re.sub(r' id="([\w-]+)"', lambda i: f' id="{prefix}{i[1]}"' if i[1] in used else "", svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}", svg)
+    svg = re.sub(r' id="([\w-]+)"', lambda i: i[0] if i[1] in used else "", svg)
     return svg.replace("<svg ", '<svg class="chart" role="img" ', 1)
 
 
 def quality_charts(runs: list[tuple[str, dict]]) -> str:
     """Draw what depends on the threshold: precision against recall, F1, calibration."""
-    draws = (
-        partial(draw_precision, runs=runs, level=0),
-        partial(draw_f1, runs=runs),
-        partial(draw_calibration, runs=runs),
-    )
-    return "".join(to_svg(partial(_with_legend, draw=draw), 4.4, 3.4) for draw in draws if runs)
 
+    def draw(axis: Axes, what: Callable[..., None]) -> None:
+        what(axis, runs=runs)
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=8, labelcolor="linecolor")
 
-def _with_legend(axis: Axes, draw: Callable[[Axes], object]) -> None:
-    draw(axis)
-    axis.grid(alpha=0.3)
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8, labelcolor="linecolor")
+    draws = (partial(draw_precision, level=0), draw_f1, draw_calibration)
+    return "".join(to_svg(partial(draw, what=what), 4.4, 3.4) for what in draws if runs)
 
 
 def training_charts(runs: list[Run], panels: Sequence[Panel], is_small: bool) -> str:
@@ -92,7 +85,8 @@ def training_charts(runs: list[Run], panels: Sequence[Panel], is_small: bool) ->
 
 def query_charts(attention: list[AttentionMaps]) -> str:
     """Draw the box centers of the busiest queries."""
-    return "".join(to_svg(partial(draw_query, query=query), 1.5, 1.6) for query in busiest_queries(attention))
+    queries = busiest_queries(attention).items()
+    return "".join(to_svg(partial(draw_query, number=number, predictions=seen), 1.5, 1.6) for number, seen in queries)
 
 
 def confusion_chart(metrics: dict | None) -> str:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from detr.sample.geometry import ellipse, polygon_area, turned
+from detr.importers.via.clip import polygon_area
+from detr.sample.geometry import ellipse, turned
 from detr.sample.paints import Color, Rng
 from detr.sample.surfaces import EVEN_LIGHT, Pattern, Surface, shade
 
@@ -102,7 +103,7 @@ class Canvas:
         """Take an RGB image of the canvas's size as background, with the polygons of its objects, in its pixels."""
         self.image.paste(image)
         for polygons in objects:
-            self.areas.append(sum(map(polygon_area, polygons)) / self.scale**2)
+            self.areas.append(sum(polygon_area(polygon.tolist()) for polygon in polygons) / self.scale**2)
             for polygon in polygons:
                 ImageDraw.Draw(self._owner).polygon(polygon.ravel().tolist(), fill=len(self.areas))
 

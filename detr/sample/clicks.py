@@ -8,7 +8,7 @@ polygon. Holes are outlined over. Thin things, such as strings, cut nothing (`ca
 import contourpy
 import numpy as np
 
-from detr.sample.geometry import polygon_area
+from detr.importers.via.clip import polygon_area
 from detr.sample.paints import Rng
 
 MIN_POINTS, MAX_POINTS = 12, 30
@@ -58,7 +58,7 @@ def _contour(mask: np.ndarray) -> np.ndarray:
     parts = zip(*tracer.filled(0.5, 1.5), strict=True)  # of each the outer border, then those of its holes
     corner = np.array((left - 0.5, top - 0.5))  # the padding's pixel ends there
     borders = [points[: starts[1] - 1] + corner for points, starts in parts]
-    areas = np.array([polygon_area(border) for border in borders])
+    areas = np.array([polygon_area(border.tolist()) for border in borders])
     kept = [border for border, area in zip(borders, areas, strict=True) if area >= _CRUMB * areas.max()]
     if len(kept) == 1:
         return kept[0][:: max(1, len(kept[0]) // 100)]  # a person does not see more of it

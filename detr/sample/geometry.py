@@ -56,9 +56,3 @@ def turned(outline: np.ndarray, angle: float, x: float = 0.0, y: float = 0.0, si
     """Return the outline scaled, turned clockwise by `angle` radians and moved by (x, y)."""
     cosine, sine = np.cos(angle) * size, np.sin(angle) * size
     return outline @ np.array(((cosine, sine), (-sine, cosine))) + (x, y)
-
-
-def polygon_area(outline: np.ndarray) -> float:
-    """Return the area inside an outline (N, 2), by the shoelace formula."""
-    x, y = outline.T
-    return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)

@@ -16,7 +16,7 @@ from detr.data.coco_json import all_have_outlines
 from detr.data.dataset import LabelMap
 from detr.evaluation.coco_matching import match_all, with_masks
 from detr.evaluation.coco_metrics import coco_numbers, curves
-from detr.models.criterion import Losses, MatchedQueries, SetCriterion
+from detr.models.criterion import Losses, MatchedQuerySelector, SetCriterion
 from detr.models.detr import Detr
 from detr.models.postprocess import Detections, average_boxes, masks_to_rle, postprocess, scoring_queries
 from detr.structures import Batch, DetrOutput, MaskLogits
@@ -55,7 +55,7 @@ def twelve_coco_numbers(coco: dict, results: list[dict], iou_type: str = "bbox")
     return [-1.0 if value is None else value for value in coco_numbers(matches, curves(matches)).values()]
 
 
-def _matched_and_scoring(matched: MatchedQueries, outputs: DetrOutput) -> tuple[Tensor, ...]:
+def _matched_and_scoring(matched: MatchedQuerySelector, outputs: DetrOutput) -> tuple[Tensor, ...]:
     """Choose the matched queries, for the loss, then those that score, for the metrics: (M,) images and queries."""
     return tuple(torch.cat(both) for both in zip(matched(outputs), scoring_queries(outputs), strict=True))
 
@@ -86,10 +86,10 @@ def evaluate(
         for number, batch in enumerate(batches):
             with explain_oom("evaluation", [batch]):
                 moved, rles = batch.to(device), {}
-                matched = MatchedQueries(criterion, moved.targets, len(batch.images)) if has_masks else None
-                choose = functools.partial(_matched_and_scoring, matched) if matched else None
+                matched = MatchedQuerySelector(criterion, moved.targets, len(batch.images)) if has_masks else None
+                select_queries = functools.partial(_matched_and_scoring, matched) if matched else None
                 with precision.autocast():
-                    outputs = model(moved.images, moved.padding_mask, choose)
+                    outputs = model(moved.images, moved.padding_mask, select_queries)
                 part = criterion(outputs, moved.targets, normalizers, matched)
                 losses = part if losses is None else losses + part
                 sizes_hw = batch.targets.original_sizes_hw

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
 import utils
 from detr.data.coco_json import check_white
@@ -15,7 +16,7 @@ from detr.data.dataset import Data, LabelMap
 from detr.data.transforms import check_sizes
 from detr.models.class_transfer import ClassRows, match_classes
 from detr.models.detr import Detr, DetrConfig
-from detr.models.model_zoo import PUBLIC_CLASSES, PUBLIC_ROWS, PUBLIC_WEIGHTS
+from detr.models.model_zoo import PUBLIC_WEIGHTS
 from detr.models.weights import (
     CLASS_HEAD,
     best_weights,
@@ -34,6 +35,11 @@ from detr.training.flags import MAX_SIZE, SCALES
 from detr.training.run_files import BEST, CONFIG, LAST
 from utils import UserError
 
+# What the rows of the published class heads stand for: COCO's category ids, with holes; the last row is "no object".
+# Those of stuff, behind the others in the panoptic files, have no objects to outline and are left out.
+PUBLIC_ROWS = (91, 250)  # without "no object": of the detectors, and of the panoptic files
+_COCO_NAMES = enumerate(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
+PUBLIC_CLASSES = {row: name for row, name in _COCO_NAMES if name not in ("__background__", "N/A")}
 _START_FLAGS = ("resume", "overwrite")  # say how a run is begun, not what it is
 
 
@@ -204,46 +210,12 @@ def _args_beside(path: Path) -> dict:
 # --------------------------------------------------------------------------------------------------------------- model
 
 
-def build_model(
-    start: ResumeState,
-    data: Data,
-    architecture: dict,
-    *,
-    num_classes: int | None = None,
-    backbone_weights: str | None = None,
-    class_map: list[tuple[str, str]] | None = None,
-    freeze_backbone: bool = False,
-    freeze_detector: bool = False,
-    query_groups: int = 1,
-    evaluate: bool = False,
-) -> Detr:
-    """Return the network with the weights it starts from; what was loaded is printed.
+def new_model(data: Data, architecture: dict, backbone_weights: str, freeze_backbone: bool) -> Detr:
+    """Return a network that is pre-trained in its backbone only, or nowhere.
 
-    Args:
-        start: the file to resume, to fine-tune or to evaluate, or none.
-        architecture: fields of `DetrConfig` that the command line sets; the others are those of the file.
-        num_classes: K where the command line sets it.
-        backbone_weights: `imagenet`, `none` or a file, where there is no file to start from (None: `imagenet`).
-        class_map: (name in the file, name in the data) of classes that start from each other.
-        freeze_detector: train the mask head only, of a detector that knows the classes.
-        query_groups: groups of queries that are trained side by side.
-
-    Raises UserError where architecture, data and file contradict each other.
+    `architecture` has the fields of `DetrConfig` that the command line sets; `backbone_weights` is `imagenet`, `none`
+    or a file. Raises UserError where the file has other weights, or there are none for a frozen BatchNorm.
     """
-    if start.checkpoint is None:
-        model = _new_model(data, architecture, backbone_weights or "imagenet", freeze_backbone)
-    else:
-        model = _model_from_file(start, data, architecture, num_classes, class_map or [], evaluate, freeze_detector)
-    if freeze_backbone:
-        model.freeze_backbone()
-    if freeze_detector:
-        model.freeze_detector()
-    _add_query_groups(model, start, query_groups)
-    return model
-
-
-def _new_model(data: Data, architecture: dict, backbone_weights: str, freeze_backbone: bool) -> Detr:
-    """Return a network that is pre-trained in its backbone only, or nowhere."""
     if backbone_weights == "none":
         architecture = {"batch_norm": "train"} | architecture
     model = Detr(DetrConfig(data.num_classes, **architecture))
@@ -261,7 +233,7 @@ def _new_model(data: Data, architecture: dict, backbone_weights: str, freeze_bac
     return model
 
 
-def _model_from_file(
+def model_from_file(
     start: ResumeState,
     data: Data,
     architecture: dict,
@@ -270,7 +242,17 @@ def _model_from_file(
     evaluate: bool,
     knows_classes: bool,
 ) -> Detr:
-    """Return the network of the file to start from; where it has to know the classes, no row of its head is fresh."""
+    """Return the network of the file to start from; what was loaded is printed.
+
+    Args:
+        start: the file to resume, to fine-tune or to evaluate.
+        architecture: fields of `DetrConfig` that the command line sets; the others are those of the file.
+        num_classes: K where the command line sets it.
+        class_map: (name in the file, name in the data) of classes that start from each other.
+        knows_classes: no row of the class head may be fresh, as it is not trained.
+
+    Raises UserError where architecture, data and file contradict each other.
+    """
     path, checkpoint, fine_tunes = start.path, start.checkpoint, not (evaluate or start.resumes)
     config = read_config(path, checkpoint)
     own_queries = config["num_queries"]
@@ -335,7 +317,7 @@ def _choose_class_rows(start: ResumeState, data: Data, class_map: list[tuple[str
     return class_rows
 
 
-def _add_query_groups(model: Detr, start: ResumeState, groups: int) -> None:
+def add_query_groups(model: Detr, start: ResumeState, groups: int) -> None:
     """Add the groups of queries to train side by side: those of the run to resume, or new ones."""
     # Near the queries that are trained already; random ones are as good as any other.
     model.add_query_groups(groups, spread=0.1 if start.checkpoint else 1.0)

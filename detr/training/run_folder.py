@@ -14,20 +14,10 @@ from detr.data.coco_json import fingerprint, white_in
 from detr.data.dataset import Data
 from detr.models.detr import Detr
 from detr.models.weights import detector_state, read_checkpoint, save_tensors
+from detr.training import run_files
 from detr.training.distributed import World, barrier
 from detr.training.resume import ResumeState
-from detr.training.run_files import (
-    BEST,
-    CONFIG,
-    LAST,
-    LOG,
-    PREDICTIONS,
-    RUN_FILES,
-    TENSORBOARD,
-    append_log,
-    locked_dir,
-    truncate_log,
-)
+from detr.training.run_files import BEST, CONFIG, LAST, LOG, PREDICTIONS
 from detr.training.trainer import NO_EVALUATION_YET, Trainer, selection_key
 from utils import UserError
 
@@ -44,7 +34,7 @@ class RunFolder:
 
     def locked(self) -> AbstractContextManager:
         """Keep other runs out of the folder. Raises UserError where one is in it."""
-        return locked_dir(self.path) if self.world.is_main else nullcontext()
+        return run_files.locked_dir(self.path) if self.world.is_main else nullcontext()
 
     def prepare(self, start: ResumeState, model: Detr) -> None:
         """Delete an overwritten run, cut a resumed log to its checkpoint, and write config.json.
@@ -64,7 +54,7 @@ class RunFolder:
             )
         utils.clear_unfinished(self.path)
         if start.resumes_in_place(self.path):
-            truncate_log(self.path / LOG, start.checkpoint["epoch"])
+            run_files.truncate_log(self.path / LOG, start.checkpoint["epoch"])
         else:
             for path in files_of_run(self.path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -84,13 +74,13 @@ class RunFolder:
         if not self.world.is_main:
             return lambda log: None
         if not tensorboard:
-            return partial(append_log, self.path / LOG)
+            return partial(run_files.append_log, self.path / LOG)
         from torch.utils.tensorboard import SummaryWriter  # a package that only --tensorboard needs
 
-        writer = SummaryWriter(self.path / TENSORBOARD, purge_step=epochs_done)
+        writer = SummaryWriter(self.path / run_files.TENSORBOARD, purge_step=epochs_done)
 
         def write(log: dict) -> None:
-            append_log(self.path / LOG, log)
+            run_files.append_log(self.path / LOG, log)
             for name, value in log.items():
                 values = {f"{name}_{i}": v for i, v in enumerate(value)} if isinstance(value, list) else {name: value}
                 for tag, scalar in values.items():
@@ -188,7 +178,7 @@ def check_tensorboard() -> None:
 
 def files_of_run(folder: Path) -> list[Path]:
     """Return the files that a run has left in a folder."""
-    paths = [folder / name for name in RUN_FILES]
+    paths = [folder / name for name in run_files.RUN_FILES]
     return [path for path in (*paths, *folder.glob("nonfinite_epoch*.json")) if path.exists()]
 
 

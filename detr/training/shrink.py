@@ -3,7 +3,7 @@
 python -m detr.training.shrink outputs/checkpoint_best.pth detr-small.pth
 """
 
-import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -21,15 +21,6 @@ def shrink(checkpoint: dict) -> dict:
     return {"model": public_names(model), "config": checkpoint["config"] | {"batch_norm": "frozen"}} | about
 
 
-def main() -> None:
-    """Read, shrink, write, say how large it has become."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="a checkpoint of main.py")
-    parser.add_argument("destination", type=Path, help="the file to write")
-    args = parser.parse_args()
-    torch.save(shrink(read_checkpoint(args.source)), args.destination)
-    print(f"{args.destination}: {args.destination.stat().st_size / 2**20:.1f} MiB")
-
-
 if __name__ == "__main__":
-    main()
+    source, destination = map(Path, sys.argv[1:])
+    torch.save(shrink(read_checkpoint(source)), destination)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detr.models.cpu_kernels import trim_malloc
-from detr.models.criterion import Losses, MatchedQueries, Normalizers, SetCriterion
+from detr.models.criterion import Losses, MatchedQuerySelector, Normalizers, SetCriterion
 from detr.models.detr import Detr
 from detr.models.weights import plain_state, random_state, restore_random_state
 from detr.structures import Batch, Targets
@@ -132,7 +132,7 @@ class Trainer:
                 moved = batch.to(self.device)
                 targets = moved.targets.repeated(groups)
                 has_masks = self.model.config.masks
-                matched = MatchedQueries(self.criterion, targets, len(batch.images)) if has_masks else None
+                matched = MatchedQuerySelector(self.criterion, targets, len(batch.images)) if has_masks else None
                 with self.precision.autocast():
                     outputs = self._ddp_model(moved.images, moved.padding_mask, matched)
                 losses = self.criterion(outputs, targets, batch_normalizers, matched)

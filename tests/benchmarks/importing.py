@@ -3,6 +3,7 @@
 .venv/bin/python -m tests.benchmarks.importing [images ...]     (default: 10000 20000; each has 10 regions)
 """
 
+import gc
 import json
 import subprocess
 import sys
@@ -77,6 +78,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--read"]:
+        gc.disable()  # as prep.py does
         import_via(Path(sys.argv[2]), keep_partial=True)
     else:
         main()

@@ -199,7 +199,7 @@ def compare_loading(coco_path: Path) -> None:
         sizes = []
         for epoch in range(10):
             batches.set_epoch(epoch)
-            sizes += [np.array([images.view(key).size_hw for key in batch]) for batch in batches]
+            sizes += [np.array([images.augment_params(key).size_hw for key in batch]) for batch in batches]
         wasted[name] = 1 - sum(s.prod(1).sum() for s in sizes) / sum(len(s) * s.max(0).prod() for s in sizes)
         detr.data.dataset.read_rgb = read_rgb if grouped else lambda path, scale: read_rgb(path)
         for workers in (1, 2):

@@ -26,7 +26,6 @@ from detr.data.transforms import (
     augment_params,
     evaluation_params,
     fitted_size_hw,
-    resize_params,
 )
 from utils import UserError
 
@@ -351,7 +350,7 @@ def test_crowds_are_skipped_and_plain_views_are_whole(coco_folder: Path) -> None
     coco["annotations"][0]["iscrowd"] = 1
     path.write_text(json.dumps(coco))
     assert len(load(coco_folder).train.target(0)[0]) == 0
-    params = resize_params((50, 80), np.random.default_rng(0), [40], 100)
+    params = augment_params((50, 80), np.random.default_rng(0), [40], 100, augment=False)
     assert params == AugmentParams((0, 0, 80, 50), (40, 64), hflip=False)
 
 

@@ -101,6 +101,6 @@ def objects_of(splits: dict[str, Split]) -> dict[str, list[tuple[str, list[float
 def remarks_of(splits: dict[str, Split]) -> dict[str, list[str]]:
     remarks: dict[str, list[str]] = {}
     for split in splits.values():
-        for category, note in split.notes.items():
-            remarks.setdefault(category, []).extend(note.examples)
+        for category, places in split.notes.items():
+            remarks.setdefault(category, []).extend(places)
     return remarks

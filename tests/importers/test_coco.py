@@ -16,7 +16,7 @@ from detr.data.coco_json import read_coco
 from detr.importers.coco import UNUSED_FILE, read_coco_folder, safe_name
 from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of
-from detr.importers.notes import ONE_SPLIT, Note
+from detr.importers.notes import ONE_SPLIT
 from tests.conftest import RunScript
 from utils import UserError
 
@@ -140,8 +140,8 @@ def test_roboflow_s_category_0_is_dropped_where_it_is_not_used(tmp_path: Path) -
     splits = read_coco_folder(tmp_path / "in")
     assert [category["id"] for category in splits["val"].coco["categories"]] == [2, 9]
     assert splits["train"].notes == {
-        "annotation files of neither train nor val, not used": Note(1, ["test/_annotations.coco.json"]),
-        "supercategory without objects among the categories, dropped": Note(1, ["pets"]),
+        "annotation files of neither train nor val, not used": ["test/_annotations.coco.json"],
+        "supercategory without objects among the categories, dropped": ["pets"],
     }
     assert splits["val"].notes == {}
     cocos["val"]["annotations"][0]["category_id"] = 0
@@ -189,9 +189,9 @@ def test_one_split_alone_is_divided_and_said(names: list[str], used: str, tmp_pa
     assert sorted(path.name for split in splits.values() for path in split.origins) == [
         f"train{n}.png" for n in range(3)
     ]
-    assert splits["train"].notes[ONE_SPLIT].examples == [used]
-    unused = splits["train"].notes.get(UNUSED_FILE, Note())
-    assert [*unused.examples, used] == sorted(names)
+    assert splits["train"].notes[ONE_SPLIT] == [used]
+    unused = splits["train"].notes.get(UNUSED_FILE, [])
+    assert [*unused, used] == sorted(names)
 
 
 def test_classes_are_chosen_or_made_one(tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture) -> None:
@@ -458,11 +458,11 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path: Path) -> None:
     assert [a["area"] for a in kept] == [150, 100, 90]
     assert [a["segmentation"] for a in kept] == [[[1, 1, 5, 1, 5, 5]], [[1, 1, 5, 1, 5, 5]], []]
     assert splits["train"].notes == {
-        "boxes clipped to the image": Note(2, ["train0.png, annotation 1", "train0.png, annotation 3"]),
-        "segmentations that are neither polygons nor masks, left out": Note(1, ["train0.png, annotation 3"]),
-        "boxes without area or outside the image dropped": Note(
-            4, [f"train0.png, annotation {number}" for number in (4, 5, 6, 7)]
-        ),
+        "boxes clipped to the image": ["train0.png, annotation 1", "train0.png, annotation 3"],
+        "segmentations that are neither polygons nor masks, left out": ["train0.png, annotation 3"],
+        "boxes without area or outside the image dropped": [
+            f"train0.png, annotation {number}" for number in (4, 5, 6, 7)
+        ],
     }
     assert lines_of(describe(splits, TrainingSizes((480,), 1333, 100)))
 

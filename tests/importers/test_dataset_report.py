@@ -12,7 +12,7 @@ from detr.drawing import figure_fonts
 from detr.importers.dataset_figure import choose_samples, draw_dataset
 from detr.importers.dataset_report import TrainingSizes, describe, training_scale
 from detr.importers.dataset_text import lines_of, title_of
-from detr.importers.duplicates import candidates, find_alikes, repeated_boxes
+from detr.importers.duplicates import find_alikes, repeated_boxes
 from detr.importers.notes import Notes
 from detr.importers.splits import Split
 from detr.importers.thumbnails import decode_all, stacked
@@ -152,31 +152,6 @@ def test_repeated_boxes_equal_all_pairs() -> None:
 
 def test_one_box_ten_thousand_times_does_not_hang() -> None:
     assert repeated_boxes(np.zeros(10_000, dtype=int), np.tile([1.0, 2, 3, 4], (10_000, 1))).sum() == 9_999
-
-
-def planted_hashes(seed: int) -> np.ndarray:
-    """Noise, copies with up to 7 bits flipped, and a crowd of hashes that differ in few bits as flat images do."""
-    rng = np.random.default_rng(seed)
-    noise = rng.integers(0, 256, (200, 8), dtype=np.uint8)
-    bits = np.unpackbits(np.concatenate((noise, noise[:150], np.zeros((60, 8), dtype=np.uint8))), axis=1)
-    for row in bits[200:]:
-        row[rng.choice(64, rng.integers(8), replace=False)] ^= 1
-    return np.packbits(bits, axis=1)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_candidates_hold_all_near_pairs(seed: int) -> None:
-    hashes = planted_hashes(seed)
-    numbers = [int.from_bytes(row.tobytes(), "big") for row in hashes]
-    wanted = {
-        (i, j)
-        for i in range(len(numbers))
-        for j in range(i + 1, len(numbers))
-        if (numbers[i] ^ numbers[j]).bit_count() <= 5
-    }
-    found = {tuple(sorted(pair)) for i, j in candidates(hashes) for pair in zip(i.tolist(), j.tolist(), strict=True)}
-    assert len(wanted) > 200 and wanted <= found and len(found) < 5000
-    assert not list(candidates(hashes[:0])) and not list(candidates(hashes[:1]))
 
 
 def photograph(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:

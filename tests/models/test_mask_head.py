@@ -6,7 +6,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from detr.models.criterion import MatchedQueries, SetCriterion
+from detr.models.criterion import MatchedQuerySelector, SetCriterion
 from detr.models.detr import Detr, DetrConfig
 from detr.models.matcher import HungarianMatcher
 from detr.models.postprocess import Detections, average_boxes, masks_to_rle
@@ -55,7 +55,7 @@ def test_masks_losses_and_gradients_equal_the_peer(name: str) -> None:
         theirs, terms = peer_masks(peer, batch)
         with torch.no_grad():
             ours = detr(batch.images, batch.padding_mask, every_query)
-        matched = MatchedQueries(criterion, batch.targets, images=2)
+        matched = MatchedQuerySelector(criterion, batch.targets, images=2)
         losses = criterion(detr(batch.images, batch.padding_mask, matched), batch.targets, matched=matched)
     torch.testing.assert_close(ours.masks.logits, theirs.flatten(0, 1), atol=1e-4, rtol=0)
     losses.total.backward()
@@ -106,7 +106,7 @@ def test_a_batch_without_objects_has_a_loss_of_nothing_and_all_gradients() -> No
     batch = with_masks(make_batch(3))
     nothing = batch.targets._replace(counts=[0, 0], masks=batch.targets.masks[:0])
     criterion = SetCriterion(3, HungarianMatcher())
-    matched = MatchedQueries(criterion, nothing, images=2)
+    matched = MatchedQuerySelector(criterion, nothing, images=2)
     losses = criterion(detr(batch.images, batch.padding_mask, matched), nothing, matched=matched)
     losses.total.backward()
     assert losses.terms["loss_mask"] == losses.terms["loss_dice"] == 0
@@ -119,7 +119,7 @@ def test_groups_of_queries_leave_masks_to_the_first() -> None:
     detr.add_query_groups(3, spread=0.1)
     batch = with_masks(make_batch(3))
     criterion, targets = SetCriterion(3, HungarianMatcher()), batch.targets.repeated(3)
-    matched = MatchedQueries(criterion, targets, images=2)
+    matched = MatchedQuerySelector(criterion, targets, images=2)
     outputs = detr.train()(batch.images, batch.padding_mask, matched)
     assert len(outputs.masks.logits) == sum(batch.targets.counts) and outputs.masks.image.max() < 2
     alone = criterion.matcher(DetrOutput(outputs.logits[-1:, :2], outputs.boxes_cxcywh[-1:, :2]), batch.targets)

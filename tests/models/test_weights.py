@@ -10,7 +10,6 @@ import torch
 
 from detr.models.class_transfer import ClassRows, match_classes
 from detr.models.detr import Detr, DetrConfig
-from detr.models.model_zoo import PUBLIC_CLASSES
 from detr.models.weights import (
     detector_state,
     imagenet_weights,
@@ -24,6 +23,7 @@ from detr.models.weights import (
     strip_class_head,
 )
 from detr.training.meters import MetricLogger
+from detr.training.resume import PUBLIC_CLASSES
 from detr.training.shrink import shrink
 from utils import UserError
 

@@ -11,7 +11,7 @@ from utils import UserError, is_line, is_number, printable, quote
 
 LIMIT = 10_000_000  # pixels: no image is larger, and arithmetic is safe up to there
 _SAGITTA = 0.1  # pixels by which a curve may be cut short by its polygon
-_NUMBERS = {  # the shapes that are given by single numbers
+NUMBERS = {  # the shapes that are given by single numbers
     "rect": ("x", "y", "width", "height"),
     "circle": ("cx", "cy", "r"),
     "ellipse": ("cx", "cy", "rx", "ry"),
@@ -60,12 +60,12 @@ def to_polygon(shape: object, where: str) -> list[Point]:
     name = shape.get("name")
     if name in ("polygon", "polyline"):
         return _points(shape, name, where)
-    if not isinstance(name, str) or name not in _NUMBERS:
-        raise UserError(f"{where} is a {quote(name)}; accepted: polygon, polyline, {', '.join(_NUMBERS)}")
-    for key in (*_NUMBERS[name], *(("theta",) if shape.get("theta") is not None else ())):
+    if not isinstance(name, str) or name not in NUMBERS:
+        raise UserError(f"{where} is a {quote(name)}; accepted: polygon, polyline, {', '.join(NUMBERS)}")
+    for key in (*NUMBERS[name], *(("theta",) if shape.get("theta") is not None else ())):
         if not is_number(shape.get(key), LIMIT):
             raise UserError(f"{where} has {key} = {quote(shape.get(key))}; a finite number up to {LIMIT:,} is needed")
-    numbers = [shape[key] for key in _NUMBERS[name]]
+    numbers = [shape[key] for key in NUMBERS[name]]
     if name == "point":
         return [(numbers[0], numbers[1])]
     if name == "rect":
@@ -95,6 +95,7 @@ def _points(shape: dict, name: str, where: str) -> list[Point]:
 
 
 def _ellipse(cx: float, cy: float, rx: float, ry: float, theta: float) -> list[Point]:
+    """Return a polygon that follows an ellipse turned by `theta` radians, and touches the same box."""
     cos, sin = math.cos(theta), math.sin(theta)
     side, foot = math.atan2(-ry * sin, rx * cos), math.atan2(ry * cos, rx * sin)  # where it touches its box
     touching = sorted(angle % math.tau for angle in (side, foot, side + math.pi, foot + math.pi))

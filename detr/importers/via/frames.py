@@ -3,9 +3,10 @@
 Browsers, and VIA in them, have shown images upright since about 2020; older ones showed the pixels as stored.
 """
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from detr.data.images import SIDEWAYS, Header
+from detr.importers.notes import TURNED, UNSURE
 from detr.importers.via.clip import box_of
 from detr.importers.via.record import AnnotatedImage, Point
 
@@ -32,12 +33,20 @@ def evidence(image: AnnotatedImage, header: Header) -> str | None:
     return None if is_upright == is_stored else "upright" if is_upright else "stored"
 
 
-def usual_frame(frames: Collection[str | None]) -> str:
-    """Return the frame to take for images that fit both: that of the others of their file, upright where these differ.
+def remarks_on_turns(images: Sequence[AnnotatedImage], headers: Sequence[Header]) -> list[str]:
+    """Return of each image of a file `TURNED` where its regions are to be turned upright, `UNSURE` where they may be.
 
-    `frames` are what `evidence` says of all of them.
+    Regions that fit the stored pixels only were drawn there. Those that fit both ways round are taken to be drawn as
+    the others of their file were, and upright where these differ. For all other images the text is empty.
     """
-    return "stored" if "stored" in frames and "upright" not in frames else "upright"
+    frames = list(map(evidence, images, headers))
+    some_stored = "stored" in frames
+    usual = "stored" if some_stored and "upright" not in frames else "upright"
+    remarks = []
+    for header, frame in zip(headers, frames, strict=True):
+        remark = TURNED if (frame or usual) == "stored" else UNSURE if some_stored and not frame else ""
+        remarks.append(remark if header.orientation > 1 else "")
+    return remarks
 
 
 def turned(image: AnnotatedImage, header: Header) -> AnnotatedImage:

@@ -37,20 +37,13 @@ class LocatedImage(NamedTuple):
     source: Source  # where its regions come from
 
 
-class Conflict(NamedTuple):
-    """Two sources that have different regions of an image."""
-
-    image: str  # its name, and how many regions each has
-    sources: tuple[Source, Source]
-
-
 class Located(NamedTuple):
     """The images of one split: those that are there, each once, and those that are not."""
 
     images: list[LocatedImage]
     missing: dict[str, tuple[AnnotatedImage, str]]  # by name, with the reason
     remarks: list[tuple[str, str]]  # category of detr.importers.notes, where
-    conflicts: list[Conflict]
+    conflicts: list[tuple[str, Source, Source]]  # image with its numbers of regions, two sources that differ about it
 
     @property
     def annotated(self) -> list[AnnotatedImage]:
@@ -67,7 +60,7 @@ def locate(sources: Iterable[Source]) -> Located:
     """
     images: dict[Path, LocatedImage] = {}
     missing: dict[str, tuple[AnnotatedImage, str]] = {}
-    conflicts: list[Conflict] = []
+    conflicts: list[tuple[str, Source, Source]] = []
     remarks: list[tuple[str, str]] = []
     for source in sources:
         remarks += chain.from_iterable(image.remarks for image in source.images)
@@ -83,7 +76,7 @@ def locate(sources: Iterable[Source]) -> Located:
                 one, other = len(known.image.regions), len(first.image.regions)
                 counts = f"{pluralize(one, 'region')}{f' and {other}' if one != other else ' each, not the same'}"
                 name = f"{printable(first.image.file_name)} ({counts})"
-                conflicts.append(Conflict(name, (known.source, source)))
+                conflicts.append((name, known.source, source))
     return Located(list(images.values()), missing, remarks, conflicts)
 
 

@@ -1,19 +1,17 @@
 """Located images -> converted ones -> the splits that they make. No torch."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from detr.data.images import Header
-from detr.importers.notes import BAD, MAKES_NO_OBJECT, PARTIAL, PARTIAL_KEPT, POINT, TO_LOOK_AT, TURNED, UNSURE, Notes
+from detr.importers.notes import BAD, MAKES_NO_OBJECT, PARTIAL, PARTIAL_KEPT, POINT, TO_LOOK_AT, TURNED, Notes
 from detr.importers.splits import SPLITS, Split, split_images, validates_on_training
 from detr.importers.thumbnails import decode_all, stacked
 from detr.importers.via.classes import Classes
-from detr.importers.via.frames import evidence, turned, usual_frame
+from detr.importers.via.frames import remarks_on_turns, turned
 from detr.importers.via.merge import Located
-from detr.importers.via.record import AnnotatedImage
 from detr.importers.via.to_coco import ConvertedImage, convert, to_coco
 from utils import UserError, printable
 
@@ -53,15 +51,16 @@ def convert_part(located: Located, prefix: str, classes: Classes) -> Part:
         else:
             readable.append((entry, decoded))
     images = []
-    upright = _upright([(entry.image, decoded.header) for entry, decoded in readable])
-    for (entry, decoded), (image, remarks) in zip(readable, upright, strict=True):
+    remarks = remarks_on_turns([entry.image for entry, _ in readable], [decoded.header for _, decoded in readable])
+    for (entry, decoded), remark in zip(readable, remarks, strict=True):
+        image = turned(entry.image, decoded.header) if remark == TURNED else entry.image
         height, width = decoded.header.size_hw
         try:
             done = convert(image, entry.path, width, height, classes)
         except UserError as error:
             bad.append((prefix + image.file_name, str(error)))
         else:
-            done.remarks.extend(remarks)
+            done.remarks.extend([(remark, image.file_name)] if remark else [])
             images.append(done._replace(file_name=names[entry.path], decoded=decoded))
     return Part(images, bad, [*located.remarks, *((BAD, f"{printable(name)}{why}") for name, why in bad)])
 
@@ -102,23 +101,6 @@ def _distinct_names(paths: list[Path]) -> dict[Path, str]:
         for path in [path for path, name in names.items() if uses[name.casefold()] > 1]:
             names[path] = "_".join(path.relative_to(path.anchor).parts[-depth - 1 :])
     return names
-
-
-def _upright(images: list[tuple[AnnotatedImage, Header]]) -> Iterator[tuple[AnnotatedImage, list[tuple[str, str]]]]:
-    """Yield images with their regions in the upright frame, and remarks.
-
-    Regions that fit the stored pixels only were drawn there. Those that fit both ways round are taken to be drawn as
-    the others of their file were, and upright where these differ.
-    """
-    frames = [evidence(image, header) for image, header in images]
-    usual, some_stored = usual_frame(frames), "stored" in frames
-    for (image, header), frame in zip(images, frames, strict=True):
-        if header.orientation > 1 and (frame or usual) == "stored":
-            yield turned(image, header), [(TURNED, image.file_name)]
-        elif header.orientation > 1 and not frame and some_stored:
-            yield image, [(UNSURE, image.file_name)]
-        else:
-            yield image, []
 
 
 def _divided(images: list[ConvertedImage], val_fraction: float, seed: int) -> list[list[ConvertedImage]]:

@@ -4,21 +4,21 @@ from collections.abc import Iterator
 
 from detr.importers.notes import VIDEOS
 from detr.importers.via.clip import box_of
-from detr.importers.via.fields import LIMIT, as_dict, file_name, make_region
+from detr.importers.via.fields import LIMIT, NUMBERS, as_dict, file_name, make_region
 from detr.importers.via.record import AnnotatedImage, Region
 from utils import UserError, is_number, join_names, pluralize, printable, quote
 
 IMAGE, VIDEO = 2, 4  # `type` of a file; 8 is sound
-_SHAPES = {  # `xy` is [shape id, numbers ...]
-    1: ("point", ("cx", "cy")),
-    2: ("rect", ("x", "y", "width", "height")),
-    3: ("circle", ("cx", "cy", "r")),
-    4: ("ellipse", ("cx", "cy", "rx", "ry")),
-    5: ("polyline", ()),  # a line: two points
-    6: ("polyline", ()),
-    7: ("polygon", ()),
-    8: ("extreme rectangle", ()),  # four points, one on each side
-    9: ("extreme circle", ()),  # three points on it
+_SHAPES = {  # `xy` is [shape id, numbers ...]; 5 is a line of two points
+    1: "point",
+    2: "rect",
+    3: "circle",
+    4: "ellipse",
+    5: "polyline",
+    6: "polyline",
+    7: "polygon",
+    8: "extreme rectangle",
+    9: "extreme circle",  # four points, one on each side; three points on it
 }
 
 
@@ -81,9 +81,10 @@ def _files_of(entry: dict, views: object) -> list[str]:
 def _shape(xy: object, where: str) -> dict:
     kind = xy[0] if isinstance(xy, list) else None
     if not is_number(kind, LIMIT) or kind not in _SHAPES:
-        accepted = ", ".join(f"{number} {name}" for number, (name, _) in _SHAPES.items())
+        accepted = ", ".join(f"{number} {name}" for number, name in _SHAPES.items())
         raise UserError(f"{where} has xy = {quote(xy)}; accepted: a list that begins with a shape id ({accepted})")
-    name, keys = _SHAPES[kind]
+    name = _SHAPES[kind]
+    keys = NUMBERS.get(name, ())
     if kind in (8, 9):
         points = [*zip(xy[1::2], xy[2::2], strict=False)]
         if len(xy) != (9 if kind == 8 else 7) or not all(is_number(value, LIMIT) for value in xy):

@@ -27,7 +27,7 @@ class ConvertedImage(NamedTuple):
     width: int
     height: int
     annotations: list[dict]
-    remarks: list[tuple[str, str]]  # category of detr.importers.via.notes, where
+    remarks: list[tuple[str, str]]  # category of detr.importers.notes, where
     decoded: DecodedImage | None = None  # what was seen when it was decoded
 
     @property

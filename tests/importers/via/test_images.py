@@ -31,8 +31,8 @@ def boxes(splits: dict[str, Split]) -> dict[str, list]:
 def remarks(splits: dict[str, Split]) -> dict[str, int]:
     found: dict[str, int] = {}
     for split in splits.values():
-        for category, note in split.notes.items():
-            found[category] = found.get(category, 0) + note.count
+        for category, places in split.notes.items():
+            found[category] = found.get(category, 0) + len(places)
     return found
 
 
