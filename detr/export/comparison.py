@@ -1,4 +1,4 @@
-"""A written detector beside the one in PyTorch: the largest differences of what they predict, and the AP of both."""
+"""An exported detector beside the one in PyTorch: the largest differences of what they predict, and the AP of both."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,15 +27,15 @@ _PADDED = 3  # images that are compared as one padded batch
 
 
 class Comparison(NamedTuple):
-    """A written detector beside the one in PyTorch."""
+    """An exported detector beside the one in PyTorch."""
 
     images: int
     differences: dict[str, float]  # the largest of each output
-    ap: dict[str, tuple[float, float]]  # of boxes, and of masks: in PyTorch, as written; empty where not defined
+    ap: dict[str, tuple[float, float]]  # of boxes, and of masks: in PyTorch, exported; empty where not defined
 
     def __str__(self) -> str:
         parts = [f"{name} {difference:.1e}" for name, difference in self.differences.items()]
-        ap = "".join(f"; {name} {written:.4f}, in PyTorch {ours:.4f}" for name, (ours, written) in self.ap.items())
+        ap = "".join(f"; {name} {exported:.4f}, in PyTorch {ours:.4f}" for name, (ours, exported) in self.ap.items())
         of = utils.pluralize(self.images, "validation image" if self.ap else "image")
         return f"largest differences from PyTorch on {of}: {', '.join(parts)}{ap}"
 
@@ -68,19 +68,19 @@ def compare(
 
     Args:
         detector: on the CPU, in float32.
-        run: the written detector; of images as they are fed, (H, W) and smaller.
+        run: the exported detector; of images as they are fed, (H, W) and smaller.
         gt, folder: COCO annotations and where their images are, or None for random images.
         source: the detector's file, for messages.
         mask_box_weight: of the boxes that `run` returns, see `outputs.to_outputs`.
     """
     first, differences = [], {}
-    results: tuple[list[dict], list[dict]] = ([], [])
+    results: tuple[list[dict], list[dict]] = ([], [])  # of PyTorch, of the exported detector
     gt_ids = gt and match_categories(detector.label_map.categories, gt["categories"], source)
 
     def outputs_of(images: list[Image.Image]) -> tuple[Outputs, Outputs]:
         both = run_detector(detector, images, mask_box_weight), run(images)
-        for name, ours, written in zip(OUTPUTS, *both, strict=False):
-            largest = float((ours - written).abs().max())
+        for name, ours, exported in zip(OUTPUTS, *both, strict=False):
+            largest = float((ours - exported).abs().max())
             differences[name] = float(np.maximum(differences.get(name, 0.0), largest))  # unlike max, keeps NaN
         return both
 
@@ -89,8 +89,8 @@ def compare(
             size_hw = (image.height, image.width)
             resized = resample(image, evaluation_params(size_hw, None, **detector.resolution), size_hw)
             first += [resized] if len(first) < _PADDED else []
-            for of, outputs in zip(results, outputs_of([resized]), strict=True):
-                of += to_results(detector, outputs, image_id, (resized.height, resized.width), size_hw)
+            for results_of_one, outputs in zip(results, outputs_of([resized]), strict=True):
+                results_of_one += to_results(detector, outputs, image_id, (resized.height, resized.width), size_hw)
             bar.update()
     outputs_of(first)
     kinds = {"AP": "bbox"} if gt else {}
@@ -98,11 +98,11 @@ def compare(
         kinds["mask AP"] = "segm"
     ap = {}
     for name, kind in kinds.items():
-        ours, written = (
-            twelve_coco_numbers(gt, [r | {"category_id": gt_ids[r["category_id"]]} for r in of], kind)[0]
-            for of in results
+        ours, exported = (
+            twelve_coco_numbers(gt, [r | {"category_id": gt_ids[r["category_id"]]} for r in results_of_one], kind)[0]
+            for results_of_one in results
         )
-        ap |= {name: (ours, written)} if ours >= 0 else {}
+        ap |= {name: (ours, exported)} if ours >= 0 else {}
     return Comparison(max(len(first), len(gt["images"]) if gt else 0), differences, ap)
 
 
@@ -130,13 +130,13 @@ def to_results(
 
 
 def check(comparison: Comparison, precision: str, path: Path) -> None:
-    """Raise UserError where the written detector is not the same: in its outputs, or with fewer bits in its AP."""
+    """Raise UserError where the exported detector is not the same: in its outputs, or with fewer bits in its AP."""
     if precision == "fp32":
         wrong = [name for name, value in comparison.differences.items() if not value <= MOST_DIFFERENT[name]]
     elif not comparison.ap:
         raise UserError(f"--precision {precision} needs annotated images to measure what it costs: --coco_path")
     else:
-        wrong = [name for name, (ours, written) in comparison.ap.items() if not written >= ours - MOST_AP_LOST]
+        wrong = [name for name, (ours, exported) in comparison.ap.items() if not exported >= ours - MOST_AP_LOST]
     if wrong:
         raise UserError(
             f"{path} was not written, as it would not be the same detector: {wrong[0]} differs; {comparison}"

@@ -31,7 +31,7 @@ class Match(NamedTuple):
 
         Pairs are in the order of layers and images (`assign`), so that nothing needs to be asked of the device.
         """
-        end = len(self.layer) - sum(matched[images:])
+        end = len(self.layer) - sum(matched[images:])  # behind are those of the other groups of queries
         return Match(*(field[end - sum(matched[:images]) : end] for field in self))
 
 

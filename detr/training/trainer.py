@@ -283,7 +283,7 @@ class Trainer:
 
 def selection_key(best: dict) -> tuple[float, float]:
     """Return what detectors are compared by: AP; without any ground truth, where AP is -1, the validation loss."""
-    return best["AP"], -best.get("loss", math.inf) if best["AP"] == -1 else 0.0
+    return best["AP"], (-best.get("loss", math.inf) if best["AP"] == -1 else 0.0)
 
 
 def _make_optimizer(model: Detr, config: OptimConfig) -> torch.optim.Optimizer:
