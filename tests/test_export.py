@@ -24,7 +24,7 @@ from PIL import Image
 
 from detr.data.images import read_rgb
 from detr.data.loader import pad_images
-from detr.data.transforms import fitted_size_hw
+from detr.data.transforms import IMAGENET_MEAN, IMAGENET_STD, fitted_size_hw
 from detr.detector import Detection, Detector
 from detr.export.comparison import Comparison, check, compare, run_detector
 from detr.export.web_page import RUNTIME
@@ -146,6 +146,9 @@ def test_transformers_loads_the_same_detector(
     assert all(torch.equal(value, ours[key]) for key, value in back.model.state_dict().items())
     assert [c["name"] for c in back.categories] == [c["name"] for c in CATEGORIES]
     assert back.resolution == {"scale": 64, "max_size": 128}
+    images = json.loads(Path("hub/preprocessor_config.json").read_text())  # as `transforms.to_tensor` prepares them
+    assert (images["image_mean"], images["image_std"]) == ([*IMAGENET_MEAN], [*IMAGENET_STD])
+    assert images["rescale_factor"] == 1 / 255 and images["resample"] == Image.Resampling.BILINEAR
 
 
 @needs_hub

@@ -15,7 +15,7 @@ COCO_NUMBERS = (
     *("AP", "AP50", "AP75", "AP small", "AP medium", "AP large"),
     *("AR 1", "AR 10", "AR 100", "AR small", "AR medium", "AR large"),
 )  # in COCOeval's order
-_IOU_50, _IOU_75 = 0, 5  # of IOU_THRESHOLDS
+IOU_50, _IOU_75 = 0, 5  # of IOU_THRESHOLDS
 TINY = np.spacing(1)  # COCO adds it to what it divides by
 
 
@@ -54,7 +54,7 @@ def coco_numbers(matches: Matches, whole: Curves) -> dict[str, float | None]:
     """The 12 numbers of COCOeval under their names; None where it says -1. `whole` are the curves of everything."""
     by_area = [curves(matches, area) for area in ("small", "medium", "large")]
     values = [
-        *(whole.precision, whole.precision[_IOU_50], whole.precision[_IOU_75]),
+        *(whole.precision, whole.precision[IOU_50], whole.precision[_IOU_75]),
         *(of_area.precision for of_area in by_area),
         *(curves(matches, max_dets=1).recall, curves(matches, max_dets=10).recall, whole.recall),
         *(of_area.recall for of_area in by_area),

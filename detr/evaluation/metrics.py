@@ -11,7 +11,7 @@ import math
 from detr.evaluation.bootstrap import intervals
 from detr.evaluation.calibration import THRESHOLDS, at_thresholds, best_threshold, calibration, scored
 from detr.evaluation.coco_matching import IOU_THRESHOLDS, MatchedResults, Matches, match_all, match_results
-from detr.evaluation.coco_metrics import MAX_DETECTIONS, RECALLS, Curves, coco_numbers, curves, mean
+from detr.evaluation.coco_metrics import IOU_50, MAX_DETECTIONS, RECALLS, Curves, coco_numbers, curves, mean
 from detr.evaluation.error_analysis import confusion, find_errors, summarize_errors
 
 FALLBACK_THRESHOLD = 0.5  # where no best one is known, or there is no true positive
@@ -68,7 +68,7 @@ def _measure_classes(coco: dict, matches: Matches, whole: Curves) -> list[dict]:
                 "name": category["name"],
                 "objects": detections.objects,
                 "AP": mean(whole.precision[:, label]),
-                "AP50": mean(whole.precision[0, label]),
+                "AP50": mean(whole.precision[IOU_50, label]),
                 "AR": mean(whole.recall[:, label]),
                 "best": best_threshold(detections),
                 **at_thresholds(detections),

@@ -46,7 +46,7 @@ def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
     Each detection belongs to the annotation that it overlaps most. The best one of an annotation has the largest
     score * IoU; how well it fits, from 0 to 1, follows from the IoU. The suspicion is
         (1 - score * fit) * `_recall_nearby` of an annotation (spurious or loose),
-        score * fit of one whose best detection is of another class and surer than 0.5 (class),
+        score * fit, where that is 0.5 or more, of one whose best detection is of another class (class),
         score * the share of it that no annotation covers, of a detection that is the best of none (missing).
     Crowd regions explain detections and are not suspicious.
 

@@ -354,6 +354,20 @@ def test_crowds_are_skipped_and_plain_views_are_whole(coco_folder: Path) -> None
     assert params == AugmentParams((0, 0, 80, 50), (40, 64), hflip=False)
 
 
+@pytest.mark.parametrize("augment", [True, False])
+def test_color_jitter_changes_colors_alone(augment: bool) -> None:
+    drawn = []
+    for seed in range(200):
+        plain, jittered = (
+            augment_params((50, 80), np.random.default_rng(seed), [40], 100, augment, color_jitter=strength)
+            for strength in (0.0, 0.2)
+        )
+        assert plain.color_factors == () and jittered._replace(color_factors=()) == plain
+        drawn.append(jittered.color_factors)
+    drawn = np.array(drawn)
+    assert drawn.shape == (200, 3) and 0.8 <= drawn.min() < 0.82 and 1.18 < drawn.max() <= 1.2
+
+
 BROKEN = {
     "not JSON": lambda coco: "{",
     "expected an object with the lists": lambda coco: [1],

@@ -467,6 +467,17 @@ def test_boxes_are_clipped_dropped_and_counted(tmp_path: Path) -> None:
     assert lines_of(describe(splits, TrainingSizes((480,), 1333, 100)))
 
 
+def test_masks_that_do_not_fill_their_image_are_left_out_and_named(tmp_path: Path) -> None:
+    train = small_coco("train")
+    for annotation, counts in zip(train["annotations"], ([100, 50, 2250], [100, 50, 9], [0]), strict=True):
+        annotation["segmentation"] = {"size": [40, 60 if annotation["image_id"] == 7 else 99], "counts": counts}
+    train_split = read_coco_folder(write_layout(tmp_path / "in", train=train))["train"]
+    whole = train["annotations"][0]["segmentation"]
+    assert [a["segmentation"] for a in train_split.coco["annotations"]] == [whole, [], []]
+    places = ["train0.png, annotation 12", "train2.png, annotation 13"]
+    assert train_split.notes == {"segmentations that are neither polygons nor masks, left out": places}
+
+
 def test_crowds_count_in_evaluation_and_are_skipped_in_training(tmp_path: Path, run: RunScript) -> None:
     from detr.data.dataset import load_folder
     from detr.training.evaluate import twelve_coco_numbers
