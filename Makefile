@@ -32,7 +32,7 @@ proof: .venv/installed  ## the slow proofs, minutes each; what they measured is 
 	$(BIN)/python -m pytest -m slow -rP
 
 .venv/installed: requirements.txt tests/requirements.txt tests/constraints.txt
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { $(PYTHON) -m pip install --quiet virtualenv && $(PYTHON) -m virtualenv --clear .venv; }
 	$(BIN)/pip install --quiet -r requirements.txt -r tests/requirements.txt -c tests/constraints.txt
 	touch $@
 

@@ -299,7 +299,10 @@ class Progress(contextlib.AbstractContextManager):
         self, total: int | None, description: str, unit: str = "it", done: int = 0, shown: bool = True
     ) -> None:
         self._is_terminal, self._shown = sys.stderr.isatty(), shown
-        options = {"unit": unit, "unit_scale": unit == "B", "dynamic_ncols": True, "leave": False}
+        options = {"unit": unit, "unit_scale": unit == "B", "leave": False}
+        # A terminal that does not say how large it is, as that of a notebook's `!`: tqdm would draw nothing.
+        has_size = not self._is_terminal or all(os.get_terminal_size(sys.stderr.fileno()))
+        options |= {"dynamic_ncols": True} if has_size else {"ncols": 80, "nrows": 20}
         disable = not (self._is_terminal and shown)
         self._bar = tqdm(total=total, initial=done, desc=description, disable=disable, **options)
         self._total, self._description, self._done = total, description, done

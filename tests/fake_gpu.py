@@ -59,7 +59,7 @@ class FakeGpu(contextlib.AbstractContextManager):
         self.waits: list[str] = []
         self.made_on: torch.device | None = None
         self.rng_was_restored = False
-        self._warns = False
+        self._warns = self._has_warned_of_itself = False
         self.was_set = False  # whether the process has chosen its current GPU
         self._stack = contextlib.ExitStack()
 
@@ -97,6 +97,9 @@ class FakeGpu(contextlib.AbstractContextManager):
             warnings.warn("called a synchronizing CUDA operation", stacklevel=2)
 
     def _set_sync_debug_mode(self, mode: str) -> None:
+        if not self._has_warned_of_itself:
+            self._has_warned_of_itself = True
+            warnings.warn("Synchronization debug mode does not yet detect all synchronizing operations", stacklevel=2)
         self._warns = mode == "warn"
 
     def index_of(self, device: object) -> int:

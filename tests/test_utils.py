@@ -1,6 +1,11 @@
 """Downloads against a local server (good, wrong, truncated, slow and missing files), atomic files, drawing."""
 
+import fcntl
 import hashlib
+import os
+import pty
+import struct
+import termios
 import time
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -116,6 +121,24 @@ def test_progress_says_little_where_nobody_watches(
     with utils.Progress(3, "epoch 1") as bar:
         bar.update(text=lambda: pytest.fail("text was made for nobody"))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("rows_columns", [(0, 0), (24, 80)])
+def test_progress_on_a_terminal_that_may_not_say_how_large_it_is(
+    rows_columns: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of Colab's `!` is 0 x 0."""
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *rows_columns, 0, 0))
+    os.set_blocking(ours, False)
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        with utils.Progress(3, "epoch 1"):
+            pass
+        shown = (screen.read(1000) or b"").decode()
+    assert "epoch 1" in shown and "0/3" in shown
 
 
 def test_boxes_are_drawn_where_they_are() -> None:
