@@ -191,6 +191,14 @@ def test_what_transformers_lacks_is_said(
     assert sorted(path.name for path in Path().iterdir()) == ["own.pth"]
 
 
+@pytest.mark.parametrize("target", ["onnx", "web"])
+def test_a_checkpoint_is_not_written_over(target: str, run: RunScript, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(TINY)
+    before = path.read_bytes()
+    assert run("detr.export.__main__", path, path, "--to", target) == 2
+    assert "own.pth" in capsys.readouterr().err and path.read_bytes() == before
+
+
 @needs_hub
 def test_a_folder_that_is_there_is_kept(run: RunScript, capsys: pytest.CaptureFixture[str]) -> None:
     Path("hub").mkdir()

@@ -40,6 +40,8 @@ def main() -> None:
     """Write, compare, keep."""
     args = parse_arguments()
     suffix = {"onnx": ".onnx", "web": ".html", "huggingface": "_huggingface"}[args.to]
+    if args.output and args.to != "huggingface" and args.output.suffix != suffix:
+        raise UserError(f"{args.output}: what --to {args.to} writes has a name that ends in {suffix}")
     if args.precision != "fp32":
         if args.to == "huggingface":
             raise UserError(f"--precision {args.precision} is for --to onnx; transformers converts what it loads")

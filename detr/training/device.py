@@ -80,12 +80,15 @@ def explain_oom(where: str, batches: list[Batch]) -> Iterator[None]:
         raise UserError(
             f"{where}: out of memory; its largest batch is {count} x {width}x{height} pixels, images "
             f"{largest.targets.image_ids}. Less memory: a smaller --batch_size (--accumulate makes up for it), "
-            "smaller --scales and --max_size, --freeze backbone, --amp"
+            "smaller --scales and --max_size, --freeze backbone, 16 bits (--amp), no --masks"
         ) from error
 
 
-# What CUDA, cuBLAS, MPS, and the host on Linux and on Windows say.
-_OUT_OF_MEMORY = ("out of memory", "alloc_failed", "can't allocate memory", "not enough memory")
+# What CUDA, cuBLAS, cuDNN without room for its workspace, MPS, and the host on Linux and on Windows say.
+_OUT_OF_MEMORY = (
+    "out of memory", "alloc_failed", "unable to find an engine", "unable to find a valid cudnn algorithm",
+    "can't allocate memory", "not enough memory",
+)  # fmt: skip
 
 
 class Precision(NamedTuple):
@@ -109,6 +112,8 @@ def pick_precision(amp: str, device: torch.device) -> Precision:
     """
     if amp == "auto":
         amp = _native_format(device)
+    elif amp == "bf16" and device.type == "cuda" and (native := _native_format(device)) != "bf16":
+        print(f"--amp bf16: this GPU emulates it, slowly; --amp auto would take {native}")
     if amp == "fp16" and device.type == "mps":
         raise UserError("--amp fp16: not on mps, whose optimizer does not leave out infinite gradients; accepted: off")
     return Precision(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp])

@@ -95,10 +95,14 @@ def test_a_device_has_an_index_and_nothing_of_the_process_is_changed(name: str) 
 
 
 @pytest.mark.parametrize(("capability", "name"), FORMATS.items())
-def test_the_format_is_one_that_the_gpu_computes_in(capability: tuple[int, int], name: str) -> None:
+def test_the_format_is_one_that_the_gpu_computes_in(
+    capability: tuple[int, int], name: str, capsys: pytest.CaptureFixture
+) -> None:
     with FakeGpu(capability):
         assert str(pick_precision("auto", GPU)) == name
         assert str(pick_precision("fp16", GPU)) == "float16"  # who asks for it gets it
+        assert str(pick_precision("bf16", GPU)) == "bfloat16"
+    assert ("emulates it" in capsys.readouterr().out) == (name != "bfloat16")
 
 
 # ----------------------------------------------------------------------------------------------------------- the step

@@ -325,11 +325,18 @@ def test_a_frozen_backbone_keeps_its_live_statistics() -> None:
     assert running and all(torch.equal(detr.state_dict()[name], before[name]) for name in running)
 
 
-def test_running_out_of_memory_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),  # cuDNN, for its workspace
+    ],
+)
+def test_running_out_of_memory_is_explained(error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
     training = make_training()
 
     def fail(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        raise error
 
     monkeypatch.setattr(training.model, "forward", fail)
     with pytest.raises(
