@@ -41,7 +41,7 @@ from detr.training.device import Precision, limit_threads, pick_device, pick_pre
 from detr.training.evaluate import evaluate
 from detr.training.meters import TimeLeft, coco_lines, deciding_ap, summary_line
 from detr.training.resume import ResumeState
-from detr.training.run_folder import RunFolder, check_tensorboard, check_unused
+from detr.training.run_folder import RunFolder, check_unused
 from detr.training.schedule import OptimConfig
 from detr.training.trainer import Trainer
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace, world: distributed.World) -> None:
     resume.check_class_map(start, args.class_map, args.eval)
     resume.check_fold(start, args.fold, args.coco_path, args.eval)
     if args.tensorboard:
-        check_tensorboard()
+        utils.check_packages("--tensorboard", ("tensorboard",))
     if reason := resume.finished_reason(start, args.epochs, args.patience):
         print(reason)
         return

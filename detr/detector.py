@@ -15,7 +15,7 @@ from detr.data.dataset import LabelMap
 from detr.data.images import as_rgb
 from detr.data.loader import pad_images
 from detr.data.sampler import same_size_batches
-from detr.data.transforms import apply_to_image, check_sizes, evaluation_params
+from detr.data.transforms import check_sizes, evaluation_params, resample, to_tensor
 from detr.models.attention_maps import attention_maps
 from detr.models.cpu_kernels import trim_malloc
 from detr.models.postprocess import average_boxes, masks_to_rle, postprocess, scoring_queries
@@ -139,7 +139,7 @@ class Detector:
         rgb = [as_rgb(image, self.white) for image in images]
         sizes_hw = [(image.height, image.width) for image in rgb]
         pixels = [
-            apply_to_image(image, evaluation_params(size_hw, None, **(resolution or self.resolution)), size_hw)
+            to_tensor(resample(image, evaluation_params(size_hw, None, **(resolution or self.resolution)), size_hw))
             for image, size_hw in zip(rgb, sizes_hw, strict=True)
         ]
         return pixels, sizes_hw

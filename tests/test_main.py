@@ -519,7 +519,7 @@ def test_tensorboard_gets_the_numbers_of_the_log(coco_folder: Path, run: RunScri
 def test_tensorboard_that_is_not_installed_is_named_before_training(
     coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     assert run("main", *SCRATCH, "--epochs", 1, "--tensorboard") == 2
     assert "pip install tensorboard" in capsys.readouterr().err
 

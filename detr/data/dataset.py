@@ -13,14 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.ops import box_convert
 
-from detr.box_ops import normalize_cxcywh, xywh_to_xyxy
+from detr.box_ops import normalize_cxcywh
 from detr.data.cache import ImageCache
 from detr.data.coco_json import LAYOUTS, all_have_outlines, check_categories, check_images, find_val, read_coco
 from detr.data.copy_paste import LARGEST_SHARE, SMALLEST_SIDE, covered, cut_out, paste_objects
 from detr.data.folds import read_both_splits, split_fold
 from detr.data.images import read_rgb
-from detr.data.masks import PackedMasks, PackedPolygons
+from detr.data.masks import PackedList, check_outlines, draw_masks, to_points
 from detr.data.transforms import AugmentParams, apply_to_boxes, resample, to_tensor
 from detr.models.weights import labels_are_ids
 from utils import UserError
@@ -109,7 +110,7 @@ class CocoDetection(Dataset):
         masks: bool = False,
     ) -> None:
         self.folder, self.choose_params = folder, choose_params
-        self.seed, self.decode_small = seed, decode_small
+        self.seed, self.decode_small, self.masks = seed, decode_small, masks
         self.image_ids = np.array([image["id"] for image in coco["images"]], dtype=np.int64)
         self.cache: ImageCache | None = None
         self.copy_paste = 0.0
@@ -122,11 +123,12 @@ class CocoDetection(Dataset):
         self._starts = np.searchsorted(owners, np.arange(len(self.image_ids) + 1))
         self._labels = np.array(label_map.to_labels([a["category_id"] for a in kept]), dtype=np.int64)
         self._boxes_xywh = np.array([a["bbox"] for a in kept], dtype=np.float32).reshape(-1, 4)
-        self._polygons = PackedPolygons([a.get("segmentation") for a in kept])
-        sizes_hw = [self.size_hw(owner) for owner in owners]
-        self._masks = PackedMasks(kept, sizes_hw, self._polygons, str(folder)) if masks else None
-        is_large = (self._boxes_xywh[:, 2:] >= SMALLEST_SIDE).all(axis=1)
-        self._cuttable = np.flatnonzero(is_large & (self._polygons.counts() > 0))
+        if masks:
+            check_outlines(kept, [self.size_hw(owner) for owner in owners], str(folder))
+        segmentations = [a.get("segmentation") for a in kept]
+        self._segmentations = PackedList(segmentations)
+        has_polygons = np.array([isinstance(s, list) and len(s) > 0 for s in segmentations], dtype=bool)
+        self._cuttable = np.flatnonzero((self._boxes_xywh[:, 2:] >= SMALLEST_SIDE).all(axis=1) & has_polygons)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -148,7 +150,8 @@ class CocoDetection(Dataset):
     def target(self, index: int) -> tuple[Tensor, Tensor]:
         """Return labels (T,) and boxes_xyxy (T, 4) in pixels, as annotated."""
         own = slice(self._starts[index], self._starts[index + 1])
-        return torch.from_numpy(self._labels[own]), xywh_to_xyxy(torch.from_numpy(self._boxes_xywh[own]))
+        boxes_xyxy = box_convert(torch.from_numpy(self._boxes_xywh[own]), "xywh", "xyxy")
+        return torch.from_numpy(self._labels[own]), boxes_xyxy
 
     def augment_params(self, key: Key) -> AugmentParams:
         """Return crop, size and flip of an image in an epoch, from its size alone: nothing is read."""
@@ -167,14 +170,14 @@ class CocoDetection(Dataset):
         labels, boxes_xyxy = self.target(index)
         boxes_xyxy, keep = apply_to_boxes(boxes_xyxy, params)
         labels, boxes_xyxy, masks = labels[keep], boxes_xyxy[keep], None
-        if self._masks:
+        if self.masks:
             numbers = self._starts[index] + np.flatnonzero(keep.numpy())
-            masks = self._masks.masks(numbers.tolist(), params, size_hw)
+            masks = draw_masks([self._segmentations[number] for number in numbers], params, size_hw)
         rng = np.random.default_rng([self.seed, epoch, index, 1])  # not that of the parameters: those stay as they are
         if rng.random() < self.copy_paste:
             image, boxes, added, on_top = paste_objects(image, boxes_xyxy.numpy(), self._cut_random_object, rng)
             labels, boxes_xyxy = torch.cat((labels, torch.tensor(added, dtype=torch.int64))), torch.from_numpy(boxes)
-            masks = covered(masks, on_top) if self._masks else None
+            masks = covered(masks, on_top) if self.masks else None
         boxes_cxcywh = normalize_cxcywh(boxes_xyxy, params.size_hw)
         pixels = to_tensor(image, params.color_factors)
         masks = None if masks is None else torch.from_numpy(masks)
@@ -200,7 +203,7 @@ class CocoDetection(Dataset):
             return None
         image = self._read(index, factor)
         shrunk = np.array(image.size) / self.size_hw(index)[::-1]  # a JPEG is decoded smaller
-        polygons = [polygon * shrunk for polygon in self._polygons[number]]
+        polygons = [to_points(polygon) * shrunk for polygon in self._segmentations[number]]
         box_xyxy = np.array((left, top, left + width, top + height)) * np.tile(shrunk, 2)
         return cut_out(image, polygons, box_xyxy, size, bool(rng.random() < 0.5)), int(self._labels[number])
 

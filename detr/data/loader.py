@@ -116,18 +116,13 @@ def explain_worker_errors() -> Iterator[None]:
 
 
 def read_batches(loader: DataLoader, stop: StopRequest | None = None) -> Iterator[Batch]:
-    """Yield the loader's batches.
-
-    Raises UserError, in one sentence, for what went wrong in a worker process, and Stopped where a stop was asked for
-    and no batch comes any more.
-    """
+    """Yield the loader's batches. Raises Stopped where a stop was asked for and no batch comes any more."""
     waiting = stop.while_waiting if stop else contextlib.nullcontext
-    with explain_worker_errors():
+    with waiting():
+        batches = iter(loader)
+    while True:
         with waiting():
-            batches = iter(loader)
-        while True:
-            with waiting():
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch

@@ -1,5 +1,6 @@
 """Which images make up a batch, and which batches a step of the optimizer."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -24,7 +25,6 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
         images, batch_size: what is to be batched, and how many are in each.
         seed: of the shuffling. The images of an incomplete last step are left out, as in the reference, unless it is
             the only one.
-        grouped: False puts whatever comes next into a batch.
         accumulate: batches per step and rank.
         rank, world_size: which share of each step is handed out here.
 
@@ -34,18 +34,11 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
     POOL = 32  # batches' worth of shuffled images from which similar ones are picked: more saves little more padding
 
     def __init__(
-        self,
-        images: CocoDetection,
-        batch_size: int,
-        seed: int,
-        grouped: bool = True,
-        accumulate: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
+        self, images: CocoDetection, batch_size: int, seed: int, accumulate: int = 1, rank: int = 0, world_size: int = 1
     ) -> None:
         if len(images) < world_size:
             raise UserError(f"{images.folder}: {len(images)} images are too few to share among {world_size} processes")
-        self.images, self.seed, self.grouped = images, seed, grouped
+        self.images, self.seed = images, seed
         self.batch_size, self.accumulate = batch_size, accumulate
         self.rank, self.world_size = rank, world_size
         self.images_per_step = batch_size * accumulate * world_size
@@ -66,7 +59,7 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
         return sum(-(-len(self._shard(step)) // self.batch_size) for step in steps)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for step in self._steps():
+        for step in itertools.islice(self._steps(), self.first_step, None):
             batches = _chunks(self._shard(step), self.batch_size)
             yield from ([(self.epoch, int(index)) for index in batch] for batch in batches)
 
@@ -75,16 +68,12 @@ class AspectRatioBatchSampler(Sampler[list[Key]]):
         return np.array_split(step, self.world_size)[self.rank]
 
     def _steps(self) -> Iterator[np.ndarray]:
-        """Yield the images of each step of this epoch from `first_step` on."""
+        """Yield the images of each step of this epoch."""
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.images))[: self.steps_per_epoch * self.images_per_step]
-        done = 0
         for pool in _chunks(order, self.POOL * self.images_per_step):
-            places = rng.permutation(-(-len(pool) // self.images_per_step))
-            skipped, done = max(0, self.first_step - done), done + len(places)
-            if skipped < len(places):
-                steps = self._similar(pool) if self.grouped else _chunks(pool, self.images_per_step)
-                yield from (steps[place] for place in places[skipped:])
+            steps = self._similar(pool)
+            yield from (steps[place] for place in rng.permutation(len(steps)))
 
     def _similar(self, indices: np.ndarray) -> list[np.ndarray]:
         """Steps picked greedily: the first image that remains, and those that would be padded least beside it."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
+from torchvision.transforms import functional
 
 from utils import UserError
 
@@ -100,11 +101,6 @@ def _random_crop(size_hw: tuple[int, int], rng: np.random.Generator, scale: int)
     return (left * to_x, top * to_y, (left + cut_hw[1]) * to_x, (top + cut_hw[0]) * to_y)
 
 
-def apply_to_image(image: Image.Image, params: AugmentParams, original_size_hw: tuple[int, int]) -> Tensor:
-    """Crop, resize, flip and color an RGB image for the network: (3, H, W) float32, ImageNet-normalized."""
-    return to_tensor(resample(image, params, original_size_hw), params.color_factors)
-
-
 def resample(image: Image.Image, params: AugmentParams, original_size_hw: tuple[int, int]) -> Image.Image:
     """Crop, resize and flip an image.
 
@@ -122,9 +118,7 @@ def to_tensor(image: Image.Image, color_factors: tuple[float, ...] = ()) -> Tens
     """Color an RGB image, and return it as the network takes it: (3, H, W) float32, ImageNet-normalized."""
     for enhance, factor in zip(COLOR_OPS, color_factors, strict=False):
         image = enhance(image).enhance(factor)
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()
-    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
-    return pixels.div_(255).sub_(mean).div_(std)
+    return functional.normalize(functional.to_tensor(image), IMAGENET_MEAN, IMAGENET_STD, inplace=True)
 
 
 def apply_to_points(points_xy: np.ndarray, params: AugmentParams) -> np.ndarray:

@@ -66,6 +66,7 @@ def video_writer(path: Path) -> Iterator[Callable[[Image.Image, float], None]]:
         tick = -1
 
         def write(image: Image.Image, seconds: float) -> None:
+            """Encode an RGB image as the next frame, shown from that second on."""
             nonlocal tick
             if not stream.codec_context.is_open:
                 stream.width, stream.height = (side + side % 2 for side in image.size)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torchvision.ops import box_convert
 
-from detr.box_ops import cxcywh_to_xyxy
 from detr.data.loader import pad_images
 from detr.data.transforms import to_tensor
 from detr.structures import DetrOutput
@@ -39,7 +39,7 @@ def to_outputs(
         mask_box_weight: of the box around a mask in the mean with the predicted one, as `postprocess.average_boxes`.
     """
     scores = outputs.logits[-1].softmax(-1)[..., labels]
-    boxes_xyxy = cxcywh_to_xyxy(outputs.boxes_cxcywh[-1])
+    boxes_xyxy = box_convert(outputs.boxes_cxcywh[-1], "cxcywh", "xyxy")
     if outputs.masks is None:
         return scores, boxes_xyxy
     masks = outputs.masks.logits.unflatten(0, scores.shape[:2])

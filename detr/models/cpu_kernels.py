@@ -47,6 +47,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, dropout_p: float) -> Tensor:
+        """Compute what `scaled_dot_product_attention` says, of the same shapes."""
         outer = query.shape[:2]
         query, key, value = (x.flatten(0, 1) for x in (query, key, value))
         weights = _attention_weights(query, key, attn_mask, outer)
@@ -58,6 +59,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of query, key and value from that of the output, (B, M, Q, d)."""
         query, key, value, weights, kept = ctx.saved_tensors
         outer, root = grad.shape[:2], query.shape[-1] ** -0.5
         with torch.autocast("cpu", enabled=False):

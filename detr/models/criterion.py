@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import sigmoid_focal_loss
+from torchvision.ops import box_convert, sigmoid_focal_loss
 
-from detr.box_ops import cxcywh_to_xyxy, generalized_box_iou
+from detr.box_ops import generalized_box_iou
 from detr.models.matcher import HungarianMatcher, Match
 from detr.structures import DetrOutput, MaskLogits, Targets, to_device
 
@@ -30,19 +30,12 @@ class Normalizers(NamedTuple):
     matched: float  # objects that get a query: all of an image, unless it has more objects than there are queries
     class_weight: float  # summed over the queries of all images
 
-    def __add__(self, other: "Normalizers") -> "Normalizers":
-        return Normalizers(*(a + b for a, b in zip(self, other, strict=True)))
-
 
 class Losses(NamedTuple):
-    """The number to minimise and the terms behind it."""
+    """The number to minimise, and what is logged. Those of the parts of a batch add up to those of the whole."""
 
     total: Tensor  # ()
-    terms: dict[str, Tensor]  # unweighted and detached, each (); named as in the reference's log
-
-    def __add__(self, other: "Losses") -> "Losses":
-        """Add two parts of a batch, both divided by the normalizers of the whole."""
-        return Losses(self.total + other.total, {name: self.terms[name] + other.terms[name] for name in self.terms})
+    terms: dict[str, Tensor]  # detached, each (): the total as `loss`, then the others, unweighted, as the reference's
 
 
 class MatchedQuerySelector:
@@ -131,7 +124,7 @@ class SetCriterion(nn.Module):
         total = sum(self.weights[name] * values.sum() for name, values in per_layer.items())
         with torch.no_grad():
             per_layer["cardinality_error"] = self._cardinality_error(outputs.logits, targets) / normalizers.images
-            terms = _name_by_layer({name: values.detach() for name, values in per_layer.items()})
+            terms = {"loss": total.detach(), **_name_by_layer({name: x.detach() for name, x in per_layer.items()})}
             terms["class_error"] = self._class_error(outputs.logits, target_classes, normalizers)
         return Losses(total, terms)
 
@@ -155,7 +148,8 @@ class SetCriterion(nn.Module):
         predicted = boxes_cxcywh[match.layer, match.image, match.query]  # (M, 4)
         target_boxes = targets.boxes_cxcywh[match.image, match.target]
         distance = (predicted - target_boxes).abs().sum(-1)
-        giou_loss = 1 - generalized_box_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target_boxes))
+        corners = (box_convert(boxes, "cxcywh", "xyxy") for boxes in (predicted, target_boxes))
+        giou_loss = 1 - generalized_box_iou(*corners)
         zeros = boxes_cxcywh.sum((1, 2, 3)) * 0  # keeps the heads in the graph of a batch without objects
         return {
             "loss_bbox": zeros.index_add(0, match.layer, distance) / num_boxes,

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torchvision.ops import box_convert
 
-from detr.box_ops import cxcywh_to_xyxy, generalized_box_iou
+from detr.box_ops import generalized_box_iou
 from detr.structures import DetrOutput, Targets, to_device
 from utils import UserError
 
@@ -48,7 +49,7 @@ def matching_cost(
     labels = targets.labels[None, :, None, :].expand(layers, -1, queries, -1)  # (L, B, Q, T)
     predicted = outputs.boxes_cxcywh[..., None, :]  # (L, B, Q, 1, 4)
     target_boxes = targets.boxes_cxcywh[None, :, None, :, :]  # (1, B, 1, T, 4)
-    giou = generalized_box_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target_boxes))
+    giou = generalized_box_iou(*(box_convert(boxes, "cxcywh", "xyxy") for boxes in (predicted, target_boxes)))
     distance = (predicted - target_boxes).abs().sum(-1)
     return cost_bbox * distance - cost_class * probability.gather(-1, labels) - cost_giou * giou
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from torch import Tensor
+from torchvision.ops import box_convert
 
-from detr.box_ops import cxcywh_to_xyxy, xywh_to_xyxy
 from detr.structures import DetrOutput, MaskLogits
 
 LEAST_MASK_SCORE = 0.01  # detections below it get no mask: COCO's AP of masks hardly counts them, and they are most
@@ -29,7 +29,7 @@ def postprocess(outputs: DetrOutput, sizes_hw: list[tuple[int, int]]) -> Detecti
     """Best real class and its probability for every query of the last decoder layer, boxes scaled to `sizes_hw`."""
     probability = outputs.logits[-1].float().softmax(-1)[..., :-1]  # "no object" is never an answer
     scores, labels = probability.max(-1)
-    boxes_xyxy = cxcywh_to_xyxy(outputs.boxes_cxcywh[-1].float())
+    boxes_xyxy = box_convert(outputs.boxes_cxcywh[-1].float(), "cxcywh", "xyxy")
     scale = torch.tensor([[width, height, width, height] for height, width in sizes_hw], device=boxes_xyxy.device)
     return Detections(scores, labels, boxes_xyxy * scale[:, None])
 
@@ -72,5 +72,6 @@ def average_boxes(detections: Detections, rles: dict[tuple[int, int], dict], wei
     around_xywh = torch.from_numpy(coco_mask.toBbox([rles[key] for key in seen])).to(detections.boxes_xyxy)
     image, query = torch.tensor(seen, device=around_xywh.device).T
     boxes_xyxy = detections.boxes_xyxy.clone()
-    boxes_xyxy[image, query] = torch.lerp(boxes_xyxy[image, query], xywh_to_xyxy(around_xywh), weight)
+    around_xyxy = box_convert(around_xywh, "xywh", "xyxy")
+    boxes_xyxy[image, query] = torch.lerp(boxes_xyxy[image, query], around_xyxy, weight)
     return detections._replace(boxes_xyxy=boxes_xyxy)

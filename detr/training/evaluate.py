@@ -4,19 +4,18 @@ Shapes: B images, Q queries, M masks.
 """
 
 import functools
-import operator
 from collections import Counter
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_convert
 
-from detr.box_ops import xyxy_to_xywh
 from detr.data.coco_json import all_have_outlines
 from detr.data.dataset import LabelMap
 from detr.evaluation.coco_matching import match_all, with_masks
 from detr.evaluation.coco_metrics import coco_numbers, curves
-from detr.models.criterion import Losses, MatchedQuerySelector, SetCriterion
+from detr.models.criterion import MatchedQuerySelector, SetCriterion
 from detr.models.detr import Detr
 from detr.models.postprocess import Detections, average_boxes, masks_to_rle, postprocess, scoring_queries
 from detr.structures import Batch, DetrOutput, MaskLogits
@@ -33,7 +32,7 @@ def to_coco_results(
     `masks` are RLEs by the numbers of image and query, for those that have one.
     """
     results = []
-    boxes_xywh = xyxy_to_xywh(detections.boxes_xyxy).tolist()
+    boxes_xywh = box_convert(detections.boxes_xyxy, "xyxy", "xywh").tolist()
     for image, (image_id, scores, labels, boxes) in enumerate(
         zip(image_ids, detections.scores.tolist(), detections.labels.tolist(), boxes_xywh, strict=True)
     ):
@@ -80,7 +79,7 @@ def evaluate(
     counts = Counter(annotation["image_id"] for annotation in coco["annotations"] if not annotation.get("iscrowd", 0))
     normalizers = criterion.normalizers([counts[image["id"]] for image in coco["images"]], model.config.num_queries)
     has_masks = model.config.masks and all_have_outlines(coco)
-    losses: Losses | None = None
+    losses: dict[str, Tensor] = {}
     results: list[dict] = []
     with torch.inference_mode():  # not below it: torch 2.5's collectives refuse tensors that are made in inference mode
         for number, batch in enumerate(batches):
@@ -90,8 +89,8 @@ def evaluate(
                 select_queries = functools.partial(_matched_and_scoring, matched) if matched else None
                 with precision.autocast():
                     outputs = model(moved.images, moved.padding_mask, select_queries)
-                part = criterion(outputs, moved.targets, normalizers, matched)
-                losses = part if losses is None else losses + part
+                terms = criterion(outputs, moved.targets, normalizers, matched).terms
+                losses = {name: losses.get(name, 0) + term for name, term in terms.items()}
                 sizes_hw = batch.targets.original_sizes_hw
                 if matched:
                     scored = MaskLogits(*(field[len(matched.pairs.image) :] for field in outputs.masks))
@@ -99,9 +98,9 @@ def evaluate(
                 detections = average_boxes(postprocess(outputs, sizes_hw), rles, model.config.mask_box_weight)
                 results += to_coco_results(detections, batch.targets.image_ids, label_map, rles)
             on_batch(number)
-    own = [Losses(losses.total.cpu(), {name: term.cpu() for name, term in losses.terms.items()})] if losses else []
+    of_ranks = distributed.all_gather([{name: loss.cpu() for name, loss in losses.items()}] if losses else [])
     metrics = MetricLogger()
-    metrics.update(functools.reduce(operator.add, distributed.all_gather(own)))
+    metrics.update({name: sum(of_rank[name] for of_rank in of_ranks) for name in of_ranks[0]})
     results = sorted(distributed.all_gather(results), key=lambda result: result["image_id"])
     numbers = {"bbox": twelve_coco_numbers(coco, results)}
     if has_masks:

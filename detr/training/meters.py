@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detr.evaluation.coco_metrics import COCO_NUMBERS
-from detr.models.criterion import Losses, SetCriterion
+from detr.models.criterion import SetCriterion
 
 
 class MetricLogger:
@@ -17,10 +17,10 @@ class MetricLogger:
         self._sums: Tensor | None = None  # of every name, and how many were counted
         self._lrs, self._steps = 0.0, 0
 
-    def update(self, losses: Losses, counts: Tensor | None = None, lr: float = 0.0) -> None:
-        """Count the losses of one batch or step, unless `counts`, (), which may still be on the device, is False."""
-        self._names = ["loss", *losses.terms]
-        values = torch.stack((losses.total.detach(), *losses.terms.values(), torch.ones_like(losses.total.detach())))
+    def update(self, terms: dict[str, Tensor], counts: Tensor | None = None, lr: float = 0.0) -> None:
+        """Count `Losses.terms` of one step, unless `counts`, (), which may still be on the device, is False."""
+        self._names = list(terms)
+        values = torch.stack((*terms.values(), torch.ones_like(terms["loss"])))
         if counts is not None:
             values = torch.where(counts, values, 0)
         self._sums = values if self._sums is None else self._sums + values

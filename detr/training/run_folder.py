@@ -80,6 +80,7 @@ class RunFolder:
         writer = SummaryWriter(self.path / run_files.TENSORBOARD, purge_step=epochs_done)
 
         def write(log: dict) -> None:
+            """Write the numbers of an epoch to both; a list becomes one scalar for each of its entries."""
             run_files.append_log(self.path / LOG, log)
             for name, value in log.items():
                 values = {f"{name}_{i}": v for i, v in enumerate(value)} if isinstance(value, list) else {name: value}
@@ -166,14 +167,6 @@ class RunFolder:
         if self.world.is_main:
             utils.write_json(path, predictions)
         return path
-
-
-def check_tensorboard() -> None:
-    """Raise UserError where --tensorboard has nothing to write with."""
-    try:
-        import torch.utils.tensorboard  # noqa: F401  # an import that fails says what is missing
-    except ImportError as error:
-        raise UserError("--tensorboard needs a package that is not installed: pip install tensorboard") from error
 
 
 def files_of_run(folder: Path) -> list[Path]:

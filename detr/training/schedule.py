@@ -30,8 +30,6 @@ class OptimConfig:
     skip_nonfinite: int = 0  # steps that are left out, as loss or gradient is not finite, before the run stops
 
     def __post_init__(self) -> None:
-        if self.lr_schedule not in LR_SCHEDULES:
-            raise UserError(f"lr_schedule must be one of {', '.join(LR_SCHEDULES)}, got {self.lr_schedule!r}")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
 

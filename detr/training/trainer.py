@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from detr.models.cpu_kernels import trim_malloc
-from detr.models.criterion import Losses, MatchedQuerySelector, Normalizers, SetCriterion
+from detr.models.criterion import MatchedQuerySelector, Normalizers, SetCriterion
 from detr.models.detr import Detr
-from detr.models.weights import plain_state, random_state, restore_random_state
+from detr.models.weights import best_weights, plain_state, random_state, restore_random_state
 from detr.structures import Batch, Targets
 from detr.training import distributed
 from detr.training.device import Precision, explain_oom, peak_memory_mib
@@ -63,7 +63,7 @@ class Trainer:
         self.ema = ModelEma(model, config.ema_decay) if config.ema_decay else None
         self._ddp_model = distributed.wrap_ddp(model)
         self._batch_norm = distributed.batch_norm_statistics(model)
-        self._pending_check: tuple[Tensor, Losses, list[Targets]] | None = None  # the last step, not looked at yet
+        self._pending_check: tuple[Tensor, dict[str, Tensor], list[Targets]] | None = None  # of the last step
 
     @property
     def detector(self) -> Detr:
@@ -83,17 +83,17 @@ class Trainer:
             self._set_learning_rates()
             with explain_oom(self._where(self.steps_done + 1), step):
                 batch_norm = [statistic.clone() for statistic in self._batch_norm]
-                losses = self._forward_backward(step)
-                finite = self._optimizer_step(losses)
-            for statistic, before in zip(self._batch_norm, batch_norm, strict=True):
+                terms = self._forward_backward(step)
+                finite = self._optimizer_step(terms["loss"])
+            for statistic, before in zip(self._batch_norm, batch_norm, strict=True):  # of a step that was left out
                 statistic.copy_(torch.where(finite, statistic, before))
-            self.metrics.update(losses, finite, self.optimizer.param_groups[0]["lr"])
+            self.metrics.update(terms, finite, self.optimizer.param_groups[0]["lr"])
             self.steps_done += 1
             if self.ema:
                 self.ema.update(self._global_step)
             # From a GPU a copy into pinned memory, which is there once the host waits for anything later.
             on_host = finite.to("cpu", non_blocking=self.device.type == "cuda")
-            self._pending_check = on_host, losses, [batch.targets for batch in step]
+            self._pending_check = on_host, terms, [batch.targets for batch in step]
             self.images += sum(len(batch.images) for batch in step) * self.world.size
             self.seconds = time.monotonic() - began
             if self.device.type == "cpu":
@@ -118,14 +118,14 @@ class Trainer:
             group["lr"] = lr * factor
             group["weight_decay"] = self.config.weight_decay
 
-    def _forward_backward(self, step: list[Batch]) -> Losses:
-        """Forward and backward through every batch of a step on this rank; return its losses over all ranks."""
+    def _forward_backward(self, step: list[Batch]) -> dict[str, Tensor]:
+        """Forward and backward through every batch of a step on this rank; return `Losses.terms` over all ranks."""
         self.optimizer.zero_grad(set_to_none=True)
-        groups, num_queries = self.model.query_groups, self.model.config.num_queries
-        normalizers = [self.criterion.normalizers(batch.targets.counts * groups, num_queries) for batch in step]
-        local = torch.tensor(sum(normalizers[1:], normalizers[0]), dtype=torch.float64)
-        batch_normalizers = Normalizers(*distributed.all_reduce_sum(local).tolist())
-        total: Losses | None = None
+        groups = self.model.query_groups
+        counts = [count for batch in step for count in batch.targets.counts * groups]
+        own = torch.tensor(self.criterion.normalizers(counts, self.model.config.num_queries), dtype=torch.float64)
+        batch_normalizers = Normalizers(*distributed.all_reduce_sum(own).tolist())
+        parts = []
         for number, batch in enumerate(step, start=1):
             syncs = number == len(step) or self._ddp_model is self.model
             with contextlib.nullcontext() if syncs else self._ddp_model.no_sync():
@@ -139,12 +139,10 @@ class Trainer:
                 self._check_last_step()  # the matching has just waited for the device
                 # DDP averages the gradients over the ranks; normalized by the whole batch they are to be summed.
                 self.scaler.scale(losses.total * self.world.size).backward()
-            detached = Losses(losses.total.detach(), losses.terms)
-            total = detached if total is None else total + detached
-        values = distributed.all_reduce_sum(torch.stack((total.total, *total.terms.values())))
-        return Losses(values[0], dict(zip(total.terms, values[1:], strict=True)))
+            parts.append(torch.stack(tuple(losses.terms.values())))
+        return dict(zip(losses.terms, distributed.all_reduce_sum(sum(parts)), strict=True))
 
-    def _optimizer_step(self, losses: Losses) -> Tensor:
+    def _optimizer_step(self, loss: Tensor) -> Tensor:
         """Step the optimizer, unless loss or gradients are not finite; return whether all is well, (), on the device.
 
         With float16, gradients that overflow are normal: the GradScaler leaves out the step, which still counts as
@@ -152,12 +150,11 @@ class Trainer:
         """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_max_norm or math.inf)
-        finite = torch.isfinite(losses.total)
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            return finite & (self.scaler.scale(torch.ones_like(losses.total)) >= SMALLEST_SCALE)
-        finite = finite & torch.isfinite(norm)
+            return torch.isfinite(loss) & (self.scaler.scale(torch.ones_like(loss)) >= SMALLEST_SCALE)
+        finite = torch.isfinite(loss) & torch.isfinite(norm)
         if self.device.type in ("cpu", "cuda"):
             self.optimizer.found_inf = 1 - finite.float()  # fused AdamW leaves out the step where this is 1
             self.optimizer.step()
@@ -175,19 +172,23 @@ class Trainer:
         """Report the last step if it was not finite; the host has waited for the device since."""
         if self._pending_check is None:
             return
-        (finite, losses, targets), self._pending_check = self._pending_check, None
-        if finite:
-            return
-        by_name = {name: float(value) for name, value in {"loss": losses.total, **losses.terms}.items()}
+        (finite, terms, targets), self._pending_check = self._pending_check, None
+        if not finite:
+            self._report_nonfinite({name: float(value) for name, value in terms.items()}, targets)
+
+    def _report_nonfinite(self, losses: dict[str, float], targets: list[Targets]) -> None:
+        """Report and count the last step as left out. Raises UserError when it is one more than the config allows."""
         images = distributed.all_gather([image for batch in targets for image in _describe(batch)])
-        as_json = {name: value if math.isfinite(value) else str(value) for name, value in by_name.items()}
+        as_json = {name: value if math.isfinite(value) else str(value) for name, value in losses.items()}
         self.on_nonfinite({"epoch": self.epochs_done + 1, "step": self.steps_done, "losses": as_json, "images": images})
         self.skipped += 1
         if self.skipped > self.config.skip_nonfinite:
-            if self.scaler.is_enabled() and math.isfinite(by_name["loss"]):
+            if not math.isfinite(losses["loss"]):
+                what = "the loss is not finite (NaN or infinity)"
+            elif self.scaler.is_enabled():
                 what = "float16 gradients overflow at any scale (--amp off computes in float32)"
             else:
-                what = f"the {'gradient' if math.isfinite(by_name['loss']) else 'loss'} is not finite (NaN or infinity)"
+                what = "the gradient is not finite (NaN or infinity)"
             ids = [image["image_id"] for image in images]
             raise UserError(
                 f"{self._where(self.steps_done)}, images {ids}: {what}; the weights were left as they were. A smaller "
@@ -259,19 +260,16 @@ class Trainer:
                 "--batch_norm and --query_groups have to be as they were"
             ) from error
         self.epochs_done = checkpoint["epoch"] + 1
-        self.best = checkpoint.get("best", self.best)
-        self.skipped = checkpoint.get("skipped", 0)
-        step = checkpoint.get("step")
-        if step and step["steps_per_epoch"] == self.steps_per_epoch:
+        self.best, self.skipped, step = checkpoint["best"], checkpoint["skipped"], checkpoint["step"]
+        if step["steps_per_epoch"] == self.steps_per_epoch:
             self.steps_done = step["steps_done"]
             self.metrics.load_state(step["metrics"], self.device)
         if self.ema:
-            saved = checkpoint.get("ema") or checkpoint["model"]
-            self.ema.model.load_state_dict(saved | plain_state(self.ema.model)[1])
-        if checkpoint.get("scaler"):
+            self.ema.model.load_state_dict(best_weights(checkpoint) | plain_state(self.ema.model)[1])
+        if checkpoint["scaler"]:  # empty without float16
             self.scaler.load_state_dict(checkpoint["scaler"])
-        if len(states := checkpoint.get("rng", [])) == self.world.size:
-            restore_random_state(states[self.world.rank])
+        if len(checkpoint["rng"]) == self.world.size:
+            restore_random_state(checkpoint["rng"][self.world.rank])
 
     @property
     def _global_step(self) -> int:

@@ -11,7 +11,6 @@ from PIL import Image
 
 from detr.data.copy_paste import cut_out, paste_objects
 from detr.data.dataset import CocoDetection, load_folder
-from detr.data.masks import PackedPolygons
 from detr.data.transforms import evaluation_params
 from utils import UserError
 
@@ -22,18 +21,6 @@ SIZES = {"scale": 96, "max_size": 160}
 def images(coco_folder: Path) -> CocoDetection:
     params = partial(evaluation_params, **SIZES)
     return load_folder(coco_folder, "custom", params, params, seed=3).train
-
-
-def test_packed_polygons_are_those_of_the_file() -> None:
-    segmentations = [None, [[0, 1, 2, 3, 4, 5]], {"counts": "x", "size": [1, 1]}, [], [[1] * 8, [2] * 6]]
-    packed = PackedPolygons(segmentations)
-    assert packed.counts().tolist() == [0, 1, 0, 0, 2]
-    assert [[polygon.ravel().tolist() for polygon in packed[i]] for i in (0, 1, 4)] == [
-        [],
-        [[0, 1, 2, 3, 4, 5]],
-        [[1] * 8, [2] * 6],
-    ]
-    assert PackedPolygons([]).counts().tolist() == []
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,8 @@ import torch
 import torchvision
 from PIL import Image, ImageOps
 
-from detr.box_ops import cxcywh_to_xyxy
 from detr.data.coco_json import check_images, match_categories, read_coco
-from detr.data.dataset import CocoDetection, LabelMap, load_folder
+from detr.data.dataset import CocoDetection, Key, LabelMap, load_folder
 from detr.data.images import read_rgb, read_size_hw
 from detr.data.loader import collate, make_loader
 from detr.data.sampler import AspectRatioBatchSampler, SameSizeBatchSampler
@@ -22,10 +22,11 @@ from detr.data.transforms import (
     IMAGENET_STD,
     AugmentParams,
     apply_to_boxes,
-    apply_to_image,
     augment_params,
     evaluation_params,
     fitted_size_hw,
+    resample,
+    to_tensor,
 )
 from utils import UserError
 
@@ -131,7 +132,7 @@ def test_boxes_follow_the_pixels() -> None:
     for _ in range(60):
         params = augment_params((150, 200), rng, [120, 160], 400)
         boxes, keep = apply_to_boxes(box, params)
-        pixels = apply_to_image(image, params, (150, 200)) * torch.tensor(IMAGENET_STD)[:, None, None]
+        pixels = to_tensor(resample(image, params, (150, 200))) * torch.tensor(IMAGENET_STD)[:, None, None]
         white = (pixels + torch.tensor(IMAGENET_MEAN)[:, None, None]).mean(0) > 0.5
         assert pixels.shape[1:] == params.size_hw
         if not keep[0]:
@@ -237,21 +238,20 @@ def test_starting_a_loader_leaves_the_models_random_numbers_alone(coco_folder: P
 def test_batches_hold_every_image_once(coco_folder: Path) -> None:
     data = load(coco_folder)
     assert sorted(key for batch in SameSizeBatchSampler(data.val, 2) for key in batch) == [(0, 0), (0, 1), (0, 2)]
-    for grouped in (False, True):
-        shuffled = AspectRatioBatchSampler(data.train, 4, seed=1, grouped=grouped)
-        drawn = []
-        for epoch in range(20):
-            shuffled.set_epoch(epoch)
-            batches = list(shuffled)
-            assert [len(batch) for batch in batches] == [4]  # the incomplete batch is left out
-            assert all(epoch == shuffled.epoch for epoch, _ in batches[0])
-            drawn.append(tuple(sorted({index for _, index in batches[0]})))
-            assert len(drawn[-1]) == 4 and batches == list(shuffled)
-        assert len(set(drawn)) > 5 and {index for indices in drawn for index in indices} == set(range(6))
-        assert [len(batch) for batch in AspectRatioBatchSampler(data.train, 8, seed=1, grouped=grouped)] == [6]
+    shuffled = AspectRatioBatchSampler(data.train, 4, seed=1)
+    drawn = []
+    for epoch in range(20):
+        shuffled.set_epoch(epoch)
+        batches = list(shuffled)
+        assert [len(batch) for batch in batches] == [4]  # the incomplete batch is left out
+        assert all(epoch == shuffled.epoch for epoch, _ in batches[0])
+        drawn.append(tuple(sorted({index for _, index in batches[0]})))
+        assert len(drawn[-1]) == 4 and batches == list(shuffled)
+    assert len(set(drawn)) > 5 and {index for indices in drawn for index in indices} == set(range(6))
+    assert [len(batch) for batch in AspectRatioBatchSampler(data.train, 8, seed=1)] == [6]
 
 
-def padded_share(images: CocoDetection, batches: AspectRatioBatchSampler) -> float:
+def padded_share(images: CocoDetection, batches: Iterable[list[Key]]) -> float:
     inside = padded = 0
     for batch in batches:
         sizes = np.array([images.augment_params(key).size_hw for key in batch])
@@ -269,10 +269,8 @@ def test_grouping_saves_padding() -> None:
     }
     choose = partial(augment_params, scales=[48, 64], max_size=96)
     images = CocoDetection(coco, Path(), LabelMap(coco["categories"]), choose, 0)
-    alone, grouped = (
-        padded_share(images, AspectRatioBatchSampler(images, 4, seed=0, grouped=g)) for g in (False, True)
-    )
-    assert grouped < 0.5 * alone
+    in_turn = [[(0, index) for index in range(start, start + 4)] for start in range(0, 200, 4)]
+    assert padded_share(images, AspectRatioBatchSampler(images, 4, seed=0)) < 0.5 * padded_share(images, in_turn)
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
@@ -303,7 +301,7 @@ def test_decoding_a_jpeg_small_shows_the_same(tmp_path: Path) -> None:
     assert whole.size == (480, 640) and small.size == (240, 320)
     params = AugmentParams((60, 90, 460, 600), (128, 100), hflip=True)
     assert params.scale == pytest.approx(128 / 510)
-    a, b = (apply_to_image(image, params, (640, 480)) for image in (whole, small))
+    a, b = (to_tensor(resample(image, params, (640, 480))) for image in (whole, small))
     assert (a - b).abs().mean() < 0.05 * a.std()
 
 
@@ -338,7 +336,7 @@ def test_boxes_reach_the_network_as_annotated(coco_folder: Path) -> None:
     coco = read_coco(coco_folder / "annotations/custom_val.json")
     sample = load(coco_folder).val[(0, 1)]
     height, width = sample.original_size_hw
-    boxes = cxcywh_to_xyxy(sample.boxes_cxcywh) * torch.tensor([width, height, width, height])
+    boxes = torchvision.ops.box_convert(sample.boxes_cxcywh, "cxcywh", "xyxy") * torch.tensor([width, height] * 2)
     wanted = [a["bbox"] for a in coco["annotations"] if a["image_id"] == sample.image_id]
     wanted = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in wanted], dtype=torch.float32)
     torch.testing.assert_close(boxes, wanted, atol=1e-3, rtol=0)
@@ -448,7 +446,7 @@ def test_many_images_that_do_not_fit_are_listed_up_to_50(tmp_path: Path) -> None
 def test_pixels_are_normalized_as_the_backbones_were_trained() -> None:
     """ImageNet's mean and standard deviation (red, green, blue), as torchvision's weights state them."""
     image = Image.new("RGB", (4, 4), (255, 0, 51))
-    pixels = apply_to_image(image, evaluation_params((4, 4), None, 4, 4), (4, 4))
+    pixels = to_tensor(resample(image, evaluation_params((4, 4), None, 4, 4), (4, 4)))
     expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
     torch.testing.assert_close(pixels[:, 0, 0], torch.tensor(expected))
     stated = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms()

@@ -14,7 +14,7 @@ from detr.data.coco_json import to_rle
 from detr.data.copy_paste import covered
 from detr.data.dataset import CocoDetection, LabelMap
 from detr.data.loader import collate
-from detr.data.masks import PackedMasks, PackedPolygons
+from detr.data.masks import PackedList, check_outlines, draw_masks
 from detr.data.transforms import AugmentParams, augment_params, evaluation_params, resample
 from utils import UserError
 
@@ -39,18 +39,20 @@ def ring() -> dict:
     return {"size": list(SIZE_HW), "counts": np.diff([0, *ends]).tolist()}
 
 
-def packed(*segmentations: object) -> PackedMasks:
-    annotations = [annotation(segmentation) for segmentation in segmentations]
-    return PackedMasks(annotations, [SIZE_HW] * len(annotations), PackedPolygons(segmentations), "set.json")
-
-
 def iou(first: np.ndarray, second: np.ndarray) -> float:
     return float((first & second).sum() / (first | second).sum())
 
 
 def test_no_objects_have_no_masks() -> None:
-    masks = packed().masks([], evaluation_params(SIZE_HW, None, 60, 100), SIZE_HW)
+    masks = draw_masks([], evaluation_params(SIZE_HW, None, 60, 100), SIZE_HW)
     assert masks.shape == (0, 60, 80) and masks.dtype == bool
+
+
+def test_a_packed_list_is_the_list() -> None:
+    values = [None, [[0, 1, 2, 3, 4, 5.5]], ring(), [], PIECES]
+    packed = PackedList(values)
+    assert [packed[index] for index in range(len(values))] == values
+    PackedList([])
 
 
 @pytest.mark.parametrize("segmentation", [[HEART], PIECES, CUT, ring()], ids=["heart", "pieces", "cut", "ring"])
@@ -58,7 +60,7 @@ def test_no_objects_have_no_masks() -> None:
 def test_masks_are_those_of_the_augmented_image(segmentation: list | dict, seed: int) -> None:
     """Against the mask of the original, moved as the image is; small pieces lose a pixel at their edge either way."""
     params = augment_params(SIZE_HW, np.random.default_rng(seed), scales=[240, 300], max_size=600)
-    (mask,) = packed(segmentation).masks([0], params, SIZE_HW)
+    (mask,) = draw_masks([segmentation], params, SIZE_HW)
     original = coco_mask.decode(to_rle(segmentation, SIZE_HW)) * np.uint8(255)
     moved = np.asarray(resample(Image.fromarray(original), params, SIZE_HW)) >= 128
     assert mask.shape == params.size_hw and mask.any()
@@ -71,7 +73,7 @@ def test_masks_are_those_of_the_augmented_image(segmentation: list | dict, seed:
 def test_a_mask_at_its_own_size_is_what_coco_rasterizes(hflip: bool) -> None:
     params = AugmentParams((0, 0, SIZE_HW[1], SIZE_HW[0]), SIZE_HW, hflip)
     for segmentation in ([HEART], PIECES, CUT, ring()):
-        (mask,) = packed(segmentation).masks([0], params, SIZE_HW)
+        (mask,) = draw_masks([segmentation], params, SIZE_HW)
         expected = coco_mask.decode(to_rle(segmentation, SIZE_HW)).astype(bool)
         assert iou(mask, expected[:, ::-1] if hflip else expected) > 0.98
 
@@ -91,7 +93,7 @@ def test_a_mask_at_its_own_size_is_what_coco_rasterizes(hflip: bool) -> None:
 )
 def test_objects_without_an_outline_are_named(segmentation: object, fact: str) -> None:
     with pytest.raises(UserError, match=r"set\.json: annotation 1 of image 1") as error:
-        packed(segmentation)
+        check_outlines([annotation(segmentation)], [SIZE_HW], "set.json")
     assert fact in str(error.value)
 
 
@@ -119,7 +121,7 @@ def test_a_batch_holds_the_masks_of_its_objects_in_order(images: CocoDetection) 
 
 def test_boxes_alone_have_no_masks(images: CocoDetection) -> None:
     alone = copy.copy(images)
-    alone._masks = None
+    alone.masks = False
     assert alone[0, 0].masks is None and collate([alone[0, 0]]).targets.masks is None
 
 
