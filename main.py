@@ -238,9 +238,8 @@ def evaluate_one_epoch(session: Session, trainer: Trainer, stop: utils.StopReque
     losses, metrics, predictions = evaluate_with_progress(session, trainer.detector, stop)
     if not math.isfinite(losses["loss"]):
         raise UserError(
-            f"epoch {trainer.epochs_done + 1}: on the validation images the loss is not finite (NaN or infinity): the "
-            "last steps have spoilt the weights, which do not replace the saved ones. A smaller --lr or "
-            "--clip_max_norm usually helps"
+            f"epoch {trainer.epochs_done + 1}: on the validation images the loss is not finite (NaN or infinity); "
+            f"these weights do not replace the saved ones. {trainer.advice}"
         )
     log = {f"test_{name}": loss for name, loss in losses.items()}
     log |= {f"test_coco_eval_{kind}": numbers for kind, numbers in metrics.items()}

@@ -186,14 +186,20 @@ class Trainer:
             if not math.isfinite(losses["loss"]):
                 what = "the loss is not finite (NaN or infinity)"
             elif self.scaler.is_enabled():
-                what = "float16 gradients overflow at any scale (--amp off computes in float32)"
+                what = "float16 gradients overflow at any scale"
             else:
                 what = "the gradient is not finite (NaN or infinity)"
             ids = [image["image_id"] for image in images]
             raise UserError(
-                f"{self._where(self.steps_done)}, images {ids}: {what}; the weights were left as they were. A smaller "
-                "--lr or --clip_max_norm usually helps; so does a look at these images"
+                f"{self._where(self.steps_done)}, images {ids}: {what}; the weights were left as they were. "
+                f"{self.advice}; so does a look at these images"
             )
+
+    @property
+    def advice(self) -> str:
+        """What usually helps where a number is not finite; float16, which has a scaler, ends at 65,504."""
+        first = "--amp off (float32), or a" if self.scaler.is_enabled() else "A"
+        return f"{first} smaller --lr or --clip_max_norm usually helps"
 
     def end_epoch(self, ap: float | None, loss: float = math.inf) -> bool:
         """Count an epoch as done, with its AP and validation loss where it was evaluated.

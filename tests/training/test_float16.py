@@ -80,6 +80,13 @@ def test_a_scale_that_collapses_is_named() -> None:
     assert done[-1] == 4, "2 and 1 are scales that may be; the next is not, and the step after it is told so"
 
 
+def test_an_infinite_loss_may_be_float16s(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = make_training()
+    monkeypatch.setattr(training.criterion, "weights", {name: float("inf") for name in training.criterion.weights})
+    with pytest.raises(UserError, match=r"the loss is not finite .*--amp off"):
+        training.train_epoch([small_batch()] * 2)
+
+
 def total_norm(training: Trainer) -> float:
     """The norm of the gradient that the first step was taken with: its running mean holds a tenth of it."""
     gradient = [state["exp_avg"].flatten() / 0.1 for state in training.optimizer.state.values()]
