@@ -34,21 +34,19 @@ class Classes:
     """The classes of a dataset, and how a region tells its own."""
 
     ids: dict[str, int]  # name -> category id, from 1
-    attribute: str | None  # None: every region is of the one class
-    is_by_name: bool  # the attribute that is set is the class
-    first_only: bool
-    unlabelled: str | None = None  # the class of regions without one
+    attribute: str | None = None  # None: every region is of the one class
+    is_by_name: bool = False  # the attribute that is set is the class
+    flags: ClassFlags = ClassFlags()
     remark: str | None = None  # about every region, category of detr.importers.notes
-    is_subset: bool = False  # regions of other classes are left out on purpose
 
     def of(self, region: Region) -> tuple[list[str], list[str]]:
         """Return the classes of the objects that a region makes, and what there is to remark about it."""
         if not self.attribute and not self.is_by_name:
             return list(self.ids), [self.remark] if self.remark else []
-        values = _values(region, self.attribute, self.is_by_name, self.unlabelled)
+        values = _values(region, self.attribute, self.is_by_name, self.flags.unlabelled)
         remarks = [UNLABELLED] if not values else [SEVERAL] if len(values) > 1 else []
-        values = values[:1] if self.first_only else values
-        if self.is_subset:  # otherwise only points have others
+        values = values[:1] if self.flags.checked == "first" else values
+        if self.flags.categories:  # otherwise only points have others
             remarks += [OTHER.format(printable(value)) for value in values if value not in self.ids]
         return [value for value in values if value in self.ids], remarks
 
@@ -86,13 +84,13 @@ def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: 
         text = f"--categories names {join_names(unknown)}, of which there is no region; there are {there_are}"
         raise Undecided([*questions, Question(text)])
     ids = {name: number for number, name in enumerate(flags.categories or sorted(counts_of_names), start=1)}
-    first_only = flags.checked == "first" or any("--checked" in question.flags for question in more)
-    is_subset = bool(flags.categories)
-    return Classes(ids, attribute, is_by_name, first_only, flags.unlabelled, is_subset=is_subset), questions
+    if any("--checked" in question.flags for question in more):
+        flags = replace(flags, checked="first")
+    return Classes(ids, attribute, is_by_name, flags), questions
 
 
 def _one_class(name: str, remark: str | None = None) -> Classes:
-    return Classes({name: 1}, None, False, False, remark=remark)
+    return Classes({name: 1}, remark=remark)
 
 
 def _attributes(shapes: list[Shape]) -> tuple[Counter[str], dict[str, dict[str, None]]]:

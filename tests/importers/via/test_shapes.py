@@ -25,7 +25,7 @@ INSIDE = [Region([(0, 0), (9, 0), (9, 9)], {})] * 2  # so that an image's region
 def converted(shape: dict) -> tuple[list[dict], list[tuple[str, str]]]:
     """Annotations and remarks of a square image with one shape, and then `INSIDE`."""
     image = AnnotatedImage("a.png", [Region(to_polygon(shape, "here"), {}, "0"), *INSIDE])
-    return convert(image, (SIZE, SIZE), Classes({"it": 1}, None, False, False))
+    return convert(image, (SIZE, SIZE), Classes({"it": 1}))
 
 
 def true_area_and_box(is_in: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> tuple[float, list[float]]:
