@@ -1,7 +1,5 @@
 """Polygons and the image's edge: boxes, areas, and the parts of a polygon that are inside. No torch."""
 
-from itertools import pairwise
-
 from detr.importers.via.record import Point
 
 
@@ -38,8 +36,9 @@ def _cut(points: list[Point], axis: int, bound: float, sign: int) -> list[list[P
         return []
     chains: list[list[Point]] = []
     start = depths.index(min(depths))  # outside: no chain runs over the end of the list
-    corners = list(zip(points, depths, strict=True))
-    for (last, last_depth), (point, depth) in pairwise([*corners[start:], *corners[: start + 1]]):
+    last, last_depth = points[start], depths[start]
+    for index in range(start + 1 - len(points), start + 1):
+        point, depth = points[index], depths[index]
         if (depth >= 0) != (last_depth >= 0):
             share = last_depth / (last_depth - depth)
             along = last[1 - axis] + share * (point[1 - axis] - last[1 - axis])
@@ -50,6 +49,7 @@ def _cut(points: list[Point], axis: int, bound: float, sign: int) -> list[list[P
                 chains[-1].append(crossing)
         if depth >= 0:
             chains[-1].append(point)
+        last, last_depth = point, depth
     return chains if len(chains) == 1 else _joined(chains, 1 - axis)
 
 
