@@ -169,10 +169,7 @@ def main() -> None:
         raise UserError(f"--{' and --'.join(given)} each name the images to use: give one of them")
     weights = args.weights or (SAMPLE_WEIGHTS if args.sample else DEFAULT_WEIGHTS)
     check_weights_name(weights)
-    try:
-        splits = read_annotated(args)
-    except Undecided as error:
-        raise UserError(f"{error}{hint(args.via, error.flags)}") from error
+    splits = read_annotated(args)
     choose_white(splits, args.white)
     command = next_command(args.coco_path, weights, splits["train"].coco)
     shipped = SHIPPED_WEIGHTS.get(weights)  # main.py trains with these sizes and queries, unless told otherwise
@@ -212,8 +209,8 @@ def read_annotated(args: argparse.Namespace) -> dict[str, Split]:
         )
         options |= {"keep_partial": args.keep_partial, "background": args.background, "left_out": args.coco_path}
         return import_labels(given, path, **options, class_flags=flags)
-    except Undecided:
-        raise
+    except Undecided as error:
+        raise UserError(f"{error}{hint(args.via, error.flags)}") from error
     except UserError as error:
         raise UserError(f"{error}{format_hint(given, path[0] if given == 'via' else path)}") from error
 
@@ -282,7 +279,7 @@ def draw_sample(folder: Path) -> Path:
         entries = {}
         with utils.Progress(count, f"draw {split}") as progress:
             for name, jpeg, entry in draw_set(SAMPLE_SEED, first, count):
-                write_changed(folder / split / name, jpeg)
+                utils.write_changed(folder / split / name, jpeg)
                 entries[f"{name}{len(jpeg)}"] = entry  # as VIA itself names them
                 progress.update()
         utils.write_json(folder / split / "via_region_data.json", entries)
@@ -312,19 +309,12 @@ def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> Non
 
 def copy_images(split: Split, destination: Path) -> None:
     """Copy a split's images, with 8 bits; those that lie there already, with the same content, are left alone."""
-    names = [image["file_name"] for image in split.coco["images"]]
-    white = white_in(split.coco)
-    with utils.Progress(len(names), f"copy {destination.name}") as progress:
-        for origin, name in zip(split.origins, names, strict=True):
-            write_changed(destination / name, eight_bit_copy(origin, white) or origin.read_bytes())
+    images, white = split.coco["images"], white_in(split.coco)
+    with utils.Progress(len(images), f"copy {destination.name}") as progress:
+        for origin, image in zip(split.origins, images, strict=True):
+            content = eight_bit_copy(origin, white) or origin.read_bytes()
+            utils.write_changed(destination / image["file_name"], content)
             progress.update()
-
-
-def write_changed(path: Path, content: bytes) -> None:
-    """Write a file, atomically, unless it is there already with the same content."""
-    if not path.exists() or path.read_bytes() != content:
-        with utils.atomic_path(path) as temporary:
-            temporary.write_bytes(content)
 
 
 # ------------------------------------------------------------------------------------------------------------- weights

@@ -205,10 +205,15 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object, indent: int | None = None) -> bool:
     """Write a value as JSON, atomically; a file that says the same already is left alone. Returns whether it wrote."""
-    text = json.dumps(value, indent=indent)
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    return write_changed(path, json.dumps(value, indent=indent).encode())
+
+
+def write_changed(path: Path, content: bytes) -> bool:
+    """Write a file, atomically; one that has this content already is left alone. Returns whether it wrote."""
+    if path.exists() and path.read_bytes() == content:
         return False
-    write_text(path, text)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
     return True
 
 

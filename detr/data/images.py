@@ -19,7 +19,7 @@ _UNREAD = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}  # images t
 _EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 # As PIL.ImageOps.exif_transpose turns them, which would first decode all of a PNG to look for EXIF data behind it.
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -105,7 +105,7 @@ def as_rgb(image: str | Path | Image.Image | np.ndarray, white: White | None = N
 
 
 def _decoded(image: Image.Image, scale: float, white: White | None) -> Image.Image:
-    turn = _TURNS.get(_orientation(image))
+    turn = TURNS.get(_orientation(image))
     if scale < 1:
         image.draft(image.mode, (ceil(image.width * scale), ceil(image.height * scale)))
     image.load()
@@ -117,7 +117,7 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
         return 1  # Pillow would decode all pixels, some 10 ms, in case that EXIF data lie behind them
     orientation = image.getexif().get(_EXIF_ORIENTATION)
-    return orientation if orientation in _TURNS else 1
+    return orientation if orientation in TURNS else 1
 
 
 @functools.cache

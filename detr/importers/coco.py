@@ -158,21 +158,17 @@ def check_images(
     images. Nothing outside `folder` is accepted.
     """
     paths, problems = find_images(coco, source, folder)
-    usable = {}
-    images = [image for image in coco["images"] if image["id"] in paths]
-    decoded_images = list(decode_all([paths[image["id"]] for image in images]))
-    headers = {i["id"]: d.header for i, d in zip(images, decoded_images, strict=True) if isinstance(d, DecodedImage)}
+    decoded, unreadable = decode_all(list(paths.values()))
+    headers = {image_id: decoded[path].header for image_id, path in paths.items() if path in decoded}
     unturned = turn_upright(coco, headers, notes)
-    for image, decoded in zip(images, decoded_images, strict=True):
-        path = paths[image["id"]]
-        if isinstance(decoded, UserError):
-            problems.append(str(decoded))
-        elif problem := unturned.get(image["id"]) or size_problem(
-            path, decoded.header.size_hw, (image["height"], image["width"])
-        ):
+    listed_hw = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
+    usable = {}
+    for image_id, path in paths.items():
+        problem = unreadable.get(path) or unturned.get(image_id)
+        if problem := problem or size_problem(path, decoded[path].header.size_hw, listed_hw[image_id]):
             problems.append(problem)
         else:
-            usable[image["id"]] = path, decoded
+            usable[image_id] = path, decoded[path]
     return usable, problems
 
 

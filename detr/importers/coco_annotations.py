@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from detr.data.coco_json import LARGEST, check_categories, segmentation_problem, to_rle, white_in
-from detr.data.images import SIDEWAYS, Header
+from detr.data.images import SIDEWAYS, TURNS, Header
 from detr.importers.notes import TURNED, Notes
+from detr.importers.via.clip import box_of
 from detr.importers.via.frames import evidence, remarks_on_turns, turned_point
 from detr.importers.via.record import AnnotatedImage, Region
 from utils import UserError, is_line, is_number, join_names, quote
@@ -173,8 +175,7 @@ def turn_upright(coco: dict, headers: dict[int, Header], notes: Notes) -> dict[i
 
 def _turn_annotation(annotation: dict, header: Header) -> None:
     """Turn the box and the polygons of an annotation, which lie on the stored pixels, upright."""
-    ends = [turned_point(point, header) for point in _corners(annotation["bbox"])]
-    (left, right), (top, bottom) = map(sorted, zip(*ends, strict=True))
+    left, top, right, bottom = box_of([turned_point(point, header) for point in _corners(annotation["bbox"])])
     annotation["bbox"] = [left, top, right - left, bottom - top]
     segmentation = _nested(annotation.get("segmentation"))
     if isinstance(segmentation, dict):
@@ -192,11 +193,7 @@ def _turn_mask(rle: dict, header: Header) -> dict:
     stored_hw = size_hw[::-1] if orientation in SIDEWAYS else size_hw
     if problem := segmentation_problem(rle, stored_hw):
         raise UserError(f": an object {problem}")
-    pixels = coco_mask.decode(to_rle(rle, stored_hw))
-    # As `turned_point` turns points.
-    pixels = pixels.T if orientation in SIDEWAYS else pixels
-    pixels = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
-    pixels = pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
+    pixels = Image.fromarray(coco_mask.decode(to_rle(rle, stored_hw))).transpose(TURNS[orientation])
     turned = coco_mask.encode(np.asfortranarray(pixels))
     return turned | {"counts": turned["counts"].decode()}
 

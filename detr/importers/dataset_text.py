@@ -152,28 +152,25 @@ def _items(sentences: list[str]) -> list[str]:
 
 def _count_rows(report: dict) -> list[tuple[str, list[str]]]:
     splits = report["splits"]
-
-    def row(label: str, value: Callable[[dict], int | float]) -> tuple[str, list[str]]:
-        return label, [f"{value(split):,}" for split in splits.values()]
-
     classes = list(splits["train"]["objects_per_class"])
     totals = {name: sum(split["objects_per_class"][name] for split in splits.values()) for name in classes}
     most = sorted(classes, key=lambda name: -totals[name])[:_SHOWN_CLASSES]
-    rows = [row("objects", lambda split: split["objects"])]
-    rows += [row(f"  {name}", lambda split, name=name: split["objects_per_class"][name]) for name in most]
+    rows: list[tuple[str, Callable[[dict], int | float]]] = [("objects", lambda split: split["objects"])]
+    rows += [(f"  {name}", lambda split, name=name: split["objects_per_class"][name]) for name in most]
     if rest := [name for name in classes if name not in most]:
-        rows.append(
-            row(f"  {len(rest)} more classes", lambda split: sum(split["objects_per_class"][name] for name in rest))
-        )
+        more = f"  {len(rest)} more classes"
+        rows.append((more, lambda split: sum(split["objects_per_class"][name] for name in rest)))
     if any(split["crowd_regions"] for split in splits.values()):
-        rows.append(row("crowd regions (for evaluation only)", lambda split: split["crowd_regions"]))
+        rows.append(("crowd regions (for evaluation only)", lambda split: split["crowd_regions"]))
     queries = report["training"]["num_queries"]
+    rows += [
+        ("images without objects", lambda split: split["images_without_objects"]),
+        ("objects per image, mean", lambda split: round(split["objects_per_image"]["mean"], 1)),
+        (f"objects per image, most (of {queries} possible)", lambda split: split["objects_per_image"]["most"]),
+        ("boxes drawn twice", lambda split: split["repeated_boxes"]["count"]),
+    ]
     return [
-        *rows,
-        row("images without objects", lambda split: split["images_without_objects"]),
-        row("objects per image, mean", lambda split: round(split["objects_per_image"]["mean"], 1)),
-        row(f"objects per image, most (of {queries} possible)", lambda split: split["objects_per_image"]["most"]),
-        row("boxes drawn twice", lambda split: split["repeated_boxes"]["count"]),
+        *((label, [f"{value(split):,}" for split in splits.values()]) for label, value in rows),
         ("images that look like another", [f"{report['repeated_images'][name]['count']:,}" for name in splits]),
         ("validation images like a training one", ["", f"{report['validation_images_in_training']['count']:,}"]),
     ]

@@ -1,7 +1,7 @@
 """Decode every image once, as small as its format allows: which can be read, and how each looks. No torch."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -23,16 +23,21 @@ class DecodedImage(NamedTuple):
     thumbnail: np.ndarray  # (16, 18) uint8, cells of grey
 
 
-def decode_all(paths: Sequence[Path]) -> Iterator[DecodedImage | UserError]:
-    """Decode images, in parallel, and show the progress; for one that cannot be read to its end yield the error."""
+def decode_all(paths: Collection[Path]) -> tuple[dict[Path, DecodedImage], dict[Path, str]]:
+    """Decode images, in parallel, and show the progress; return also what is wrong with those that cannot be read."""
+    decoded, unreadable = {}, {}
     # Pillow decodes outside Python's lock.
     with Progress(len(paths), "check images") as progress, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         try:
-            for decoded in pool.map(_decode, paths):
+            for path, result in zip(paths, pool.map(_decode, paths), strict=True):
                 progress.update()
-                yield decoded
+                if isinstance(result, DecodedImage):
+                    decoded[path] = result
+                else:
+                    unreadable[path] = result
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C should not wait for ten thousand images
+    return decoded, unreadable
 
 
 def stacked(decoded_images: Iterable[DecodedImage]) -> np.ndarray:
@@ -40,10 +45,10 @@ def stacked(decoded_images: Iterable[DecodedImage]) -> np.ndarray:
     return np.array([decoded.thumbnail for decoded in decoded_images], dtype=np.uint8).reshape(-1, *_SIZE_HW)
 
 
-def _decode(path: Path) -> DecodedImage | UserError:
+def _decode(path: Path) -> DecodedImage | str:
     try:
         header = read_header(path)
         image = read_rgb(path, scale=_DECODED_SIDE / min(header.size_hw))
     except UserError as error:
-        return error
+        return str(error)
     return DecodedImage(header, np.asarray(image.convert("L").resize(_SIZE_HW[::-1], Image.Resampling.BOX)))

@@ -70,11 +70,10 @@ def _read(
     said = root.findtext("filename")
     # By the file's own name first, as other readers do it: what files say about their image is often out of date.
     name = folder.image_of(label, said or "") or file_name(said, where)
-    is_original = (root.findtext("source/annotation") or "").upper().startswith("PASCAL VOC")
+    offset = int((root.findtext("source/annotation") or "").upper().startswith("PASCAL VOC"))
     regions = []
     for number, entry in enumerate(root.findall("object")):
         left, top, right, bottom = _box(entry, f"{where}, object {number}")
-        offset = 1 if is_original else 0
         attributes = {CLASS: entry.findtext("name") or ""}
         regions.append(Region(corners(left - offset, top - offset, right, bottom), attributes, str(number)))
         if (entry.findtext("difficult") or "").strip() == "1":

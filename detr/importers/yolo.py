@@ -134,13 +134,10 @@ def _listed_splits(
 
 def _find_place(entry: str, bases: tuple[Path, ...], folder: LabelFolder) -> Path | None:
     """Return the file or folder that an entry of data.yaml means, if it lies in the folders that were given."""
-    for base in (*bases, folder.image_root):
-        for name in (entry, entry.removeprefix("../")):  # Roboflow writes one level too many
-            place = (base / name).resolve()
-            given = (folder.root, folder.image_root)
-            if place.exists() and any(place.is_relative_to(path.resolve()) for path in given):
-                return place
-    return None
+    given = folder.root.resolve(), folder.image_root.resolve()
+    names = entry, entry.removeprefix("../")  # Roboflow writes one level too many
+    places = ((base / name).resolve() for base in (*bases, folder.image_root) for name in names)
+    return next((place for place in places if place.exists() and any(map(place.is_relative_to, given))), None)
 
 
 def _images_in(place: Path, folder: LabelFolder) -> list[str]:

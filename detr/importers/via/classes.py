@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from detr.importers.notes import OTHER, SEVERAL, UNLABELLED, UNNAMED
@@ -10,6 +10,7 @@ from detr.importers.questions import Question, Undecided
 from detr.importers.via.record import DETECTED, DETECTED_CLASS, AnnotatedImage, Region
 from utils import UserError, is_line, join_names, pluralize, printable, quote
 
+Shape = tuple[AnnotatedImage, Region]  # a region of an image that is no point
 CHECKED = ("first", "each")
 _YES, _NO = {"1", "true", "yes", "on", "x"}, {"0", "false", "no", "off"}
 # An attribute with such a word in its name says which class, even where all its values are 1.
@@ -33,21 +34,19 @@ class Classes:
     """The classes of a dataset, and how a region tells its own."""
 
     ids: dict[str, int]  # name -> category id, from 1
-    attribute: str | None  # None: every region is of the one class
-    is_by_name: bool  # the attribute that is set is the class
-    first_only: bool
-    unlabelled: str | None = None  # the class of regions without one
+    attribute: str | None = None  # None: every region is of the one class
+    is_by_name: bool = False  # the attribute that is set is the class
+    flags: ClassFlags = ClassFlags()
     remark: str | None = None  # about every region, category of detr.importers.notes
-    is_subset: bool = False  # regions of other classes are left out on purpose
 
     def of(self, region: Region) -> tuple[list[str], list[str]]:
         """Return the classes of the objects that a region makes, and what there is to remark about it."""
         if not self.attribute and not self.is_by_name:
             return list(self.ids), [self.remark] if self.remark else []
-        values = _values(region, self.attribute, self.is_by_name, self.unlabelled)
+        values = _values(region, self.attribute, self.is_by_name, self.flags.unlabelled)
         remarks = [UNLABELLED] if not values else [SEVERAL] if len(values) > 1 else []
-        values = values[:1] if self.first_only else values
-        if self.is_subset:  # otherwise only points have others
+        values = values[:1] if self.flags.checked == "first" else values
+        if self.flags.categories:  # otherwise only points have others
             remarks += [OTHER.format(printable(value)) for value in values if value not in self.ids]
         return [value for value in values if value in self.ids], remarks
 
@@ -60,10 +59,11 @@ def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: 
     """
     if flags.one_class:
         return _one_class(flags.one_class), []
-    images = list(images)
-    counts, examples = _attributes(images)
+    # A point makes no object, whatever its class.
+    shapes = [(image, region) for image in images for region in image.regions if len(region.points_xy) > 1]
+    counts, examples = _attributes(shapes)
     attribute, is_by_name, questions = _choose(counts, examples, flags, implicit)
-    detected = {text for _, region in _shapes(images) for text in _texts(region.attributes.get(DETECTED_CLASS))}
+    detected = {text for _, region in shapes for text in _texts(region.attributes.get(DETECTED_CLASS))}
     if detected and not attribute and not is_by_name:
         attribute, questions = DETECTED_CLASS, []
         others = flags.categories[0] if len(flags.categories) == 1 else implicit
@@ -74,7 +74,7 @@ def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: 
             raise UserError("--categories names several classes, and no region has an attribute that tells which it is")
         given = flags.categories[0] if flags.categories else flags.unlabelled
         return _one_class(given or implicit, None if given else UNNAMED.format(printable(implicit))), questions
-    counts_of_names, more = _count(images, attribute, is_by_name, flags, implicit)
+    counts_of_names, more = _count(shapes, attribute, is_by_name, flags, implicit)
     if any("--one_class" in question.flags for question in more):
         return _one_class(implicit), more  # an answer to whatever else was in doubt
     questions += more
@@ -84,33 +84,26 @@ def find_classes(images: Iterable[AnnotatedImage], flags: ClassFlags, implicit: 
         text = f"--categories names {join_names(unknown)}, of which there is no region; there are {there_are}"
         raise Undecided([*questions, Question(text)])
     ids = {name: number for number, name in enumerate(flags.categories or sorted(counts_of_names), start=1)}
-    first_only = flags.checked == "first" or any("--checked" in question.flags for question in more)
-    is_subset = bool(flags.categories)
-    return Classes(ids, attribute, is_by_name, first_only, flags.unlabelled, is_subset=is_subset), questions
+    if any("--checked" in question.flags for question in more):
+        flags = replace(flags, checked="first")
+    return Classes(ids, attribute, is_by_name, flags), questions
 
 
 def _one_class(name: str, remark: str | None = None) -> Classes:
-    return Classes({name: 1}, None, False, False, remark=remark)
+    return Classes({name: 1}, remark=remark)
 
 
-def _attributes(images: list[AnnotatedImage]) -> tuple[Counter[str], dict[str, dict[str, None]]]:
+def _attributes(shapes: list[Shape]) -> tuple[Counter[str], dict[str, dict[str, None]]]:
     """Return in how many regions each attribute is filled in, and a few of its values."""
     counts: Counter[str] = Counter()
     examples: dict[str, dict[str, None]] = defaultdict(dict)
-    for _, region in _shapes(images):
+    for _, region in shapes:
         for name, value in _own(region).items():
             texts = _texts(value)
             counts[name] += bool(texts)
             if len(examples[name]) < 5:
                 examples[name].update(dict.fromkeys(texts))
     return counts, examples
-
-
-def _shapes(images: list[AnnotatedImage]) -> Iterator[tuple[AnnotatedImage, Region]]:
-    for image in images:
-        for region in image.regions:
-            if len(region.points_xy) > 1:  # a point makes no object, whatever its class
-                yield image, region
 
 
 def _choose(
@@ -140,7 +133,8 @@ def _choose(
         "or --one_class NAME if every region is of one class"
     )
 
-    def evidence(name: str) -> tuple[bool, bool, bool]:  # of equal ones the first that was defined is the best
+    def evidence(name: str) -> tuple[bool, bool, bool]:
+        """Return what speaks for an attribute; of equal ones the first that was defined is the best."""
         is_common = 2 * counts[name] >= max(counts.values())
         return not examples[name].keys().isdisjoint(flags.categories), _says_which(name), is_common
 
@@ -153,12 +147,12 @@ def _says_which(attribute: str) -> bool:
 
 
 def _count(
-    images: list[AnnotatedImage], attribute: str | None, is_by_name: bool, flags: ClassFlags, implicit: str
+    shapes: list[Shape], attribute: str | None, is_by_name: bool, flags: ClassFlags, implicit: str
 ) -> tuple[Counter[str], list[Question]]:
     """Return how many regions each class has, and what is in doubt about regions with no class or with several."""
     counts, first_counts = Counter(), Counter()
     empty, several = [], []
-    for image, region in _shapes(images):
+    for image, region in shapes:
         values = _values(region, attribute, is_by_name, flags.unlabelled)
         counts.update(values)
         first_counts.update(values[:1])

@@ -42,6 +42,16 @@ def as_dict(value: object) -> dict:
     return value if isinstance(value, dict) else {}
 
 
+def name_options(value: object, options: dict[str, str]) -> object:
+    """Return the value of an attribute with the ids of its options replaced by their names, where they are known."""
+    if isinstance(value, dict):  # {"0": true, "1": false}
+        return {options.get(key, key): is_checked for key, is_checked in value.items()}
+    if isinstance(value, str) and value in options:
+        return options[value]
+    checked = value.split(",") if isinstance(value, str) else ()  # as 3.x writes several boxes
+    return [options[key] for key in checked] if checked and all(key in options for key in checked) else value
+
+
 def make_region(key: object, shape: object, attributes: object, where: str) -> Region:
     """Return a region from VIA's two dicts. Raises UserError that begins with `where`."""
     if attributes is not None and attributes != [] and not isinstance(attributes, dict):

@@ -1,7 +1,7 @@
 """Located images -> converted ones -> the splits that they make. No torch."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -42,26 +42,21 @@ class Part(NamedTuple):
 def convert_part(located: Located, prefix: str, classes: Classes) -> Part:
     """Look at the images of one split, and convert those that can be used."""
     bad = [(name, reason) for name, (_, reason) in located.missing.items()]
-    paths = [entry.path for entry in located.images]
-    names = _distinct_names(paths)
-    readable = []
-    for entry, decoded in zip(located.images, decode_all(paths), strict=True):
-        if isinstance(decoded, UserError):
-            bad.append((prefix + entry.image.file_name, str(decoded).removeprefix(str(entry.path))))
-        else:
-            readable.append((entry, decoded))
+    listed = {entry.path: entry.image for entry in located.images}
+    names = _distinct_names(listed)
+    decoded, unreadable = decode_all(listed)
+    bad += [(prefix + listed[path].file_name, why.removeprefix(str(path))) for path, why in unreadable.items()]
     images = []
-    remarks = remarks_on_turns([entry.image for entry, _ in readable], [decoded.header for _, decoded in readable])
-    for (entry, decoded), remark in zip(readable, remarks, strict=True):
-        image = turned(entry.image, decoded.header) if remark == TURNED else entry.image
-        height, width = decoded.header.size_hw
+    turns = remarks_on_turns([listed[path] for path in decoded], [looked.header for looked in decoded.values()])
+    for (path, looked), turn in zip(decoded.items(), turns, strict=True):
+        image = turned(listed[path], looked.header) if turn == TURNED else listed[path]
         try:
-            done = convert(image, entry.path, width, height, classes)
+            annotations, remarks = convert(image, looked.header.size_hw, classes)
         except UserError as error:
             bad.append((prefix + image.file_name, str(error)))
         else:
-            done.remarks.extend([(remark, image.file_name)] if remark else [])
-            images.append(done._replace(file_name=names[entry.path], decoded=decoded))
+            remarks += [(turn, image.file_name)] if turn else []
+            images.append(ConvertedImage(names[path], path, looked, annotations, remarks))
     return Part(images, bad, [*located.remarks, *((BAD, f"{printable(name)}{why}") for name, why in bad)])
 
 
@@ -90,13 +85,13 @@ def _notes(part: Part, without: Collection[str] = ()) -> Notes:
     return notes
 
 
-def _distinct_names(paths: list[Path]) -> dict[Path, str]:
+def _distinct_names(paths: Iterable[Path]) -> dict[Path, str]:
     """Return what images are called in the one folder that they are copied to: namesakes by their folders too.
 
     On some systems a.jpg and A.jpg are the same file there.
     """
     names = {path: path.name for path in paths}
-    for depth in range(1, max((len(path.parts) for path in paths), default=0)):
+    for depth in range(1, max((len(path.parts) for path in names), default=0)):
         uses = Counter(name.casefold() for name in names.values())
         for path in [path for path, name in names.items() if uses[name.casefold()] > 1]:
             names[path] = "_".join(path.relative_to(path.anchor).parts[-depth - 1 :])

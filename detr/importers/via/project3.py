@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from detr.importers.notes import VIDEOS
 from detr.importers.via.clip import box_of
-from detr.importers.via.fields import LIMIT, NUMBERS, as_dict, file_name, make_region
+from detr.importers.via.fields import LIMIT, NUMBERS, as_dict, file_name, make_region, name_options
 from detr.importers.via.record import AnnotatedImage, Region
 from utils import UserError, is_number, join_names, pluralize, printable, quote
 
@@ -122,13 +122,8 @@ def _options(attributes: object) -> dict[str, tuple[str, dict[str, str]]]:
 
 
 def _values(entry: dict, options: dict[str, tuple[str, dict[str, str]]]) -> dict[str, object]:
-    values: dict[str, object] = {}
+    values = {}
     for key, value in as_dict(entry.get("av")).items():
         name, known = options.get(key, (key, {}))
-        parts = value.split(",") if isinstance(value, str) else ()
-        if isinstance(value, str) and value in known:
-            value = known[value]
-        elif parts and all(part in known for part in parts):
-            value = [known[part] for part in parts]  # several boxes are checked
-        values[name] = value
+        values[name] = name_options(value, known)
     return values

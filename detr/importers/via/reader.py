@@ -5,14 +5,14 @@ from pathlib import Path
 from types import ModuleType
 
 from detr.importers.splits import SPLITS
-from detr.importers.via import annotations, coco_export, project, project3, table, table3
+from detr.importers.via import annotations, coco_export, project3, table, table3
 from detr.importers.via.find import ImageFolder
 from detr.importers.via.merge import Labels, Source
 from detr.importers.via.record import AnnotatedImage
 from utils import UserError, join_names, parse_json
 
 # Each has `recognise(content)` and `read(content, where)`; content is parsed JSON, or the text of what is not JSON.
-FORMATS: tuple[ModuleType, ...] = (project, project3, coco_export, annotations, table, table3)
+FORMATS: tuple[ModuleType, ...] = (annotations, project3, coco_export, table, table3)
 ACCEPTED = "VIA 1.x and 2.x annotations (JSON, CSV), VIA 2.x and 3.x projects, VIA 3.x CSV, VIA's COCO export"
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from detr.importers.notes import CLIPPED, LINE, MAKES_NO_OBJECT, OUTSIDE, POINT, UNLABELLED, ZERO
 from detr.importers.thumbnails import DecodedImage
 from detr.importers.via.classes import Classes
@@ -24,11 +26,9 @@ class ConvertedImage(NamedTuple):
 
     file_name: str  # in the COCO folder
     path: Path  # where the image lies now
-    width: int
-    height: int
+    decoded: DecodedImage
     annotations: list[dict]
     remarks: list[tuple[str, str]]  # category of detr.importers.notes, where
-    decoded: DecodedImage | None = None  # what was seen when it was decoded
 
     @property
     def is_partial(self) -> bool:
@@ -36,11 +36,14 @@ class ConvertedImage(NamedTuple):
         return any(category in MAKES_NO_OBJECT for category, _ in self.remarks)
 
 
-def convert(image: AnnotatedImage, path: Path, width: int, height: int, classes: Classes) -> ConvertedImage:
-    """Return the annotations of one image, clipped to it. Polygons and boxes inside it are exactly as drawn.
+def convert(
+    image: AnnotatedImage, size_hw: tuple[int, int], classes: Classes
+) -> tuple[list[dict], list[tuple[str, str]]]:
+    """Return the annotations of one image, clipped to it, and remarks. Shapes inside it are exactly as drawn.
 
     Raises UserError that goes on where a message has named the image: it was resized after it was annotated.
     """
+    height, width = size_hw
     _check_size(image, width, height)
     objects: dict[tuple[str | int, str], list[list[Point]]] = defaultdict(list)  # group and class -> polygons
     remarks: list[tuple[str, str]] = []
@@ -53,8 +56,7 @@ def convert(image: AnnotatedImage, path: Path, width: int, height: int, classes:
             for name in names if polygons else ():
                 objects[region.group or number, name].extend(polygons)
         remarks += [(category, where) for category in said]
-    annotations = [_annotation(classes.ids[name], polygons) for (_, name), polygons in objects.items()]
-    return ConvertedImage(path.name, path, width, height, annotations, remarks)
+    return [_annotation(classes.ids[name], polygons) for (_, name), polygons in objects.items()], remarks
 
 
 def to_coco(images: Iterable[ConvertedImage], classes: Classes) -> dict:
@@ -65,8 +67,8 @@ def to_coco(images: Iterable[ConvertedImage], classes: Classes) -> dict:
         "categories": [{"id": number, "name": name} for name, number in classes.ids.items()],
     }
     for image_id, image in enumerate(images, start=1):
-        size = {"width": image.width, "height": image.height}
-        coco["images"].append({"id": image_id, "file_name": image.file_name, **size})
+        height, width = image.decoded.header.size_hw
+        coco["images"].append({"id": image_id, "file_name": image.file_name, "width": width, "height": height})
         for annotation in image.annotations:
             annotation["id"], annotation["image_id"] = len(coco["annotations"]) + 1, image_id
             coco["annotations"].append(annotation)
@@ -117,14 +119,11 @@ def _check_size(image: AnnotatedImage, width: int, height: int) -> None:
             f"regions times {factor:.3g} would fit"
         )
     boxes = [box_of(region.points_xy) for region in image.regions if len(region.points_xy) > 1]
-    sizes = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
-    inside = [
-        max(0, min(right, width) - max(left, 0)) * max(0, min(bottom, height) - max(top, 0))
-        for left, top, right, bottom in boxes
-    ]
-    outside = sum(part < size / 2 for part, size in zip(inside, sizes, strict=True))
+    starts, ends = np.split(np.array(boxes, dtype=np.float64).reshape(-1, 4), 2, axis=1)
+    inside = (np.minimum(ends, (width, height)) - np.maximum(starts, 0)).clip(0)
+    outside = (inside.prod(1) < (ends - starts).prod(1) / 2).sum()
     if outside > len(boxes) / 2:
-        right, bottom = max(box[2] for box in boxes), max(box[3] for box in boxes)
+        right, bottom = ends.max(0)
         factor = min(width / right if right > 0 else 1, height / bottom if bottom > 0 else 1)
         fit = f"; resized after it was annotated? regions times {factor:.3g} would fit" if factor < 1 else ""
         raise UserError(

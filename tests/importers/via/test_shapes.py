@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from detr.importers.via.classes import Classes
 from detr.importers.via.clip import box_of, clip, polygon_area
 from detr.importers.via.fields import LIMIT, to_polygon
 from detr.importers.via.record import AnnotatedImage, Point, Region
-from detr.importers.via.to_coco import ConvertedImage, convert
+from detr.importers.via.to_coco import convert
 from tests.importers.via.via_files import rect
 from utils import UserError
 
@@ -23,10 +22,10 @@ FINE = 5  # points per pixel and direction at which a true shape is sampled
 INSIDE = [Region([(0, 0), (9, 0), (9, 9)], {})] * 2  # so that an image's regions are not mostly outside
 
 
-def converted(shape: dict) -> ConvertedImage:
-    """A square image with one shape, and then `INSIDE`."""
+def converted(shape: dict) -> tuple[list[dict], list[tuple[str, str]]]:
+    """Annotations and remarks of a square image with one shape, and then `INSIDE`."""
     image = AnnotatedImage("a.png", [Region(to_polygon(shape, "here"), {}, "0"), *INSIDE])
-    return convert(image, Path("a.png"), SIZE, SIZE, Classes({"it": 1}, None, False, False))
+    return convert(image, (SIZE, SIZE), Classes({"it": 1}))
 
 
 def true_area_and_box(is_in: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> tuple[float, list[float]]:
@@ -57,7 +56,7 @@ def in_polygon(points: list[Point]) -> Callable:
 
 def check(shape: dict, is_in: Callable) -> None:
     area, box = true_area_and_box(is_in)
-    found = converted(shape).annotations[0]
+    found = converted(shape)[0][0]
     across = min(box[2:])
     if across > 20:
         tolerance = 0.01 if across > 40 else 0.03
@@ -96,7 +95,7 @@ def test_polygons_over_the_edge(seed: int) -> None:
     assert sum(map(polygon_area, parts)) == pytest.approx(area, rel=0.02)
     left, top, right, bottom = box_of([point for part in parts for point in part])
     assert np.allclose((left, top, right - left, bottom - top), box, atol=2)  # a tip is thinner than a sample
-    assert converted(shape).annotations[0]["area"] == sum(map(polygon_area, parts))
+    assert converted(shape)[0][0]["area"] == sum(map(polygon_area, parts))
 
 
 def test_a_comb_over_the_edge_falls_into_its_teeth() -> None:
@@ -128,16 +127,16 @@ def test_ten_thousand_random_polygons_stay_inside() -> None:
 
 
 def test_exact_boxes() -> None:
-    assert converted({"name": "circle", "cx": 148, "cy": 68, "r": 43}).annotations[0]["bbox"] == [105, 25, 86, 86]
+    assert converted({"name": "circle", "cx": 148, "cy": 68, "r": 43})[0][0]["bbox"] == [105, 25, 86, 86]
     ellipse = {"name": "ellipse", "cx": 100, "cy": 90, "rx": 27, "ry": 26}
-    assert converted(ellipse).annotations[0]["bbox"] == [73, 64, 54, 52]
-    turned = converted(ellipse | {"rx": 40, "ry": 10, "theta": math.pi / 6}).annotations[0]
+    assert converted(ellipse)[0][0]["bbox"] == [73, 64, 54, 52]
+    turned = converted(ellipse | {"rx": 40, "ry": 10, "theta": math.pi / 6})[0][0]
     half = math.hypot(40 * math.cos(math.pi / 6), 10 * math.sin(math.pi / 6))
     assert turned["bbox"][0] == pytest.approx(100 - half, abs=1e-9)
     assert turned["bbox"][2] == pytest.approx(2 * half, abs=1e-9)
-    assert converted(rect(5, 6, -3, -4)).annotations[0]["bbox"] == [2, 2, 3, 4]  # drawn from the lower right
-    line = converted({"name": "polyline", "all_points_x": [5, 25, 9], "all_points_y": [5, 30, 40]})
-    assert line.annotations[0]["segmentation"] == [[5, 5, 25, 30, 9, 40]] and not line.remarks
+    assert converted(rect(5, 6, -3, -4))[0][0]["bbox"] == [2, 2, 3, 4]  # drawn from the lower right
+    (line, *_), remarks = converted({"name": "polyline", "all_points_x": [5, 25, 9], "all_points_y": [5, 30, 40]})
+    assert line["segmentation"] == [[5, 5, 25, 30, 9, 40]] and not remarks
 
 
 @pytest.mark.parametrize(
@@ -155,9 +154,9 @@ def test_exact_boxes() -> None:
     ],
 )
 def test_what_is_changed_or_dropped_is_noted(shape: dict, category: str, is_kept: bool) -> None:
-    done = converted(shape)
-    assert done.remarks == [(category, "a.png, region 0")]
-    assert len(done.annotations) == len(INSIDE) + is_kept
+    annotations, remarks = converted(shape)
+    assert remarks == [(category, "a.png, region 0")]
+    assert len(annotations) == len(INSIDE) + is_kept
 
 
 @pytest.mark.parametrize(
