@@ -140,7 +140,7 @@ def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, 
     queries = [*queries_of(boxes_xywh, scores, maps)] if maps else [-1] * len(detections)
     kinds = np.where(matches.outcome["all"][0] == IGNORED, -2, errors.kind)  # into `kinds` of the page; -1 is right
     scale = np.array([image.width, image.height] * 2)
-    masks = [*(evaluated.gt_masks[one] for one in objects), *(evaluated.masks[one] for one in detections)]
+    masks = [*(matches.gt.masks[one] for one in objects), *(matches.detections.masks[one] for one in detections)]
     drawn = outlines_in_units(masks, image.size)
     gt_outlines, outlines_of_detections = drawn[: len(objects)], drawn[len(objects) :]
     return picture(image, evaluated.images[number]["file_name"], images) | {
