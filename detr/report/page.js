@@ -25,12 +25,11 @@ const counted = (value, one, many = `${one}s`) => `${whole(value)} ${value === 1
 /** Sort a table's rows by `data-value` when its heads are clicked. */
 function makeSortable(table) {
   const columns = [...table.querySelectorAll("th")];
-  const valueIn = (column) => (row) => row.cells[column].dataset.value;
   columns.forEach((cell, column) => cell.firstElementChild.addEventListener("click", () => {
     const isDown = cell.ariaSort !== (column ? "descending" : "ascending") === (column > 0);
     for (const other of columns) other.ariaSort = "none";
     cell.ariaSort = isDown ? "descending" : "ascending";
-    const value = valueIn(column);
+    const value = (row) => row.cells[column].dataset.value;
     table.tBodies[0].append(...[...table.tBodies[0].rows].sort((a, b) => {
       const [one, two] = [value(a), value(b)];
       if (one === undefined || two === undefined) return (one === undefined) - (two === undefined); // comes last
