@@ -295,7 +295,7 @@ function showInViewer(card) {
   viewer.pinned = null;
   const frame = frameOf(image);
   const { width = 1, height = 1, encoder = null } = image.attention || {};
-  viewer.canvas = make("canvas", { width, height, hidden: true, "aria-hidden": "true" });
+  viewer.canvas = make("canvas", { width, height, hidden: "", "aria-hidden": "true" });
   viewer.mark = make("g", {}, make("circle", { class: "mark under", r: 7 }), make("circle", { class: "mark", r: 7 }));
   const boxes = drawBoxes(card.entries, true);
   boxes.append(viewer.mark);
