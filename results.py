@@ -140,7 +140,7 @@ def main() -> None:
             show_splash(first, args.log[0], figures)
         evaluated, attention = None, {}
         if first and first.gt["images"]:
-            evaluated = evaluate_images(first.gt, first.predictions, first.image_folder, first.matched)
+            evaluated = evaluate_images(first.gt, first.predictions, first.image_folder, first.matches)
             if len(runs) == len(args.log):  # joined folds have no detector of their own
                 attention = compute_attention(evaluated, checkpoint, partial(load, first.gt["categories"]))
             show_images(evaluated, attention, first.metrics["threshold"], figures)
@@ -255,11 +255,11 @@ def measure_run(args: argparse.Namespace, run: Run, folder: Path, load: LoadDete
         predictions = check_results(utils.read_json(path), gt | {"categories": own}, path)
         gt_ids = match_categories(own, gt["categories"], path)
         predictions = [result | {"category_id": gt_ids[result["category_id"]]} for result in predictions]
-    matched = match_results(gt, predictions)
-    if matched.no_masks and (with_masks(predictions) or run.config.get("config", {}).get("masks")):
-        print(f"{folder}: boxes are measured, and no masks: {matched.no_masks}")
-    metrics = measure(gt, predictions, args.threshold, matched)
-    return Measured(gt, image_folder, predictions, matched, metrics)
+    matches, no_masks = match_results(gt, predictions)
+    if no_masks and (with_masks(predictions) or run.config.get("config", {}).get("masks")):
+        print(f"{folder}: boxes are measured, and no masks: {no_masks}")
+    metrics = measure(gt, predictions, args.threshold, matches)
+    return Measured(gt, image_folder, predictions, matches, metrics)
 
 
 def compute_attention(

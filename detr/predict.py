@@ -64,6 +64,7 @@ class Predictor:
             utils.check_packages(f"{videos[0]}: a video", ["av"])
 
         def save(one: tuple[Path, Image.Image, list["Detection"]]) -> tuple[Path, Detected]:
+            """Save an image with its detections drawn, and return these."""
             path, image, detections = one
             results = self._results(path, detections)
             save_image(draw_results(image, results), folder / f"{names[path]}.jpg")
@@ -102,6 +103,7 @@ class Predictor:
         with video_writer(drawn) as write:
 
             def save(one: tuple[Frame, list["Detection"]]) -> list[dict]:
+                """Append a frame with its detections drawn to the video, and return these."""
                 frame, results = one[0], self._results(path, one[1])
                 write(draw_results(frame.image, results), frame.seconds)
                 return [result | {"frame": frame.number, "seconds": round(frame.seconds, 3)} for result in results]
@@ -145,6 +147,7 @@ def novelty(detector: "Detector", paths: Sequence[Path], annotated: Sequence[Pat
     with utils.Progress(len(annotated) + len(paths), "compare") as bar:
 
         def embed(path: Path) -> np.ndarray:
+            """Return the features of an image, and count it as done."""
             bar.update()
             return detector.embed(path)
 

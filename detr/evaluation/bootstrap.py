@@ -33,11 +33,10 @@ def intervals(matches: Matches) -> dict[str, list[float] | float | None]:
 
 def _interval(values: np.ndarray) -> list[float] | None:
     """Return quantiles of the mean of what is defined in (1 + B, ...), whose first is of the images as they are."""
-    is_defined = ~np.isnan(values)
-    count = is_defined.sum(axis=1)
-    if not count[0] or not count[1:].any():
+    is_defined = ~np.isnan(values).all(axis=1)
+    if not is_defined[0] or not is_defined[1:].any():
         return None
-    means = np.where(is_defined, values, 0).sum(axis=1)[count > 0] / count[count > 0]
+    means = np.nanmean(values[is_defined], axis=1)
     as_they_are, resampled = means[0], means[1:]
     ends = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + (as_they_are - resampled.mean())
     return ends.clip(0, 1).tolist()
@@ -73,8 +72,9 @@ def _class_ap(outcome: np.ndarray, weight: np.ndarray, objects: np.ndarray) -> n
     for level, results in enumerate(outcome):
         tp, ignored = np.flatnonzero(results == TP), np.flatnonzero(results == IGNORED)
         tp_up_to = np.cumsum(weight[:, tp], axis=1, dtype=np.int32)
-        ignored_up_to = np.pad(np.cumsum(weight[:, ignored], axis=1, dtype=np.int32), ((0, 0), (1, 0)))
-        counted_up_to = all_up_to[:, tp] - ignored_up_to[:, np.searchsorted(ignored, tp)]
+        # Column n is of the first n ignored ones: as many as come before a true positive do not count there.
+        first_ignored = np.pad(np.cumsum(weight[:, ignored], axis=1, dtype=np.int32), ((0, 0), (1, 0)))
+        counted_up_to = all_up_to[:, tp] - first_ignored[:, np.searchsorted(ignored, tp)]
         precision = tp_up_to / (counted_up_to + TINY)
         reached = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         # Each true positive answers for the recall points that it is the first to reach.

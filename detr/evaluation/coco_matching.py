@@ -27,6 +27,7 @@ class GroundTruth(NamedTuple):
     boxes_xywh: np.ndarray  # (G, 4) float, pixels
     area: np.ndarray  # (G,) float, square pixels; the outline's where the file has it
     crowd: np.ndarray  # (G,) bool; regions that COCO ignores: detections in them count neither way
+    masks: list[dict | None]  # G, compressed RLE; None where boxes are matched
 
 
 class Detections(NamedTuple):
@@ -39,6 +40,7 @@ class Detections(NamedTuple):
     area: np.ndarray  # (N,) float, square pixels: the mask's where masks are matched
     rank: np.ndarray  # (N,) int, how many of the same class and image are better
     index: np.ndarray  # (N,) int, position in the results
+    masks: list[dict | None]  # N, compressed RLE; None where boxes are matched
 
 
 class Pairs(NamedTuple):
@@ -53,9 +55,12 @@ class Pairs(NamedTuple):
         return Pairs(*(field[kept] for field in self))
 
 
-def pack_gt(coco: dict) -> GroundTruth:
+def pack_gt(coco: dict, iou_type: str = "bbox") -> GroundTruth:
     """Pack the annotations of a COCO dict."""
-    annotations = coco["annotations"]
+    annotations, masks = coco["annotations"], [None] * len(coco["annotations"])
+    if iou_type == "segm":
+        sizes_hw = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
+        masks = [to_rle(a["segmentation"], sizes_hw[a["image_id"]]) for a in annotations]
     boxes_xywh = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
     areas = [a.get("area", a["bbox"][2] * a["bbox"][3]) for a in annotations]
     return GroundTruth(
@@ -64,6 +69,7 @@ def pack_gt(coco: dict) -> GroundTruth:
         boxes_xywh,
         np.array(areas, dtype=np.float64),
         np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
+        masks,
     )
 
 
@@ -72,14 +78,16 @@ def pack_detections(coco: dict, results: list[dict], iou_type: str = "bbox") -> 
     image = _numbers(coco["images"], results, "image_id")
     label = _numbers(coco["categories"], results, "category_id")
     boxes_xywh = np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4)
-    area = boxes_xywh[:, 2] * boxes_xywh[:, 3]
+    area, masks = boxes_xywh[:, 2] * boxes_xywh[:, 3], [None] * len(results)
     if iou_type == "segm":
-        area = np.array([coco_mask.area(r["segmentation"]) for r in results], dtype=np.float64)
+        masks = [r["segmentation"] for r in results]
+        area = np.array([coco_mask.area(mask) for mask in masks], dtype=np.float64)
     score = np.array([r["score"] for r in results], dtype=np.float64)
     rank = rank_within(image * len(coco["categories"]) + label, score)
     # Among equal scores COCO counts the image with the smaller id first.
     order = np.lexsort((rank, image, -score, label))
-    return Detections(*(field[order] for field in (image, label, boxes_xywh, score, area, rank)), order)
+    fields = (field[order] for field in (image, label, boxes_xywh, score, area, rank))
+    return Detections(*fields, order, [masks[index] for index in order])
 
 
 def _numbers(listed: list[dict], entries: list[dict], key: str) -> np.ndarray:
@@ -132,23 +140,17 @@ def check_results(results: object, coco: dict, path: Path) -> list[dict]:
     return checked
 
 
-def overlapping_pairs(
-    coco: dict, results: list[dict], gt: GroundTruth, detections: Detections, iou_type: str = "bbox"
-) -> Pairs:
-    """Return all pairs of the same image, of whatever classes, that overlap by at least `BACKGROUND_IOU`: their boxes
-    (`bbox`), or the masks of annotations and results (`segm`).
+def overlapping_pairs(gt: GroundTruth, detections: Detections, images: int) -> Pairs:
+    """Return all pairs of the same image, of whatever classes, that overlap by at least `BACKGROUND_IOU`: their masks,
+    or their boxes where they have none.
     """
     parts = [Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))]
-    images = sorted(coco["images"], key=lambda image: image["id"])
-    indices = zip(images, _by_image(gt.image, len(images)), _by_image(detections.image, len(images)), strict=True)
-    for image, objects, detected in indices:
+    for objects, detected in zip(_by_image(gt.image, images), _by_image(detections.image, images), strict=True):
         if not (len(objects) and len(detected)):
             continue
         pair = detections.boxes_xywh[detected], gt.boxes_xywh[objects]
-        if iou_type == "segm":
-            size_hw = (image["height"], image["width"])
-            gt_masks = [to_rle(coco["annotations"][one]["segmentation"], size_hw) for one in objects]
-            pair = [results[detections.index[one]]["segmentation"] for one in detected], gt_masks
+        if gt.masks[0]:
+            pair = [detections.masks[one] for one in detected], [gt.masks[one] for one in objects]
         iou = coco_mask.iou(*pair, gt.crowd[objects].astype(np.uint8).tolist())
         rows, columns = np.nonzero(iou >= BACKGROUND_IOU)
         parts.append(Pairs(detected[rows], objects[columns], iou[rows, columns]))
@@ -184,20 +186,14 @@ def match(
     matched = np.full((len(iou_thresholds), len(rank)), UNMATCHED, dtype=np.int64)
     taken = np.zeros((len(iou_thresholds), len(ignored)), dtype=bool)
     pairs = pairs.where(pairs.iou >= iou_thresholds.min())
-    # The later, the better a pair is for its detection; between equals COCO takes the later object.
-    order = np.lexsort((pairs.gt, pairs.iou, ~ignored[pairs.gt], pairs.detection, rank[pairs.detection]))
-    pairs = pairs.where(order)
-    turns = rank[pairs.detection]
-    for begin in np.flatnonzero(np.diff(turns, prepend=UNMATCHED)):
-        end = np.searchsorted(turns, turns[begin], "right")
-        rows = pairs.gt[begin:end]
-        free = (pairs.iou[begin:end] >= iou_thresholds[:, None]) & (crowd[rows] | ~taken[:, rows])
-        first = np.flatnonzero(np.diff(pairs.detection[begin:end], prepend=UNMATCHED))
-        best = np.maximum.reduceat(np.where(free, np.arange(begin, end), UNMATCHED), first, axis=1)
-        level, column = np.nonzero(best != UNMATCHED)
-        chosen = best[level, column]
-        taken[level, pairs.gt[chosen]] = True
-        matched[level, pairs.detection[chosen]] = pairs.gt[chosen]
+    # Rank by rank, the best pairs of a detection last; between equals COCO takes the later object.
+    order = np.lexsort((pairs.gt, pairs.iou, ~ignored[pairs.gt], rank[pairs.detection]))
+    for of_rank in np.split(order, np.flatnonzero(np.diff(rank[pairs.detection[order]])) + 1):
+        detection, gt, iou = pairs.where(of_rank)
+        may_match = (iou >= iou_thresholds[:, None]) & (crowd[gt] | ~taken[:, gt])
+        level, pair = np.nonzero(may_match)
+        matched[level, detection[pair]] = gt[pair]  # of what is written to one place, the last stays
+        taken[level, matched[level, detection[pair]]] = True
     return matched
 
 
@@ -210,6 +206,7 @@ AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**
 class Matches(NamedTuple):
     """Matched detections and ground truth: what every metric is computed from."""
 
+    iou_type: str  # COCO's: segm where masks are matched, bbox where boxes are
     names: list[str]  # of the K classes
     images: int
     gt: GroundTruth
@@ -233,8 +230,8 @@ def match_all(coco: dict, results: list[dict], iou_type: str = "bbox") -> Matche
 
     `iou_type` is COCO's: `bbox` matches boxes, `segm` masks, which all of them need then.
     """
-    gt, detections = pack_gt(coco), pack_detections(coco, results, iou_type)
-    pairs = overlapping_pairs(coco, results, gt, detections, iou_type)
+    gt, detections = pack_gt(coco, iou_type), pack_detections(coco, results, iou_type)
+    pairs = overlapping_pairs(gt, detections, len(coco["images"]))
     same_class = pairs.where(gt.label[pairs.gt] == detections.label[pairs.detection])
     outcome, counted = {}, {}
     for area, (least, most) in AREAS.items():
@@ -247,20 +244,14 @@ def match_all(coco: dict, results: list[dict], iou_type: str = "bbox") -> Matche
         if area == "all":
             matched = matched_gt[0]
     names = [c["name"] for c in sorted(coco["categories"], key=lambda category: category["id"])]
-    return Matches(names, len(coco["images"]), gt, detections, pairs, outcome, counted, matched)
+    return Matches(iou_type, names, len(coco["images"]), gt, detections, pairs, outcome, counted, matched)
 
 
-class MatchedResults(NamedTuple):
-    """Detections that were matched by what can be measured of them."""
+def match_results(coco: dict, results: list[dict]) -> tuple[Matches, str]:
+    """Match checked detections by masks where all annotations and any detection have one, otherwise by boxes.
 
-    iou_type: str  # COCO's: segm where masks are matched, bbox where boxes are
-    results: list[dict]  # those that count: where masks are matched, they have one
-    matches: Matches
-    no_masks: str  # why masks are not measured; empty where they are
-
-
-def match_results(coco: dict, results: list[dict]) -> MatchedResults:
-    """Match checked detections by masks where all annotations and any detection have one, otherwise by boxes."""
+    Those without a mask are left out where masks are matched. Returns also why masks are not; empty where they are.
+    """
     masked = with_masks(results)
     images = {image["id"]: image for image in coco["images"]}
     no_masks = "" if masked else "no detection has a mask"
@@ -269,5 +260,5 @@ def match_results(coco: dict, results: list[dict]) -> MatchedResults:
         if problem := segmentation_problem(annotation.get("segmentation"), (image["height"], image["width"])):
             no_masks = f"annotation {annotation['id']}, of {image['file_name']}, {problem}"
             break
-    iou_type, measured = ("bbox", results) if no_masks else ("segm", masked)
-    return MatchedResults(iou_type, measured, match_all(coco, measured, iou_type), no_masks)
+    measured, iou_type = (results, "bbox") if no_masks else (masked, "segm")
+    return match_all(coco, measured, iou_type), no_masks

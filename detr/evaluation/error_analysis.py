@@ -19,7 +19,7 @@ ERROR_TYPES = {
     "background": "touches nothing (IoU below 0.1)",
     "missed": "an object that no detection finds, or would find with another class or a better box",
 }
-DUPLICATE, CLASSIFICATION, LOCALIZATION, BOTH, BACKGROUND, _ = range(len(ERROR_TYPES))
+DUPLICATE, CLASSIFICATION, LOCALIZATION, BOTH, BACKGROUND, MISSED = range(len(ERROR_TYPES))
 NO_ERROR = -1
 
 
@@ -69,35 +69,42 @@ def summarize_errors(matches: Matches, errors: Errors, threshold: float) -> dict
     """
     kept = matches.detections.score >= threshold
     counts = np.bincount(errors.kind[kept & (errors.kind != NO_ERROR)], minlength=len(ERROR_TYPES)).tolist()
-    counts[-1] = int(missed_gt(matches, errors, kept).sum())
-    gains = _gains(matches, errors)
+    counts[MISSED] = int(missed_gt(matches, errors, kept).sum())
+    ap50 = _ap50_without(matches, errors)
     return {
-        name: {"count": count, "ap50_gain": gain, "meaning": meaning}
-        for (name, meaning), count, gain in zip(ERROR_TYPES.items(), counts, gains, strict=True)
+        name: {
+            "count": counts[kind],
+            "ap50_gain": None if ap50 is None else _ap50_without(matches, errors, kind) - ap50,
+            "meaning": meaning,
+        }
+        for kind, (name, meaning) in enumerate(ERROR_TYPES.items())
     }
 
 
-def _gains(matches: Matches, errors: Errors) -> list[float | None]:
-    """Return what AP50 gains without the errors of each type."""
-    label, outcome = matches.detections.label, matches.outcome["all"][0]
-    is_counted, labels = matches.counted["all"], range(len(matches.names))
-    objects = np.bincount(matches.gt.label[is_counted], minlength=len(labels))
-    if not is_counted.any():
-        return [None] * len(ERROR_TYPES)
-    now = _ap50(label, matches.detections.score, outcome, objects, objects)
-    fixed = []
-    for kind in range(len(ERROR_TYPES) - 1):
-        of_kind = errors.kind == kind
-        new_label, new_outcome = label.copy(), np.where(of_kind, IGNORED, outcome)
-        if kind in (CLASSIFICATION, LOCALIZATION):
-            corrected = _best_on_unmatched_gt(matches, errors, of_kind)
-            new_label[corrected] = matches.gt.label[errors.gt[corrected]]
-            new_outcome[corrected] = TP
-        fixed.append(_ap50(new_label, matches.detections.score, new_outcome, objects, objects))
-    missed = missed_gt(matches, errors, np.ones(len(label), dtype=bool))
-    remaining = objects - np.bincount(matches.gt.label[missed], minlength=len(labels))
-    fixed.append(_ap50(label, matches.detections.score, outcome, objects, remaining))
-    return [ap50 - now for ap50 in fixed]
+def _ap50_without(matches: Matches, errors: Errors, kind: int = NO_ERROR) -> float | None:
+    """Return what AP50 were without the errors of a type, the mean over the classes with objects; None without any.
+
+    A class of which no objects remain, as all are missed, is perfect.
+    """
+    label, outcome = matches.detections.label.copy(), matches.outcome["all"][0].copy()
+    remaining = is_counted = matches.counted["all"]
+    if kind == MISSED:
+        remaining = is_counted & ~missed_gt(matches, errors, np.ones(len(label), dtype=bool))
+    elif kind != NO_ERROR:
+        outcome[errors.kind == kind] = IGNORED
+    if kind in (CLASSIFICATION, LOCALIZATION):
+        corrected = _best_on_unmatched_gt(matches, errors, errors.kind == kind)
+        label[corrected] = matches.gt.label[errors.gt[corrected]]
+        outcome[corrected] = TP
+    best_first = np.lexsort((-matches.detections.score, label))
+    by_class = np.split(outcome[best_first], np.searchsorted(label[best_first], np.arange(1, len(matches.names))))
+    counts = (np.bincount(matches.gt.label[mask], minlength=len(matches.names)) for mask in (is_counted, remaining))
+    ap = [
+        precision_at_recalls(of_class[None], left)[0].mean() if left else 1.0
+        for of_class, objects, left in zip(by_class, *counts, strict=True)
+        if objects
+    ]
+    return mean(ap)
 
 
 def _best_on_unmatched_gt(matches: Matches, errors: Errors, mask: np.ndarray) -> np.ndarray:
@@ -107,19 +114,6 @@ def _best_on_unmatched_gt(matches: Matches, errors: Errors, mask: np.ndarray) ->
     candidates = np.flatnonzero(mask & is_free[errors.gt])
     candidates = candidates[np.argsort(-matches.detections.score[candidates], kind="stable")]
     return candidates[np.unique(errors.gt[candidates], return_index=True)[1]]
-
-
-def _ap50(
-    label: np.ndarray, score: np.ndarray, outcome: np.ndarray, objects: np.ndarray, remaining: np.ndarray
-) -> float:
-    """Return the mean over the classes with objects; one of which none are `remaining` is perfect."""
-    order = np.lexsort((-score, label))
-    bounds = np.searchsorted(label[order], np.arange(len(objects) + 1))
-    precisions = [
-        precision_at_recalls(outcome[order[begin:end]][None], n)[0] if n else np.ones(1)
-        for begin, end, n in zip(bounds[:-1], bounds[1:], remaining, strict=True)
-    ]
-    return mean([precision.mean() for precision, n in zip(precisions, objects, strict=True) if n])
 
 
 def confusion(matches: Matches, threshold: float) -> list[list[int]]:

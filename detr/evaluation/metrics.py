@@ -10,16 +10,14 @@ import math
 
 from detr.evaluation.bootstrap import intervals
 from detr.evaluation.calibration import THRESHOLDS, at_thresholds, best_threshold, calibration, scored
-from detr.evaluation.coco_matching import IOU_THRESHOLDS, MatchedResults, Matches, match_all, match_results
+from detr.evaluation.coco_matching import IOU_THRESHOLDS, Matches, match_all, match_results
 from detr.evaluation.coco_metrics import IOU_50, MAX_DETECTIONS, RECALLS, Curves, coco_numbers, curves, mean
 from detr.evaluation.error_analysis import confusion, find_errors, summarize_errors
 
 FALLBACK_THRESHOLD = 0.5  # where no best one is known, or there is no true positive
 
 
-def measure(
-    coco: dict, results: list[dict], threshold: float | None = None, matched: MatchedResults | None = None
-) -> dict:
+def measure(coco: dict, results: list[dict], threshold: float | None = None, matches: Matches | None = None) -> dict:
     """Return all metrics of a run: of masks where the annotations and detections have them, otherwise of boxes.
 
     Detections without a mask do not count where masks are measured; `coco_boxes` are the 12 numbers of all boxes then.
@@ -28,10 +26,10 @@ def measure(
         coco: the annotations, a COCO dict.
         results: detections in COCO's results format, checked by `coco_matching.check_results`; may be empty.
         threshold: the lowest score that confusion and errors are counted from; None takes that of the best F1.
-        matched: `match_results` of both, where it is known already: masks take a while.
+        matches: `match_results` of both, where it is known already: masks take a while.
     """
-    iou_type, measured, matches, _ = matched or match_results(coco, results)
-    boxes = match_all(coco, results) if iou_type == "segm" else None
+    matches = matches or match_results(coco, results)[0]
+    boxes = match_all(coco, results) if matches.iou_type == "segm" else None
     whole, everything = curves(matches), scored(matches)
     best = best_threshold(everything)
     if threshold is None:
@@ -39,8 +37,8 @@ def measure(
     return {
         "images": matches.images,
         "objects": everything.objects,
-        "detections": len(measured),
-        "iou_type": iou_type,
+        "detections": len(matches.detections.score),
+        "iou_type": matches.iou_type,
         "coco": coco_numbers(matches, whole),
         **({"coco_boxes": coco_numbers(boxes, curves(boxes))} if boxes else {}),
         "interval": intervals(matches),

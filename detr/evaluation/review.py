@@ -53,7 +53,7 @@ def find_suspects(coco: dict, results: list[dict]) -> list[Suspect]:
     `results`, in COCO's results format, are to have those of low scores too: they tell that something is there.
     """
     gt, detections = pack_gt(coco), pack_detections(coco, results)
-    pairs = overlapping_pairs(coco, results, gt, detections)
+    pairs = overlapping_pairs(gt, detections, len(coco["images"]))
     most = np.zeros(len(detections.score))
     np.maximum.at(most, pairs.detection, pairs.iou)
     about = pairs.where(pairs.iou == most[pairs.detection])

@@ -78,6 +78,7 @@ def compare(
     gt_ids = gt and match_categories(detector.label_map.categories, gt["categories"], source)
 
     def outputs_of(images: list[Image.Image]) -> tuple[Outputs, Outputs]:
+        """Return what both predict, and keep the largest differences."""
         both = run_detector(detector, images, mask_box_weight), run(images)
         for name, ours, exported in zip(OUTPUTS, *both, strict=False):
             largest = float((ours - exported).abs().max())

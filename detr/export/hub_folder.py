@@ -78,6 +78,7 @@ def hub_runner(folder: Path, labels: list[int]) -> Inference:
 
     @torch.inference_mode()
     def run(images: list[Image.Image]) -> Outputs:
+        """Return `OUTPUTS` of images, padded and normalized as in training."""
         pixels, padding_mask = pad_normalized(images)
         theirs, nothing = model(pixels, pixel_mask=(~padding_mask).long()), torch.empty(0)
         masks = MaskLogits(theirs.pred_masks.flatten(0, 1), nothing, nothing) if "pred_masks" in theirs else None

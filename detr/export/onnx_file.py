@@ -97,6 +97,7 @@ def onnx_runner(path: Path) -> Inference:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def run(images: list[Image.Image]) -> Outputs:
+        """Return `OUTPUTS` of images, which the graph normalizes."""
         pixels, sizes_hw = pad_pixels([torch.from_numpy(np.array(image)) for image in images])
         outputs = session.run(None, {"images": pixels.numpy(), "sizes_hw": sizes_hw.numpy()})
         return [torch.from_numpy(output) for output in outputs]

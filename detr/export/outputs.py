@@ -58,10 +58,8 @@ def _boxes_around(masks: Tensor, otherwise_xyxy: Tensor, padding_mask: Tensor) -
     for dim in (2, 3):  # of rows a column has any of, and of columns a row has any of
         has_any = inside.any(dim).float()  # (B, Q, W or H)
         size = (~padding_mask).any(dim - 1).sum(-1)[:, None]  # (B, 1), without the padding
-        count = has_any.shape[-1]
-        numbers = torch.arange(count)
-        low.append((count - (has_any * (count - numbers)).amax(-1)) / size)
-        high.append((has_any * (numbers + 1)).amax(-1) / size)
+        low.append(has_any.argmax(-1) / size)  # the first of equal ones
+        high.append((has_any.shape[-1] - has_any.flip(-1).argmax(-1)) / size)
     around_xyxy = torch.stack((*low, *high), dim=-1)
     return torch.where(inside.flatten(2).any(-1, keepdim=True), around_xyxy, otherwise_xyxy)
 

@@ -108,7 +108,7 @@ def draw_panel(axis: Axes, panel: Panel, runs: list[Run], is_small: bool = False
     axis.tick_params(labelsize=7 if is_small else 9)
     for number, run in enumerate(runs):
         for line in panel.lines:
-            epochs, values = run.series(line.key, line.position)
+            epochs, values = run.series(*line)
             if not epochs:
                 continue
             split, style = next((v for k, v in SPLITS.items() if line.key.startswith(k)), ("", "-"))

@@ -1,7 +1,6 @@
 """Detections in any images, drawn and as CSV. No torch."""
 
 import csv
-import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +30,11 @@ def picture_names(paths: Sequence[Path]) -> dict[Path, str]:
     """Return what the drawn images are called; a.jpg here and a.png there are two of them."""
     names: dict[Path, str] = {}
     for path in paths:
-        candidates = (f"{path.stem}{suffix}" for suffix in itertools.chain([""], (f"_{n}" for n in itertools.count(2))))
-        names[path] = next(name for name in candidates if name not in names.values())
+        name, number = path.stem, 1
+        while name in names.values():
+            number += 1
+            name = f"{path.stem}_{number}"
+        names[path] = name
     return names
 
 

@@ -31,13 +31,9 @@ function entriesOf(image, threshold) {
 
 const passesClass = (entry) => state.label === "" || entry.label === Number(state.label)
   || entry.other === Number(state.label);
-const KIND_FILTERS = {
-  "": () => true,
-  tp: (entry) => entry.status === "tp",
-  any: (entry) => entry.kind >= 0,
-};
+const passesKind = ({ kind, status }) =>
+  ({ "": true, tp: status === "tp", any: kind >= 0 })[state.kind] ?? kind === Number(state.kind);
 const isError = (entry) => ["fp", "missed"].includes(entry.status); // in a review: is suspicious
-const passesKind = (entry) => (KIND_FILTERS[state.kind] || ((one) => one.kind === Number(state.kind)))(entry);
 const counts = (entries) => {
   const sum = { tp: 0, fp: 0, missed: 0, gt: 0 };
   for (const entry of entries) sum[entry.status] += 1;
@@ -104,7 +100,6 @@ function redraw() {
   const total = { tp: 0, fp: 0, missed: 0 };
   let objects = 0;
   const kinds = new Map();
-  let shown = 0;
   for (const card of state.cards) {
     const all = entriesOf(card.image, state.threshold).filter(passesClass);
     card.entries = all.filter(passesKind);
@@ -112,7 +107,6 @@ function redraw() {
     const suspects = card.entries.filter((entry) => entry.rank && isError(entry));
     card.errors = review ? -Math.min(...suspects.map((entry) => entry.rank)) : sum.fp + sum.missed;
     card.passes = (state.label === "" && state.kind === "") || (review ? suspects : card.entries).length > 0;
-    if (card.passes) shown += 1;
     objects += (card.image.gt || []).filter(([label, , , , , isCrowd]) =>
       !isCrowd && (state.label === "" || label === Number(state.label))).length;
     for (const key of Object.keys(total)) total[key] += sum[key];
@@ -122,6 +116,7 @@ function redraw() {
     card.sum.textContent = review ? suspects.map((entry) => entry.detail).join(" · ")
       : all.length ? `${sum.tp} TP · ${sum.fp} FP · ${sum.missed} missed` : "no objects";
   }
+  const shown = passingCards().length;
   byId("threshold-value").textContent = number(state.threshold, state.threshold === gallery.threshold ? 3 : 2);
   const ratio = (above, below) => (below ? number(above / below, 2) : "-");
   const outcomes = [make("b", {}, whole(total.tp)), " TP, ", make("b", {}, whole(total.fp)),
@@ -300,7 +295,7 @@ function showInViewer(card) {
   viewer.pinned = null;
   const frame = frameOf(image);
   const { width = 1, height = 1, encoder = null } = image.attention || {};
-  viewer.canvas = make("canvas", { width, height, hidden: true, "aria-hidden": "true" });
+  viewer.canvas = make("canvas", { width, height, hidden: "", "aria-hidden": "true" });
   viewer.mark = make("g", {}, make("circle", { class: "mark under", r: 7 }), make("circle", { class: "mark", r: 7 }));
   const boxes = drawBoxes(card.entries, true);
   boxes.append(viewer.mark);

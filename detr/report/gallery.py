@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detr.data.coco_json import iou_xywh, to_rle
-from detr.evaluation.coco_matching import TP_IOU, UNMATCHED, MatchedResults, Matches, match_results
+from detr.data.coco_json import iou_xywh
+from detr.evaluation.coco_matching import TP_IOU, UNMATCHED, Matches, match_results
 from detr.evaluation.error_analysis import NO_ERROR, Errors, find_errors, missed_gt
 
 MOST_IMAGES = 100  # of a report
@@ -34,8 +34,6 @@ class EvaluatedImages(NamedTuple):
     folder: Path
     matches: Matches
     errors: Errors
-    gt_masks: list[dict | None]  # G, RLE, where masks were matched
-    masks: list[dict | None]  # N of them
 
     def of_image(self, number: int, threshold: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of an image's ground truth, and of its detections from this score on, the best first."""
@@ -55,21 +53,14 @@ class EvaluatedImages(NamedTuple):
         return np.bincount(np.concatenate(images), minlength=len(self.images))
 
 
-def evaluate_images(
-    coco: dict, results: list[dict], folder: Path, matched: MatchedResults | None = None
-) -> EvaluatedImages:
+def evaluate_images(coco: dict, results: list[dict], folder: Path, matches: Matches | None = None) -> EvaluatedImages:
     """Evaluate checked detections in COCO's results format against the annotations; the images are in `folder`.
 
-    `matched` is `match_results` of both, where it is known already.
+    `matches` is `match_results` of both, where it is known already.
     """
-    iou_type, results, matches, _ = matched or match_results(coco, results)
     images = sorted(coco["images"], key=lambda image: image["id"])
-    gt_masks, masks = [None] * len(matches.gt.label), [None] * len(results)
-    if iou_type == "segm":
-        sizes_hw = {image["id"]: (image["height"], image["width"]) for image in images}
-        gt_masks = [to_rle(one["segmentation"], sizes_hw[one["image_id"]]) for one in coco["annotations"]]
-        masks = [results[index]["segmentation"] for index in matches.detections.index]
-    return EvaluatedImages(images, folder, matches, find_errors(matches), gt_masks, masks)
+    matches = matches or match_results(coco, results)[0]
+    return EvaluatedImages(images, folder, matches, find_errors(matches))
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

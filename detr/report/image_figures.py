@@ -85,10 +85,10 @@ def draw_evaluated(
     detections = detections[matches.outcome["all"][0, detections] != IGNORED]
     is_named = len(missed) + len(detections) <= most_texts
     for row in others:
-        _draw_box(axis, matches.gt.boxes_xywh[row], _STYLES["other ground truth"], evaluated.gt_masks[row])
+        _draw_box(axis, matches.gt.boxes_xywh[row], _STYLES["other ground truth"], matches.gt.masks[row])
     for row in missed:
         text = f"missed: {matches.names[matches.gt.label[row]]}"
-        missed_box = matches.gt.boxes_xywh[row], _STYLES["missed"], evaluated.gt_masks[row]
+        missed_box = matches.gt.boxes_xywh[row], _STYLES["missed"], matches.gt.masks[row]
         _draw_box(axis, *missed_box, text if is_named else "")
     for one in detections:
         kind = errors.kind[one]
@@ -96,7 +96,7 @@ def draw_evaluated(
         is_tp = kind == NO_ERROR
         text = text if is_tp else f"{kinds[kind]}: {text}"
         style = _STYLES["true positive" if is_tp else "false positive"]
-        box_xywh, rle = matches.detections.boxes_xywh[one], evaluated.masks[one]
+        box_xywh, rle = matches.detections.boxes_xywh[one], matches.detections.masks[one]
         _draw_box(axis, box_xywh, style, rle, text if is_named else "")
 
 
@@ -121,7 +121,7 @@ def draw_attention(
         for axis, query in zip(row[1:], queries, strict=False):
             _show(axis, image, maps.cross[query])
             left, top, right, bottom = maps.boxes_xyxy[query]
-            rle = evaluated.masks[detections[query]] if detections else None
+            rle = evaluated.matches.detections.masks[detections[query]] if detections else None
             _draw_box(axis, (left, top, right - left, bottom - top), _PLAIN, rle, opacity=0)
             axis.set_title(f"query {query}, score {maps.scores[query]:.2f}", fontsize=8)
         for axis, query in zip(row[1 + _QUERIES_OF_EACH :], queries, strict=False):

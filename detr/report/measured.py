@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from detr.evaluation.coco_matching import MatchedResults, match_results
+from detr.evaluation.coco_matching import Matches, match_results
 from detr.evaluation.metrics import measure
 from detr.report.runs import Run
 
@@ -14,7 +14,7 @@ class Measured(NamedTuple):
     gt: dict  # COCO
     image_folder: Path
     predictions: list[dict]  # COCO's results format
-    matched: MatchedResults
+    matches: Matches
     metrics: dict  # of `detr.evaluation.metrics.measure`
 
 
@@ -38,7 +38,7 @@ def join_folds(
         return runs, measured
     gt = parts[0].gt | {key: [entry for part in parts for entry in part.gt[key]] for key in ("images", "annotations")}
     predictions = [result for part in parts for result in part.predictions]
-    matched = match_results(gt, predictions)
-    whole = Measured(gt, parts[0].image_folder, predictions, matched, measure(gt, predictions, threshold, matched))
+    matches, _ = match_results(gt, predictions)
+    whole = Measured(gt, parts[0].image_folder, predictions, matches, measure(gt, predictions, threshold, matches))
     name = f"{count} folds"
     return [Run(name, [], runs[0].config), *runs], {name: whole, **measured}

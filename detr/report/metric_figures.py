@@ -10,13 +10,11 @@ from matplotlib.figure import Figure
 
 from detr.drawing import color_of, save_figure, short_names
 from detr.evaluation.error_analysis import ERROR_TYPES
-from detr.report.tables import class_names
+from detr.report.tables import Named, class_names
 
 _MOST_COLORED = 5  # classes; of more, each is a pale line
 _MOST_CLASSES = 16  # rows of a confusion matrix
 _MOST_BARS = 24
-
-Named = list[tuple[str, dict]]  # (name of a run, its metrics)
 
 
 def draw_metrics(runs: Named, path: Path) -> None:

@@ -6,12 +6,11 @@ const byId = (id) => document.getElementById(id);
 
 /** An element with attributes and children; strings become text. */
 function make(tag, attributes = {}, ...children) {
-  const isDrawn = ["svg", "g", "path", "line", "rect", "circle", "text"].includes(tag);
+  const isDrawn = ["svg", "g", "path", "rect", "circle", "text"].includes(tag);
   const element = isDrawn ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "style") Object.assign(element.style, value); // the page's policy forbids the attribute
-    else if (![null, undefined, false].includes(value)) element.setAttribute(name, value === true ? "" : value);
+    if (name === "style") Object.assign(element.style, value); // the page's policy forbids the attribute
+    else element.setAttribute(name, value);
   }
   element.append(...children.flat());
   return element;
@@ -19,18 +18,17 @@ function make(tag, attributes = {}, ...children) {
 
 const number = (value, digits = 3) => (value === null ? "-" : value.toFixed(digits));
 const whole = (value) => value.toLocaleString("en");
-const counted = (value, one, many = `${one}s`) => `${whole(value)} ${value === 1 ? one : many}`;
+const counted = (value, what) => `${whole(value)} ${what}${value === 1 ? "" : "s"}`;
 // ------------------------------------------------------------------------------------------------------------- tables
 
 /** Sort a table's rows by `data-value` when its heads are clicked. */
 function makeSortable(table) {
   const columns = [...table.querySelectorAll("th")];
-  const valueIn = (column) => (row) => row.cells[column].dataset.value;
   columns.forEach((cell, column) => cell.firstElementChild.addEventListener("click", () => {
     const isDown = cell.ariaSort !== (column ? "descending" : "ascending") === (column > 0);
     for (const other of columns) other.ariaSort = "none";
     cell.ariaSort = isDown ? "descending" : "ascending";
-    const value = valueIn(column);
+    const value = (row) => row.cells[column].dataset.value;
     table.tBodies[0].append(...[...table.tBodies[0].rows].sort((a, b) => {
       const [one, two] = [value(a), value(b)];
       if (one === undefined || two === undefined) return (one === undefined) - (two === undefined); // comes last

@@ -59,19 +59,18 @@ def build_page(
 
     Raises UserError when an image cannot be read.
     """
-    measured = [(position, run.name, metrics[run.name]) for position, run in enumerate(runs) if metrics.get(run.name)]
-    named = [(name, numbers) for _, name, numbers in measured]
+    measured = [(run.name, metrics[run.name]) for run in runs if metrics.get(run.name)]
     panels = [panel for panels in FIGURES.values() for panel in panels]
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side"
     parts = _WORDS | {
         "TITLE": escape(title),
-        "SUBTITLE": escape(page_tables.subtitle(runs, measured)),
-        "HEADLINE": page_tables.headline(runs, measured),
+        "SUBTITLE": escape(page_tables.subtitle(runs, metrics)),
+        "HEADLINE": page_tables.headline(runs, metrics),
         "COCO": page_tables.coco_table(measured),
-        "ERRORS": page_tables.error_table(measured),
+        "ERRORS": page_tables.error_table(runs, measured),
         "CLASSES": page_tables.class_table(measured),
         "CONFUSION": page_charts.confusion_chart(metrics.get(runs[0].name)),
-        "QUALITY": page_charts.quality_charts(named),
+        "QUALITY": page_charts.quality_charts(measured),
         "QUERIES": page_charts.query_charts(list((attention or {}).values())),
         "TRAINING": page_charts.training_charts(runs, panels, is_small=False),
         "EVERYTHING": page_charts.training_charts(runs, panels_of_everything(runs), is_small=True),
@@ -140,7 +139,7 @@ def _image(evaluated: EvaluatedImages, number: int, maps: AttentionMaps | None, 
     queries = [*queries_of(boxes_xywh, scores, maps)] if maps else [-1] * len(detections)
     kinds = np.where(matches.outcome["all"][0] == IGNORED, -2, errors.kind)  # into `kinds` of the page; -1 is right
     scale = np.array([image.width, image.height] * 2)
-    masks = [*(evaluated.gt_masks[one] for one in objects), *(evaluated.masks[one] for one in detections)]
+    masks = [*(matches.gt.masks[one] for one in objects), *(matches.detections.masks[one] for one in detections)]
     drawn = outlines_in_units(masks, image.size)
     gt_outlines, outlines_of_detections = drawn[: len(objects)], drawn[len(objects) :]
     return picture(image, evaluated.images[number]["file_name"], images) | {

@@ -59,6 +59,7 @@ def quality_charts(runs: list[tuple[str, dict]]) -> str:
     """Draw what depends on the threshold: precision against recall, F1, calibration."""
 
     def draw(axis: Axes, what: Callable[..., None]) -> None:
+        """Draw one of them, with a grid and a legend."""
         what(axis, runs=runs)
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[0]:
@@ -72,14 +73,13 @@ def training_charts(runs: list[Run], panels: Sequence[Panel], is_small: bool) ->
     """Draw the curves of panels that have values."""
 
     def draw(axis: Axes, panel: Panel) -> None:
+        """Draw a panel; large ones have a legend."""
         handles = draw_panel(axis, panel, runs, is_small)
         if any(handles) and not is_small:
             axis.legend([*handles.values()], [*handles], fontsize=8)
 
     size = (2.6, 1.9) if is_small else (4.4, 3.0)
-    logged = (
-        panel for panel in panels if any(run.series(one.key, one.position)[0] for run in runs for one in panel.lines)
-    )
+    logged = (panel for panel in panels if any(run.series(*line)[0] for run in runs for line in panel.lines))
     return "".join(to_svg(partial(draw, panel=panel), *size) for panel in logged)
 
 

@@ -7,44 +7,40 @@ from detr.drawing import COLORS
 from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.evaluation.error_analysis import ERROR_TYPES
 from detr.report.runs import Run
-from detr.report.tables import class_names, number
+from detr.report.tables import Named, class_names, number
 from utils import pluralize
 
-NumberedMetrics = list[tuple[int, str, dict]]  # (position among all runs, name of the run, its metrics)
 
-
-def headline(runs: list[Run], measured: NumberedMetrics) -> str:
-    """Return the headline numbers of one run, or a table of several."""
+def headline(runs: list[Run], metrics: dict[str, dict | None]) -> str:
+    """Return the headline numbers of one run, or a table of several; the metrics are by name, None if not known."""
     if len(runs) == 1:
-        return "".join(_big_numbers(metrics) for _, _, metrics in measured)
-    by_position = {position: metrics for position, _, metrics in measured}
+        return _big_numbers(only) if (only := metrics.get(runs[0].name)) else ""
     rows = []
     for position, run in enumerate(runs):
         cells = [_cell(None)] * 5
-        if metrics := by_position.get(position):
-            cells = [_cell(metrics["coco"][key], f"<br>{_interval(metrics, key)}") for key in ("AP", "AP50")]
-            best, error = metrics["overall"]["best"], metrics["calibration"]["expected_error"]
+        if own := metrics.get(run.name):
+            cells = [_cell(own["coco"][key], f"<br>{_interval(own, key)}") for key in ("AP", "AP50")]
+            best, error = own["overall"]["best"], own["calibration"]["expected_error"]
             cells += map(_cell, (best["f1"], best["threshold"], error))
         key = f'<i class="key line" style="color: {_color(position)}"></i>'
         rows.append(_text(run.name, key) + _cell(len(run.log), digits=0) + "".join(cells))
     return _table(("Run", "Epochs", "AP", "AP50", "Best F1", "at score", "Calibration error"), rows)
 
 
-def subtitle(runs: list[Run], measured: NumberedMetrics) -> str:
+def subtitle(runs: list[Run], metrics: dict[str, dict | None]) -> str:
     """Return what was measured, in a line."""
     parts = []
-    if measured and measured[0][0] == 0:
-        metrics = measured[0][2]
-        counts = (metrics["images"], "image"), (metrics["objects"], "object"), (len(metrics["classes"]), "class")
+    if first := metrics.get(runs[0].name):
+        counts = (first["images"], "image"), (first["objects"], "object"), (len(first["classes"]), "class")
         parts = [pluralize(count, what) for count, what in counts]
-        parts += ["measured by masks"] if metrics["iou_type"] == "segm" else []
+        parts += ["measured by masks"] if first["iou_type"] == "segm" else []
     return " · ".join(parts + ([pluralize(len(runs[0].log), "epoch")] if len(runs) == 1 else []))
 
 
-def coco_table(measured: NumberedMetrics) -> str:
+def coco_table(measured: Named) -> str:
     """Return COCO's 12 numbers, a column a run; of masks and of boxes where masks are measured."""
     columns = {}
-    for _, name, metrics in measured:
+    for name, metrics in measured:
         if metrics["iou_type"] == "segm":
             columns |= {f"{name}, masks": metrics["coco"], f"{name}, boxes": metrics["coco_boxes"]}
         else:
@@ -53,7 +49,7 @@ def coco_table(measured: NumberedMetrics) -> str:
     return _table(["", *columns], rows) if measured else ""
 
 
-def class_table(measured: NumberedMetrics) -> str:
+def class_table(measured: Named) -> str:
     """Return the numbers of every class: of one run all there are, of several their AP side by side."""
     if not measured:
         return ""
@@ -63,34 +59,34 @@ def class_table(measured: NumberedMetrics) -> str:
             + _cell(one["objects"], digits=0)
             + _cell(one["AP"], _bar(one["AP"]))
             + "".join(map(_cell, (one["AP50"], one["AR"], one["best"]["f1"], one["best"]["threshold"])))
-            for one in measured[0][2]["classes"]
+            for one in measured[0][1]["classes"]
         ]
         return _table(("Class", "Objects", "AP", "AP50", "AR", "Best F1", "at score"), rows)
-    by_name = [{one["name"]: one["AP"] for one in metrics["classes"]} for _, _, metrics in measured]
+    by_name = [{one["name"]: one["AP"] for one in metrics["classes"]} for _, metrics in measured]
     rows = [
         _text(name) + "".join(_cell(by.get(name), _bar(by.get(name))) for by in by_name)
-        for name in class_names([(name, metrics) for _, name, metrics in measured])
+        for name in class_names(measured)
     ]
-    return _table(["AP of", *(name for _, name, _ in measured)], rows)
+    return _table(["AP of", *(name for name, _ in measured)], rows)
 
 
-def error_table(measured: NumberedMetrics) -> str:
+def error_table(runs: list[Run], measured: Named) -> str:
     """Return the errors of each type with what AP50 would gain without them, and from which score on they count."""
     if not measured:
         return ""
-    most = max(1, *(error["count"] for _, _, metrics in measured for error in metrics["errors"].values()))
-    rows = []
+    most = max(1, *(error["count"] for _, metrics in measured for error in metrics["errors"].values()))
+    colors, rows = {run.name: _color(position) for position, run in enumerate(runs)}, []
     for kind, meaning in ERROR_TYPES.items():
         row = _text(kind)
-        for position, _, metrics in measured:
+        for name, metrics in measured:
             count, gain = metrics["errors"][kind]["count"], metrics["errors"][kind]["ap50_gain"]
-            row += _cell(count, _bar(count / most, _color(position)), digits=0)
+            row += _cell(count, _bar(count / most, colors[name]), digits=0)
             row += _cell(gain if gain is None else max(0.0, gain), sign="+")
         rows.append(f'{row}<td class="text" data-value="{escape(meaning)}">{escape(meaning)}</td>')
     is_one = len(measured) == 1
-    names = ["Count", "AP50 gain"] if is_one else [x for _, name, _ in measured for x in (name, "gain")]
+    names = ["Count", "AP50 gain"] if is_one else [x for name, _ in measured for x in (name, "gain")]
     scores = ", ".join(
-        f"{'' if is_one else f'{name}: '}from score {number(metrics['threshold'])} on" for _, name, metrics in measured
+        f"{'' if is_one else f'{name}: '}from score {number(metrics['threshold'])} on" for name, metrics in measured
     )
     note = f'<p class="muted">{escape(scores)}; the gain is what AP50 would be higher by without them.</p>'
     return note + _table(["Type", *names, "What it is"], rows)

@@ -27,13 +27,13 @@ _WORDS = {  # of page.html
 
 def suspects_table(suspects: Sequence[Suspect], coco: dict) -> str:
     """Return one line for each suspect: how suspicious, what, where, and what was detected there."""
-    names, classes = _names(coco)
+    images, classes = _by_id(coco)
     rows = [["suspicion", "what", "image", "annotation", "x, y, width, height", "class", "detected"]]
     for one in suspects:
         box = ", ".join(f"{value:.0f}" for value in one.bbox)
         annotated = [str(one.annotation["id"]), box, classes[one.annotation["category_id"]]] if one.annotation else []
         detected = f"{classes[one.result['category_id']]} {one.result['score']:.2f}" if one.result else "-"
-        what = [f"{one.suspicion:.2f}", one.kind, printable(names[one.image_id])]
+        what = [f"{one.suspicion:.2f}", one.kind, printable(images[one.image_id]["file_name"])]
         rows.append([*what, *(annotated or ["-", box, "-"]), detected])
     return "\n".join([aligned(rows), *(f"{kind}: {meaning}" for kind, meaning in KINDS.items())])
 
@@ -43,7 +43,7 @@ def build_review(suspects: Sequence[Suspect], coco: dict, folder: Path) -> str:
 
     It has `MOST_IMAGES` at most. Raises UserError when an image, which is in `folder`, cannot be read.
     """
-    images, (_, classes) = {image["id"]: image for image in coco["images"]}, _names(coco)
+    images, classes = _by_id(coco)
     by_image = defaultdict(list)
     for rank, one in enumerate(suspects, start=1):
         by_image[one.image_id].append((rank, one))
@@ -115,23 +115,20 @@ def write_review(file: Path, suspects: Sequence[Suspect], coco: dict, folder: Pa
     What is missing is there as a region; it is to be deleted where the detector is wrong. Raises UserError as
     `names_in_project` does.
     """
-    names, classes = _names(coco)
+    images, classes = _by_id(coco)
     notes = {one.annotation["id"]: f"{one.kind}: {KINDS[one.kind]}" for one in suspects if one.annotation}
     regions: dict[int, list[dict]] = defaultdict(list)
-    images = {image["id"]: image for image in coco["images"]}
     missing = [(one.result, f"missing: {KINDS['missing']}") for one in suspects if not one.annotation]
     for entry, note in [*missing, *((one, notes.get(one["id"], "")) for one in coco["annotations"])]:
         image = images[entry["image_id"]]
         size_wh = (image["width"], image["height"])
         regions[image["id"]].append(to_region(entry, classes[entry["category_id"]], size_wh, note))
-    in_order = dict.fromkeys([*(one.image_id for one in suspects), *names])
-    by_path = {folder / names[number]: regions[number] for number in in_order}
+    in_order = dict.fromkeys([*(one.image_id for one in suspects), *images])
+    by_path = {folder / images[number]["file_name"]: regions[number] for number in in_order}
     write_via_project(file, by_path, names_in_project(file, [*by_path]), [*classes.values()])
 
 
-def _names(coco: dict) -> tuple[dict[int, str], dict[int, str]]:
-    """Return the names of images and of classes by their ids."""
-    return (
-        {image["id"]: image["file_name"] for image in coco["images"]},
-        {category["id"]: category["name"] for category in coco["categories"]},
-    )
+def _by_id(coco: dict) -> tuple[dict[int, dict], dict[int, str]]:
+    """Return the images and the names of the classes by their ids."""
+    images, categories = ({entry["id"]: entry for entry in coco[part]} for part in ("images", "categories"))
+    return images, {number: category["name"] for number, category in categories.items()}

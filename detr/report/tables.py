@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from detr.evaluation.coco_metrics import COCO_NUMBERS
 from detr.evaluation.error_analysis import ERROR_TYPES
 
+Named = list[tuple[str, dict]]  # (name of a run, its metrics)
 
-def headline_table(runs: list[tuple[str, dict]]) -> str:
-    """Return the numbers of (name, metrics) of each run, side by side."""
+
+def headline_table(runs: Named) -> str:
+    """Return the numbers of each run, side by side."""
     counted, errors = ("images", "objects", "detections"), [f"  {kind}" for kind in ERROR_TYPES]
     columns = [["", *counted, *COCO_NUMBERS, "best F1", "calibration error", "errors", *errors]]
     for name, metrics in runs:
@@ -25,7 +27,7 @@ def headline_table(runs: list[tuple[str, dict]]) -> str:
     return f"{aligned([*zip(*columns, strict=True)])}\n{note}"
 
 
-def class_table(runs: list[tuple[str, dict]]) -> str:
+def class_table(runs: Named) -> str:
     """Return the numbers of every class: of one run all there are, of several their AP side by side."""
     by_name = [{c["name"]: c for c in metrics["classes"]} for _, metrics in runs]
     if len(runs) > 1:
@@ -39,7 +41,7 @@ def class_table(runs: list[tuple[str, dict]]) -> str:
     return aligned(rows)
 
 
-def class_names(runs: list[tuple[str, dict]]) -> list[str]:
+def class_names(runs: Named) -> list[str]:
     """Return the classes of all runs, each once."""
     return list(dict.fromkeys(c["name"] for _, metrics in runs for c in metrics["classes"]))
 
