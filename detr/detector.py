@@ -70,8 +70,8 @@ class Detector:
         saved = load_detector(Path(checkpoint), categories)
         self.model, self.white = saved.model.to(self.device), saved.white
         given = {"scale": scale, "max_size": max_size}
-        self.resolution = saved.resolution | {name: value for name, value in given.items() if value}
-        check_sizes([self.resolution["scale"]], self.resolution["max_size"])
+        self.resolution = saved.resolution | {name: value for name, value in given.items() if value is not None}
+        check_sizes([self.resolution["scale"]], self.resolution["max_size"], "--scale")
         self.label_map = LabelMap(saved.categories, saved.raw_ids)
 
     def __call__(

@@ -50,12 +50,15 @@ def fitted_size_hw(size_hw: tuple[int, int], shorter: int, longest: int | None =
     return (shorter, longer) if size_hw[0] <= size_hw[1] else (longer, shorter)
 
 
-def check_sizes(scales: Sequence[int], max_size: int) -> None:
-    """Raise UserError where no image can have these shorter sides and this longest side, in pixels."""
+def check_sizes(scales: Sequence[int], max_size: int, flag: str = "--scales") -> None:
+    """Raise UserError where no image can have these shorter sides and this longest side, in pixels.
+
+    `flag` is the one that sets the shorter sides, for messages.
+    """
     if min(scales) < SMALLEST_SIDE:
-        raise UserError(f"--scales {min(scales)}: a shorter side of at least {SMALLEST_SIDE} pixels is needed")
+        raise UserError(f"{flag} {min(scales)}: a shorter side of at least {SMALLEST_SIDE} pixels is needed")
     if max_size < max(scales):
-        raise UserError(f"--max_size {max_size} is below --scales {max(scales)}: no image could be so large")
+        raise UserError(f"--max_size {max_size} is below {flag} {max(scales)}: no image could be so large")
 
 
 def evaluation_params(

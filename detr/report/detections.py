@@ -47,7 +47,9 @@ def write_csv(path: Path, results: Sequence[dict]) -> None:
     columns = ["file", "category_id", "category", "score", "left", "top", "width", "height"]
     of_frames = [name for name in ("frame", "seconds") if any(name in result for result in results)]
     polygons = ["polygons"] if with_masks(results) else []
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    # A file's name may not be UTF-8: its bytes are written as they are.
+    options = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+    with atomic_path(path) as temporary, temporary.open("w", **options) as file:
         rows = csv.writer(file)
         rows.writerow([*columns, *of_frames, *polygons])
         for r in results:

@@ -13,6 +13,7 @@ import torch
 from detr.structures import Batch
 from detr.training.cpu_load import CpuLoad, count_cpus
 from detr.training.distributed import SINGLE_PROCESS, World
+from detr.training.flags import AMP_CHOICES
 from utils import UserError
 
 try:
@@ -29,6 +30,8 @@ def pick_device(name: str, world: World = SINGLE_PROCESS) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.partition(":")[0] not in ("cuda", "mps", "cpu"):
+        raise UserError(f"--device {name}: accepted are auto, cuda, cuda:1 and so on, mps, cpu")
     try:
         if name == "cuda":
             name = f"cuda:{world.local_rank if world.size > 1 else torch.cuda.current_device()}"
@@ -108,8 +111,10 @@ class Precision(NamedTuple):
 def pick_precision(amp: str, device: torch.device) -> Precision:
     """Return the format for one of `flags.AMP_CHOICES`; `auto` is a 16-bit one where the device has it natively.
 
-    Raises UserError for float16 where it would spoil the weights.
+    Raises UserError for another, and for float16 where it would spoil the weights.
     """
+    if amp not in AMP_CHOICES:
+        raise UserError(f"--amp {amp}: accepted are {', '.join(AMP_CHOICES)}")
     if amp == "auto":
         amp = _native_format(device)
     elif amp == "bf16" and device.type == "cuda" and (native := _native_format(device)) != "bf16":
