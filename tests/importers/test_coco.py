@@ -506,6 +506,18 @@ def test_crowds_count_in_evaluation_and_are_skipped_in_training(tmp_path: Path, 
     assert twelve_coco_numbers(data.val_coco, [*found, inside_the_crowd | {"bbox": [45, 3, 8, 30]}])[0] < 1.0
 
 
+def test_a_crowd_is_said_with_0_or_1_and_an_area_that_is_null_is_none(
+    tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    for value in ("0", "false", 2, []):
+        write_layout(tmp_path / "in", **both(lambda coco, v=value: coco["annotations"][1].update(iscrowd=v)))
+        assert run("prep", "--coco", "in", "--weights", "none") == 2
+        assert f"custom_train.json: annotation 12 has iscrowd {value!r}; accepted: 0 or 1\n" in capsys.readouterr().err
+    changed = both(lambda coco: coco["annotations"][1].update(iscrowd=True, area=None))
+    annotation = read_coco_folder(write_layout(tmp_path / "in", **changed))["train"].coco["annotations"][1]
+    assert annotation["iscrowd"] == 1 and annotation["area"] == annotation["bbox"][2] * annotation["bbox"][3]
+
+
 # -------------------------------------------------------------------------------------------------------------- hostile
 
 VALUES = [None, -1, 0, 1.5, 10**400, float("nan"), "", "x", "../x", [], {}, [[[]]], True, [1] * 4, "9" * 300]

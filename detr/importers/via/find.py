@@ -26,13 +26,10 @@ class ImageFolder:
 
         Of an address, or a path that is not below the folder, the last part counts. The case of the extension does not
         matter, and subfolders are searched; of namesakes there, that of `listed_bytes` is meant. Raises UserError that
-        goes on where a message has named the image: there is none, there are several, or the name or a link leads out
-        of the folder.
+        goes on where a message has named the image: there is none, there are several, the name or a link leads out of
+        the folder, or it is not UTF-8.
         """
-        spellings = [
-            [part for part in re.split(r"[/\\]", re.sub(r"^/*[A-Za-z]:", "", text)) if part not in ("", ".")]
-            for text in _spellings(name)
-        ]
+        spellings = [parts for text in _spellings(name) for parts in _parts(text)]
         if any(".." in parts for parts in spellings):
             raise UserError(": the name leads out of the folder; accepted: a plain name, or one with folders")
         spellings = list(filter(None, spellings))
@@ -40,6 +37,9 @@ class ImageFolder:
         if path is None:
             near = sorted({near for parts in spellings for near in self._loosely_named.get(_loose(parts[-1]), ())})
             raise UserError(f": no such image{f' (did you mean {join_names(near, 3)}?)' if near else ''}")
+        below = str(path.relative_to(self._root))
+        if below.encode(errors="replace").decode() != below:
+            raise UserError(": the name is not UTF-8; rename the file")
         real = path.resolve() if path.is_symlink() else self._real_folder(path.parent) / path.name
         if not real.is_relative_to(self._real_folder(self._root)):
             raise UserError(": a link that leads out of the folder; accepted: a file in it")
@@ -92,6 +92,15 @@ def _spellings(name: str) -> list[str]:
     address = name.partition("://")[2]
     bare = re.split("[?#]", address, maxsplit=1)[0]
     return list(dict.fromkeys((bare, unquote(bare), address, unquote(address))))
+
+
+def _parts(text: str) -> list[list[str]]:
+    """Return the folders and the name in a path: as they are here, and as Windows has them, whose drive is left out."""
+    bare = re.split(r"[/\\]", re.sub(r"^/*[A-Za-z]:", "", text))
+    return [
+        [part for part in parts if part not in ("", ".")]
+        for parts in ([] if Path(text).drive else text.split("/"), bare)
+    ]
 
 
 def is_file(path: Path) -> bool:

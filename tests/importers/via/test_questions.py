@@ -71,6 +71,9 @@ def test_one_doubt_is_one_sentence_and_what_no_flag_mends_has_no_command(
         ([{"note": "dark", "sort": "cat"}, {"sort": "dog"}, {"sort": "cat"}], ["--attribute", "sort"]),
         ([{"name": ""}, {"name": ""}], ["--one_class", "set"]),
         ([{"name": "cat"}, {"name": "cat"}, {}], ["--skip_unlabelled"]),
+        ([{"species": "0"}, {"species": "1"}, {"species": 1}], ["--attribute", "species"]),
+        ([{"ripe": "no"}, {"ripe": "no"}], ["--attribute", "ripe"]),
+        ([{"ripe": True}, {"ripe": False}, {}], ["--attribute", "ripe", "--skip_unlabelled"]),
         (
             [{"kind": "cat", "n": "7"}, {"kind": "dog", "n": "9"}, {"n": "8"}],
             ["--attribute", "kind", "--skip_unlabelled"],
