@@ -151,17 +151,24 @@ def add_class_flags(group: argparse._ArgumentGroup) -> None:
         help="the classes to import, in this order (default: all, in alphabetical order); where regions carry no "
         "attribute, the name of the one class (default: the name of the folder)",
     )
-    add("--one_class", metavar="NAME", help="the class of every region, whatever its attributes say")
-    add("--unlabelled", metavar="NAME", help="the class of regions without one")
+    add("--one_class", type=class_name, metavar="NAME", help="the class of every region, whatever its attributes say")
+    add("--unlabelled", type=class_name, metavar="NAME", help="the class of regions without one")
     add("--skip_unlabelled", action="store_true", help="leave out regions without a class")
 
 
 def category_names(text: str) -> tuple[str, ...]:
-    """Parse the value of --categories: names between commas. Raises ArgumentTypeError for empty and repeated ones."""
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names) or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"{text!r} has an empty or a repeated name; accepted: a,b,c")
+    """Parse the value of --categories: names between commas. Raises ArgumentTypeError for odd and repeated ones."""
+    names = tuple(map(class_name, text.split(",")))
+    if len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} has a repeated name; accepted: a,b,c")
     return names
+
+
+def class_name(text: str) -> str:
+    """Parse the name of a class. Raises ArgumentTypeError for what is not a short line of text."""
+    if not utils.is_line(text) or len(text) > 200:
+        raise argparse.ArgumentTypeError(f"{utils.quote(text)} is not a short line of text, as the name of a class is")
+    return text.strip()
 
 
 def main() -> None:

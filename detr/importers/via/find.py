@@ -50,7 +50,7 @@ class ImageFolder:
         is_there = is_file(direct)
         if is_there and (len(parts) > 1 or not listed_bytes or direct.stat().st_size == listed_bytes):
             return direct
-        paths = self._by_name.get(_key(parts[-1]), [])
+        paths = self._by_name.get(name_key(parts[-1]), [])
         if len(paths) > 1:  # of cam1/a.jpg and cam2/a.jpg the name photos/cam2/a.jpg means the second
             alike = [_common_tail(path.parts[:-1], parts[:-1]) for path in paths]
             paths = [path for path, count in zip(paths, alike, strict=True) if count == max(alike)]
@@ -65,7 +65,7 @@ class ImageFolder:
     def _by_name(self) -> dict[str, list[Path]]:
         paths = defaultdict(list)
         for path in filter(is_file, files_below(self._root, self._left_out)):
-            paths[_key(path.name)].append(path)
+            paths[name_key(path.name)].append(path)
         return paths
 
     @cached_property
@@ -111,7 +111,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
     """Return what two spellings of a file's name share: letters with accents may be one character or two."""
     stem, dot, extension = unicodedata.normalize("NFC", name).rpartition(".")
     return f"{stem}{dot}{extension.lower()}"

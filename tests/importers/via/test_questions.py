@@ -112,7 +112,19 @@ def test_the_class_named_after_the_folder_is_said_with_the_flag_that_changes_it(
     assert "objects of class discs, named after the folder" in output and "--one_class" in output
     for flags in (("--one_class", "disc"), ("--categories", "disc")):
         assert run("prep", "--via", "discs", "--weights", "none", *flags) == 0
-        assert "named after" not in capsys.readouterr().out
+        output = capsys.readouterr().out
+        assert "named after" not in output and "file_attributes" not in output
+
+
+def test_classes_of_whole_images_are_not_read_and_that_is_said(
+    tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    folder = write_set(tmp_path / "discs", [Drawn(f"{n}.png", (60, 50), [(LEFT, {})]) for n in range(6)])
+    path = folder / "annotations.json"
+    path.write_text(path.read_text().replace('"file_attributes": {}', '"file_attributes": {"species": "cat"}'))
+    assert run("prep", "--via", folder, "--weights", "none") == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "values in file_attributes, which are not read" in output and "(0.png: species = 'cat'; 1.png" in output
 
 
 @needs_shared
