@@ -308,16 +308,18 @@ def check_overwrites(splits: dict[str, Split], annotations: Sequence[Path], coco
     given = (path.resolve() for path in annotations)
     read = {path for path in given if path.is_relative_to(coco_path.resolve())}
     read.update(origin.resolve() for split in splits.values() for origin in split.origins)
+    outputs = [(coco_path / name, None) for name in ("report.json", "report.png")]
     for name, split in splits.items() if coco_path.exists() else ():
-        file = coco_path / "annotations" / f"custom_{name}.json", partial(utils.json_bytes, split.coco)
-        for path, content in (file, *image_copies(split, coco_path / f"{name}2017")):
-            real = path.resolve()
-            is_read = not read.isdisjoint((real, *real.parents))
-            if is_read and not (path.exists() and path.read_bytes() == content()):
-                raise UserError(
-                    f"--coco_path {coco_path}: writing {utils.printable(str(path))} there would change the images "
-                    "and annotations that are imported; name another folder"
-                )
+        outputs.append((coco_path / "annotations" / f"custom_{name}.json", partial(utils.json_bytes, split.coco)))
+        outputs += image_copies(split, coco_path / f"{name}2017")
+    for path, content in outputs:
+        real = path.resolve()
+        is_read = real in read or (content and not read.isdisjoint(real.parents))
+        if is_read and not (content and path.exists() and path.read_bytes() == content()):
+            raise UserError(
+                f"--coco_path {coco_path}: writing {utils.printable(str(path))} there would change the images and "
+                "annotations that are imported; name another folder"
+            )
 
 
 def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> None:

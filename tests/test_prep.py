@@ -235,6 +235,9 @@ def test_output_around_the_images_or_into_their_folder(
     arguments = ("--via", file, "--images", images, "--coco_path", "set", "--weights", "none", "--val_fraction", 0)
     assert run("prep", *arguments) == 2 and stamps(Path("set")) == before
     assert "writing set/train2017/disc00.png there would change" in capsys.readouterr().err
+    file.rename("set/report.json")
+    assert run("prep", "--via", "set/report.json", *arguments[2:]) == 2
+    assert "writing set/report.json there would change" in capsys.readouterr().err
 
 
 def test_deep_images_are_scaled_by_one_rule_for_the_whole_dataset(

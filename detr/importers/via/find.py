@@ -96,11 +96,9 @@ def _spellings(name: str) -> list[str]:
 
 def _parts(text: str) -> list[list[str]]:
     """Return the folders and the name in a path: as they are here, and as Windows has them, whose drive is left out."""
+    own = [] if os.name == "nt" else text.split("/")
     bare = re.split(r"[/\\]", re.sub(r"^/*[A-Za-z]:", "", text))
-    return [
-        [part for part in parts if part not in ("", ".")]
-        for parts in ([] if Path(text).drive else text.split("/"), bare)
-    ]
+    return [[part for part in parts if part not in ("", ".")] for parts in (own, bare)]
 
 
 def is_file(path: Path) -> bool:

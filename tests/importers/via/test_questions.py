@@ -1,5 +1,6 @@
 """Everything that is in doubt or wrong is asked in one message, with the one command that goes through."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -114,6 +115,12 @@ def test_the_class_named_after_the_folder_is_said_with_the_flag_that_changes_it(
         assert run("prep", "--via", "discs", "--weights", "none", *flags) == 0
         output = capsys.readouterr().out
         assert "named after" not in output and "file_attributes" not in output
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_a_class_all_the_same(tmp_path: Path, run: RunScript) -> None:
+    folder = write_set(tmp_path / os.fsdecode(b"caf\xe9"), [Drawn(f"{n}.png", (60, 50), [(LEFT, {})]) for n in (1, 2)])
+    assert run("prep", "--via", folder, "--weights", "none") == 0
+    assert '"name": "caf?"' in Path("data/custom/annotations/custom_val.json").read_text()
 
 
 def test_classes_of_whole_images_are_not_read_and_that_is_said(
