@@ -88,10 +88,14 @@ def read_coco_folder(
         refuse_images(problems, total, "--skip_bad_images leaves them out")
     if empty := [name for name in cocos if name not in splits]:
         raise UserError(f"{sources[empty[0]].file}: lists no images that can be used")
+    _check_objects(folder, splits)
+    return splits if len(splits) == 2 else divide(splits["all"], val_fraction, seed)
+
+
+def _check_objects(folder: Path, splits: dict[str, Split]) -> None:
     if not any(split.coco["annotations"] for split in splits.values()):
         lines = "; ".join(line for split in splits.values() for line in split.notes.lines())
         raise UserError(f"{folder}: no object to learn from is left: {lines or 'there are no annotations'}")
-    return splits if len(splits) == 2 else divide(splits["all"], val_fraction, seed)
 
 
 def divide(whole: Split, val_fraction: float, seed: int) -> dict[str, Split]:
