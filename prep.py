@@ -14,10 +14,13 @@ import gc
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import utils
 from detr.data.coco_json import all_have_outlines, white_in
+from detr.data.images import White
 from detr.drawing import figure_fonts
 from detr.importers.coco import read_coco_folder
 from detr.importers.dataset_report import TrainingSizes, describe
@@ -148,17 +151,24 @@ def add_class_flags(group: argparse._ArgumentGroup) -> None:
         help="the classes to import, in this order (default: all, in alphabetical order); where regions carry no "
         "attribute, the name of the one class (default: the name of the folder)",
     )
-    add("--one_class", metavar="NAME", help="the class of every region, whatever its attributes say")
-    add("--unlabelled", metavar="NAME", help="the class of regions without one")
+    add("--one_class", type=class_name, metavar="NAME", help="the class of every region, whatever its attributes say")
+    add("--unlabelled", type=class_name, metavar="NAME", help="the class of regions without one")
     add("--skip_unlabelled", action="store_true", help="leave out regions without a class")
 
 
 def category_names(text: str) -> tuple[str, ...]:
-    """Parse the value of --categories: names between commas. Raises ArgumentTypeError for empty and repeated ones."""
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names) or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"{text!r} has an empty or a repeated name; accepted: a,b,c")
+    """Parse the value of --categories: names between commas. Raises ArgumentTypeError for odd and repeated ones."""
+    names = tuple(map(class_name, text.split(",")))
+    if len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} has a repeated name; accepted: a,b,c")
     return names
+
+
+def class_name(text: str) -> str:
+    """Parse the name of a class. Raises ArgumentTypeError for what is not a short line of text."""
+    if not utils.is_line(text) or len(text) > 200:
+        raise argparse.ArgumentTypeError(f"{utils.quote(text)} is not a short line of text, as the name of a class is")
+    return text.strip()
 
 
 def main() -> None:
@@ -171,6 +181,8 @@ def main() -> None:
     check_weights_name(weights)
     splits = read_annotated(args)
     choose_white(splits, args.white)
+    annotations = [*(args.via or ()), *(getattr(args, name) for name in FOLDERS if getattr(args, name))]
+    check_overwrites(splits, annotations, args.coco_path)
     command = next_command(args.coco_path, weights, splits["train"].coco)
     shipped = SHIPPED_WEIGHTS.get(weights)  # main.py trains with these sizes and queries, unless told otherwise
     sizes = ((shipped.scale,), shipped.max_size, shipped.num_queries) if shipped else (SCALES, MAX_SIZE, NUM_QUERIES)
@@ -291,6 +303,25 @@ def draw_sample(folder: Path) -> Path:
 # --------------------------------------------------------------------------------------------------------- annotations
 
 
+def check_overwrites(splits: dict[str, Split], annotations: Sequence[Path], coco_path: Path) -> None:
+    """Raise UserError where writing the COCO folder would change what was read: an image, a file or folder given."""
+    given = (path.resolve() for path in annotations)
+    read = {path for path in given if path.is_relative_to(coco_path.resolve())}
+    read.update(origin.resolve() for split in splits.values() for origin in split.origins)
+    outputs = [(coco_path / name, None) for name in ("report.json", "report.png")]
+    for name, split in splits.items() if coco_path.exists() else ():
+        outputs.append((coco_path / "annotations" / f"custom_{name}.json", partial(utils.json_bytes, split.coco)))
+        outputs += image_copies(split, coco_path / f"{name}2017")
+    for path, content in outputs:
+        real = path.resolve()
+        is_read = real in read or (content and not read.isdisjoint(real.parents))
+        if is_read and not (content and path.exists() and path.read_bytes() == content()):
+            raise UserError(
+                f"--coco_path {coco_path}: writing {utils.printable(str(path))} there would change the images and "
+                "annotations that are imported; name another folder"
+            )
+
+
 def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> None:
     """Write the COCO folder: images, annotations, report and its picture; what is there already is left alone."""
     changed = False
@@ -309,12 +340,20 @@ def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> Non
 
 def copy_images(split: Split, destination: Path) -> None:
     """Copy a split's images, with 8 bits; those that lie there already, with the same content, are left alone."""
-    images, white = split.coco["images"], white_in(split.coco)
-    with utils.Progress(len(images), f"copy {destination.name}") as progress:
-        for origin, image in zip(split.origins, images, strict=True):
-            content = eight_bit_copy(origin, white) or origin.read_bytes()
-            utils.write_changed(destination / image["file_name"], content)
+    with utils.Progress(len(split.origins), f"copy {destination.name}") as progress:
+        for path, content in image_copies(split, destination):
+            utils.write_changed(path, content())
             progress.update()
+
+
+def image_copies(split: Split, destination: Path) -> Iterator[tuple[Path, Callable[[], bytes]]]:
+    """Yield where each image of a split is copied to, and what returns the file's content."""
+    for origin, image in zip(split.origins, split.coco["images"], strict=True):
+        yield destination / image["file_name"], partial(_copy, origin, white_in(split.coco))
+
+
+def _copy(origin: Path, white: White) -> bytes:
+    return eight_bit_copy(origin, white) or origin.read_bytes()
 
 
 # ------------------------------------------------------------------------------------------------------------- weights

@@ -173,7 +173,8 @@ class StopRequest(contextlib.AbstractContextManager):
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` once whole, and vanishes on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    short = f"{hash(path.name) % 2**32:08x}"  # `path` may be as long as a name can be
+    temporary = path.with_name(f".{short}.{os.getpid()}.part{path.suffix[:16]}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -205,7 +206,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object, indent: int | None = None) -> bool:
     """Write a value as JSON, atomically; a file that says the same already is left alone. Returns whether it wrote."""
-    return write_changed(path, json.dumps(value, indent=indent).encode())
+    return write_changed(path, json_bytes(value, indent))
+
+
+def json_bytes(value: object, indent: int | None = None) -> bytes:
+    """Return what `write_json` writes."""
+    return json.dumps(value, indent=indent).encode()
 
 
 def write_changed(path: Path, content: bytes) -> bool:

@@ -200,6 +200,46 @@ def test_images_of_another_dataset_are_not_taken_for_the_same(
     assert (coco_folder / "train2017" / "disc00.png").read_bytes() == origin.read_bytes()
 
 
+@pytest.mark.parametrize("same", [".", "../in", "link"])
+def test_what_is_imported_is_never_overwritten(
+    same: str, coco_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    """A folder that is input and output: nothing is written, unless it would stay as it is."""
+    folder = coco_folder.rename("in")
+    Path("link").symlink_to("in")
+    output = folder / same if same[0] == "." else same
+    arguments = ("prep", "--coco", folder, "--coco_path", output, "--weights", "none")
+    assert run(*arguments) == 0
+    Image.fromarray(np.full((72, 96), 4000, np.uint16)).save(folder / "train2017" / "disc00.png")
+    before = stamps(folder)
+    capsys.readouterr()
+    for flags in ((), ("--one_class", "x")):
+        assert run(*arguments, *flags) == 2
+        error = capsys.readouterr().err
+        assert "custom_train.json there would change the images and annotations that are imported" in error
+        assert "--coco_path" in error and error.count("\n") == 1 and stamps(folder) == before
+    assert run("prep", "--coco", folder, "--coco_path", folder / "out", "--weights", "none") == 0
+
+
+def test_output_around_the_images_or_into_their_folder(
+    via_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    for coco_path in (".", via_folder / "data"):
+        for _ in range(2):
+            assert run("prep", "--via", via_folder, "--coco_path", coco_path, "--weights", "none") == 0
+    Path("set").mkdir()
+    images = (via_folder / "train").rename("set/train2017")
+    file = (images / "via_region_data.json").rename("set/via.json")
+    Image.fromarray(np.full((72, 96), 4000, np.uint16)).save(images / "disc00.png")
+    before = stamps(Path("set"))
+    arguments = ("--via", file, "--images", images, "--coco_path", "set", "--weights", "none", "--val_fraction", 0)
+    assert run("prep", *arguments) == 2 and stamps(Path("set")) == before
+    assert "writing set/train2017/disc00.png there would change" in capsys.readouterr().err
+    file.rename("set/report.json")
+    assert run("prep", "--via", "set/report.json", *arguments[2:]) == 2
+    assert "writing set/report.json there would change" in capsys.readouterr().err
+
+
 def test_deep_images_are_scaled_by_one_rule_for_the_whole_dataset(
     via_folder: Path, run: RunScript, capsys: pytest.CaptureFixture
 ) -> None:

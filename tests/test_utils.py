@@ -92,6 +92,20 @@ def test_atomic_files_are_whole_or_absent(tmp_path: Path) -> None:
     assert path.read_text() == '{"a": 1}' and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("name", ["é" * 125 + ".json", "a." + "b" * 253])
+def test_a_file_may_have_the_longest_name_there_is(name: str, tmp_path: Path) -> None:
+    assert utils.write_changed(tmp_path / name, b"1") and (tmp_path / name).read_bytes() == b"1"
+    with utils.atomic_path(tmp_path / name) as temporary:
+        other = tmp_path / f"c{name[1:]}"
+        assert utils.write_changed(other, b"2") and temporary.suffix == Path(name).suffix[:16]
+        temporary.write_bytes(b"3")
+        (tmp_path / ".kept").touch()
+        utils.clear_unfinished(tmp_path)
+        assert not temporary.exists() and len(list(tmp_path.iterdir())) == 3
+        temporary.write_bytes(b"3")
+    assert (tmp_path / name).read_bytes() == b"3"
+
+
 def test_mistakes_end_in_one_sentence_and_code_2(capsys: pytest.CaptureFixture) -> None:
     def fail(error: Exception):
         def main() -> None:

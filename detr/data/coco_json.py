@@ -149,6 +149,10 @@ def _check_references(path: Path, coco: dict) -> None:
         box = annotation["bbox"]
         if not (isinstance(box, list) and len(box) == 4 and all(is_number(value, LARGEST) for value in box)):
             raise UserError(f"{where} has bbox {box!r}; four finite numbers x, y, width, height are needed")
+        if annotation.get("iscrowd") not in (None, 0, 1):
+            raise UserError(f"{where} has iscrowd {annotation['iscrowd']!r}; accepted: 0 or 1")
+        if annotation.get("area", 0) is None:
+            del annotation["area"]
         if not is_number(annotation.get("area", 0), LARGEST):
             raise UserError(f"{where} has area {annotation['area']!r}; a finite number is needed")
 

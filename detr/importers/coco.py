@@ -4,18 +4,22 @@ Our own and the official one (annotations/instances_train2017.json, train2017/),
 images/train/), Roboflow (train/_annotations.coco.json beside its images), Label Studio (result.json, images/).
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
-from pathlib import Path, PureWindowsPath
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from detr.data.coco_json import keep_images, read_coco, refuse_images, size_problem
 from detr.importers.coco_annotations import check_all_categories, choose_categories, clean, drop_roots, turn_upright
-from detr.importers.label_folder import split_named
+from detr.importers.label_folder import check_folder, split_named
 from detr.importers.notes import BAD, ONE_SPLIT, Notes
 from detr.importers.splits import Split, split_images, validates_on_training
 from detr.importers.thumbnails import DecodedImage, decode_all, stacked
-from detr.importers.via.find import is_file
+from detr.importers.via.find import is_file, name_key
 from utils import UserError, is_line, printable, quote
 
 ACCEPTED = (
@@ -84,7 +88,14 @@ def read_coco_folder(
         refuse_images(problems, total, "--skip_bad_images leaves them out")
     if empty := [name for name in cocos if name not in splits]:
         raise UserError(f"{sources[empty[0]].file}: lists no images that can be used")
+    _check_objects(folder, splits)
     return splits if len(splits) == 2 else divide(splits["all"], val_fraction, seed)
+
+
+def _check_objects(folder: Path, splits: dict[str, Split]) -> None:
+    if not any(split.coco["annotations"] for split in splits.values()):
+        lines = "; ".join(line for split in splits.values() for line in split.notes.lines())
+        raise UserError(f"{folder}: no object to learn from is left: {lines or 'there are no annotations'}")
 
 
 def divide(whole: Split, val_fraction: float, seed: int) -> dict[str, Split]:
@@ -112,8 +123,7 @@ def find_sources(folder: Path) -> tuple[dict[str, Source], list[str]]:
 
     Raises UserError where that is not clear.
     """
-    if not folder.is_dir():
-        raise UserError(f"--coco {folder}: no such folder")
+    check_folder(folder, "--coco ")
     sources: dict[str, list[Source]] = {"train": [], "val": []}
     others = []
     for path in sorted({*folder.glob("*.json"), *folder.glob("annotations/*.json"), *folder.glob(f"*/{_ROBOFLOW}")}):
@@ -174,18 +184,17 @@ def check_images(
 
 def find_images(coco: dict, source: Source, folder: Path) -> tuple[dict[int, Path], list[str]]:
     """Where each image lies, by its id, and sentences about those that are not to be found; sets their safe names."""
-    inside, paths, names, problems = folder.resolve(), {}, set(), []
+    inside, paths, names, problems, keyed = folder.resolve(), {}, set(), [], cache(_keyed)
     for image in coco["images"]:
-        listed = image["file_name"]
-        name = image["file_name"] = safe_name(listed)
-        candidates = [folder / place / name for place in source.places if name]
-        path = next(filter(is_file, candidates), None)
-        if not name:
-            problems.append(f"{source.file}: the file name {quote(listed)} is not a plain relative one")
+        listed, candidates = image["file_name"], safe_names(image["file_name"])
+        path, name = _find_image(candidates, [folder / place for place in source.places], keyed) or (None, listed)
+        image["file_name"] = name
+        if not candidates:
+            problems.append(f"{source.file}: the file name {quote(listed)} is none on one line")
+        elif path is None:
+            problems.append(f"{printable(listed)}: no such image in {folder} (looked into {', '.join(source.places)})")
         elif name in names:
             problems.append(f"{source.file}: {printable(name)} is listed twice")
-        elif path is None:
-            problems.append(f"{printable(name)}: no such image in {folder} (looked into {', '.join(source.places)})")
         elif not path.resolve().is_relative_to(inside):
             problems.append(f"{path}: a link that leads out of {folder}; put the image itself there")
         else:
@@ -194,7 +203,36 @@ def find_images(coco: dict, source: Source, folder: Path) -> tuple[dict[int, Pat
     return paths, problems
 
 
-def safe_name(file_name: str) -> str:
-    """A file name as a relative path with /, empty where it could lead out of its folder or cannot be printed."""
-    path = PureWindowsPath(file_name)  # takes / and \\, and knows drive letters
-    return "" if path.anchor or ".." in path.parts or not path.name or not is_line(file_name) else path.as_posix()
+def _find_image(
+    names: list[str], places: list[Path], keyed: Callable[[Path], dict[str, list[Path]]]
+) -> tuple[Path, str] | None:
+    """Return the first file of these names, and its name below its place; one as it is written comes first."""
+    candidates = [(place, name) for name in names for place in places]
+    if exact := next((found for found in candidates if is_file(found[0] / found[1])), None):
+        return exact[0] / exact[1], exact[1]
+    for place, name in candidates:
+        alike = keyed((place / name).parent).get(name_key(PurePath(name).name), [])
+        if len(alike) == 1 and is_file(alike[0]):
+            return alike[0], PurePath(name).with_name(alike[0].name).as_posix()
+    return None
+
+
+def _keyed(folder: Path) -> dict[str, list[Path]]:
+    """Return what is in a folder, if there is one, by what spellings of a name share."""
+    paths = defaultdict(list)
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            paths[name_key(path.name)].append(path)
+    return paths
+
+
+def safe_names(file_name: str) -> list[str]:
+    """Return the relative paths with / that an image's listed name may mean, likeliest first; none for what is no line.
+
+    They are the name as it is, as Windows has it, and both decoded. Of what would lead out of the folder, as the paths
+    of Label Studio's own machine do, the last part counts.
+    """
+    texts = filter(is_line, (file_name, unquote(file_name)))
+    paths = [path for text in texts for path in (PurePath(text), PureWindowsPath(text))]  # the latter takes / and \\
+    names = [path.name if path.anchor or ".." in path.parts else path.as_posix() for path in paths]
+    return [name for name in dict.fromkeys(names) if name not in ("", ".", "..")]

@@ -43,9 +43,9 @@ def drop_roots(cocos: list[dict]) -> list[str]:
     """Take out the supercategories that Roboflow lists among the categories, where nothing has them; their names."""
     used = {annotation["category_id"] for coco in cocos for annotation in coco["annotations"]}
     categories = [category for coco in cocos for category in coco["categories"]]
-    above = {str(category.get("supercategory")) for category in categories}
+    above = {str(c.get("supercategory")) for c in categories if c.get("supercategory") != c["name"]}
     unused = [category for category in categories if category["id"] not in used]
-    roots = {c["id"]: str(c["name"]) for c in unused if c["id"] == 0 or str(c["name"]) in above}
+    roots = {c["id"]: str(c["name"]) for c in unused if str(c["name"]) in above}
     if any(all(category["id"] in roots for category in coco["categories"]) for coco in cocos):
         return []
     for coco in cocos:

@@ -58,6 +58,7 @@ def import_labels(
     labels = {"via": read_via, **READERS}[kind](paths, images, left_out)
     first = paths if isinstance(paths, Path) else paths[0]
     folder = (first if first.is_dir() else first.resolve().parent).resolve().name
+    folder = folder.encode(errors="replace").decode()  # the class where there is no other
     if not any(source.images for source in labels.sources):
         raise UserError(f"{folder}: the annotations list no image")
     flags = class_flags or ClassFlags()

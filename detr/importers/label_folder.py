@@ -37,8 +37,7 @@ class LabelFolder:
 
         Args: the folder; that of the images, if it is another one; a folder that is not searched.
         """
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder")
+        check_folder(root)
         self.root = root
         self.files = visible_files(root, left_out)
         self.image_root = images or root
@@ -84,6 +83,12 @@ class LabelFolder:
         prefixes = [f"{name}: " if len(names) > 1 else "" for name in names]
         sources = [Source(pre, images.get(name, []), self.images) for pre, name in zip(prefixes, names, strict=True)]
         return Labels(sources, remarks=[*own_remarks, *remarks])
+
+
+def check_folder(path: Path, flag: str = "") -> None:
+    """Raise UserError that begins with `flag` for what is not a folder."""
+    if not path.is_dir():
+        raise UserError(f"{flag}{path}: {'is a file; give its folder' if path.is_file() else 'no such folder'}")
 
 
 def pair_key(path: PurePath) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from detr.importers.via.fields import corners, file_name, listed_size, to_polygo
 from detr.importers.via.merge import Labels
 from detr.importers.via.reader import parse
 from detr.importers.via.record import AnnotatedImage, Point, Region
-from utils import UserError, quote
+from utils import UserError, pluralize, quote
 
 OTHER_JSON = "JSON files that are no LabelMe annotations, not used"
 # As polygons, whose box is that of all their points: an open line is taken for an outline, as VIA's polylines are.
@@ -79,5 +79,6 @@ def _polygon(shape: dict, where: str) -> list[Point]:
     if kind == "circle" and len(points) == 2:  # the center, and a point on the circle
         radius = math.dist(*polygon)
         return to_polygon({"name": "circle", "cx": xs[0], "cy": ys[0], "r": radius}, where)
-    accepted = ", ".join((*_OUTLINES, *_BOXES, "circle", *_POINTS))
-    raise UserError(f"{where} is a {quote(kind)} of {len(points)} points; accepted: {accepted}")
+    boxes, others = (", ".join(kinds) for kinds in (_BOXES, (*_OUTLINES, *_POINTS)))
+    accepted = f"{others}; {boxes} of 2 or 4 points; circle of 2"
+    raise UserError(f"{where} is a {quote(kind)} of {pluralize(len(points), 'point')}; accepted: {accepted}")

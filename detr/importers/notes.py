@@ -17,6 +17,7 @@ UNNAMED = "objects of class {}, named after the folder as no region has a class 
 PARTIAL = "images left out, as some of their regions make no object and would be learnt as background (--keep_partial)"
 PARTIAL_KEPT = "images kept (--keep_partial) though some of their regions make no object and are learnt as background"
 UNLISTED = "images beside them that no annotation lists, not used (--background DIR if they show no object)"
+OF_FILES = "images with values in file_attributes, which are not read, and no attribute of any region"
 VIDEOS = "videos and sounds left out, as only images are read"
 ONE_SPLIT = "annotations for one split only, divided into train and val (--val_fraction)"
 UNSURE = "EXIF-rotated images annotated as stored or as shown, taken as shown: look at them"

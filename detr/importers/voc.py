@@ -83,6 +83,8 @@ def _read(
 
 
 def _box(entry: ElementTree.Element, where: str) -> list[float]:
+    if entry.find("bndbox") is None:
+        raise UserError(f"{where}: has no <bndbox>")
     box = [_number(entry.findtext(f"bndbox/{margin}")) for margin in _MARGINS]
     for margin, value in zip(_MARGINS, box, strict=True):
         if value is None:

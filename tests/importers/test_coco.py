@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageOps
 from pycocotools import mask
 
 from detr.data.coco_json import read_coco
-from detr.importers.coco import UNUSED_FILE, read_coco_folder, safe_name
+from detr.importers.coco import UNUSED_FILE, read_coco_folder, safe_names
 from detr.importers.dataset_report import TrainingSizes, describe
 from detr.importers.dataset_text import lines_of
 from detr.importers.notes import ONE_SPLIT
@@ -308,7 +308,11 @@ def test_folders_that_are_in_no_layout_are_refused(
     folder = tmp_path / "in"
     refusals = [
         (lambda: None, f"--coco {folder}: no such folder"),
-        (folder.mkdir, f"{folder}: no annotation file for train; accepted: annotations/instances_train*.json with"),
+        (lambda: folder.write_text("{}"), f"--coco {folder}: is a file; give its folder"),
+        (
+            lambda: folder.unlink() or folder.mkdir(),
+            f"{folder}: no annotation file for train; accepted: annotations/instances_train*.json with",
+        ),
         (
             lambda: [(folder / name).write_text("{}") for name in ("result.json", "b.json")],
             f"{folder}: no annotation file for train; found b.json, result.json; accepted: ",
@@ -344,37 +348,73 @@ def test_splits_with_other_classes_or_without_images_are_refused(tmp_path: Path)
         read_coco_folder(write_layout(tmp_path / "d", **odd))
 
 
+def test_without_an_object_there_is_nothing_to_learn(tmp_path: Path) -> None:
+    def empty(coco: dict) -> None:
+        coco["annotations"] = []
+
+    folder = write_layout(tmp_path / "in", **both(empty))
+    with pytest.raises(UserError, match=r"in: no object to learn from is left: there are no annotations"):
+        read_coco_folder(folder)
+    outside = both(lambda coco: [annotation.update(bbox=[99, 0, 5, 5]) for annotation in coco["annotations"]])
+    with pytest.raises(UserError, match=r"in: no object to learn from is left: boxes without area or outside"):
+        read_coco_folder(write_layout(folder, **outside))
+
+
+def test_a_category_is_above_others_only_where_one_says_so(tmp_path: Path) -> None:
+    def add_unused(coco: dict) -> None:
+        coco["categories"] += [{"id": 0, "name": "fox"}, {"id": 40, "name": "person", "supercategory": "person"}]
+
+    split = read_coco_folder(write_layout(tmp_path / "in", **both(add_unused)))["train"]
+    assert {category["name"] for category in split.coco["categories"]} == {"cat", "dog", "fox", "person"}
+
+
 # --------------------------------------------------------------------------------------------------------------- images
 
 
 @pytest.mark.parametrize(
-    ("listed", "name"),
+    ("listed", "names"),
     [
-        ("a.jpg", "a.jpg"),
-        ("images/1/a.jpg", "images/1/a.jpg"),
-        ("images\\1\\a.jpg", "images/1/a.jpg"),
-        ("./a b.jpg", "a b.jpg"),
-        *(
-            (hostile, "")
-            for hostile in ("../a.jpg", "x/../../a.jpg", "x\\..\\a.jpg", "/etc/a.jpg", "\\\\host\\x\\a.jpg")
-        ),
-        *(
-            (hostile, "")
-            for hostile in (
-                "C:\\a.jpg",
-                "c:a.jpg",
-                "a\0.jpg",
-                "a\n.jpg",
-                "a\x1b[2J.jpg",
-                ".",
-                "..",
-                "//host/share/a.jpg",
-            )
-        ),
+        ("a.jpg", ["a.jpg"]),
+        ("images/1/a.jpg", ["images/1/a.jpg"]),
+        ("images\\1\\a.jpg", ["images\\1\\a.jpg", "images/1/a.jpg"]),
+        ("./a%20b.jpg", ["a%20b.jpg", "a b.jpg"]),
+        ("x:1.jpg", ["x:1.jpg", "1.jpg"]),
+        ("/data/upload/1/a.jpg", ["a.jpg"]),
+        *((hostile, ["a.jpg"]) for hostile in ("../a.jpg", "x/../../a.jpg", "/etc/a.jpg", "//host/share/a.jpg")),
+        ("x\\..\\a.jpg", ["x\\..\\a.jpg", "a.jpg"]),
+        ("%2e%2e/a.jpg", ["%2e%2e/a.jpg", "a.jpg"]),
+        ("a%0a.jpg", ["a%0a.jpg"]),
+        *((odd, []) for odd in ("a\0.jpg", "a\n.jpg", "a\x1b[2J.jpg", ".", "..", "x/..", "/")),
     ],
 )
-def test_names_never_lead_out_of_the_folder(listed: str, name: str) -> None:
-    assert safe_name(listed) == name
+def test_names_never_lead_out_of_the_folder(listed: str, names: list[str]) -> None:
+    assert safe_names(listed) == names
+
+
+@pytest.mark.parametrize(
+    ("listed", "there"),
+    [
+        ("cafe\u0301.png", "caf\u00e9.png"),
+        ("b.png", "b.PNG"),
+        ("0-my%20photo.png", "0-my photo.png"),
+        ("/data/upload/1/x.png", "x.png"),
+        ("../../label-studio/data/media/upload/1/my%20x.png", "my x.PNG"),
+        ("x:train1.png", "x:train1.png"),
+    ],
+)
+@pytest.mark.parametrize("place", ["images", "."])
+def test_images_are_found_by_other_spellings(listed: str, there: str, place: str, tmp_path: Path) -> None:
+    coco = small_coco("train")
+    for seed, image in enumerate(coco["images"]):
+        write_image(tmp_path / "in" / place / (image["file_name"] if seed else there), (60 + seed, 40), seed)
+    coco["images"][0]["file_name"] = listed
+    (tmp_path / "in/result.json").write_text(json.dumps(coco))
+    split = read_coco_folder(tmp_path / "in", val_fraction=0)["train"]
+    assert split.origins[0] == tmp_path / "in" / place / there and split.coco["images"][0]["file_name"] == there
+    twin = coco["images"][0] | {"id": 99, "file_name": there}
+    (tmp_path / "in/result.json").write_text(json.dumps(coco | {"images": [*coco["images"], twin]}))
+    with pytest.raises(UserError, match=r" is listed twice"):
+        read_coco_folder(tmp_path / "in", val_fraction=0)
 
 
 def test_images_in_subfolders_keep_them(tmp_path: Path, run: RunScript) -> None:
@@ -399,7 +439,6 @@ def test_all_images_that_do_not_fit_are_listed_at_once(
         train["images"].append({"id": 100 + number, "file_name": name, "width": width, "height": 100 - width})
     folder = write_layout(tmp_path / "in", train=train, val=val)
     write_image(tmp_path / "out.png", (60, 40), 0)
-    write_image(tmp_path / "in/out.png", (60, 40), 0)
     (folder / "train2017/link.png").symlink_to(tmp_path / "out.png")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -415,7 +454,7 @@ def test_all_images_that_do_not_fit_are_listed_at_once(
     assert error.startswith("error: 9 of 11 images do not fit:\n") and error.count("\n") == 11, error
     assert error.endswith("--skip_bad_images leaves them out\n")
     for message in (
-        f"{folder}/annotations/custom_train.json: the file name '../out.png' is not a plain relative one",
+        f"../out.png: no such image in {folder}",
         f"train1.png: no such image in {folder} (looked into train2017, train, images/train, images, .)",
         "custom_train.json: train0.png is listed twice",
         f"train2017/link.png: a link that leads out of {folder}",
@@ -504,6 +543,18 @@ def test_crowds_count_in_evaluation_and_are_skipped_in_training(tmp_path: Path, 
     inside_the_crowd = {"image_id": 7, "category_id": 2, "bbox": [1, 3, 8, 30], "score": 0.9}
     assert twelve_coco_numbers(data.val_coco, [*found, inside_the_crowd])[0] == 1.0
     assert twelve_coco_numbers(data.val_coco, [*found, inside_the_crowd | {"bbox": [45, 3, 8, 30]}])[0] < 1.0
+
+
+def test_a_crowd_is_said_with_0_or_1_and_an_area_that_is_null_is_none(
+    tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    for value in ("0", "false", 2, []):
+        write_layout(tmp_path / "in", **both(lambda coco, v=value: coco["annotations"][1].update(iscrowd=v)))
+        assert run("prep", "--coco", "in", "--weights", "none") == 2
+        assert f"custom_train.json: annotation 12 has iscrowd {value!r}; accepted: 0 or 1\n" in capsys.readouterr().err
+    changed = both(lambda coco: coco["annotations"][1].update(iscrowd=True, area=None))
+    annotation = read_coco_folder(write_layout(tmp_path / "in", **changed))["train"].coco["annotations"][1]
+    assert annotation["iscrowd"] == 1 and annotation["area"] == annotation["bbox"][2] * annotation["bbox"][3]
 
 
 # -------------------------------------------------------------------------------------------------------------- hostile

@@ -1,7 +1,9 @@
 """prep.py --yolo, --voc, --labelme: what was written is what is read, in every layout; a wrong flag names the right."""
 
 import json
+import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,23 @@ def test_exif_turned_images_are_annotated_as_shown(flag: str, orientation: int, 
     image = Labelled("phone.jpg", (80, 50), [("no", box(60, 5, 78, 20))], orientation)
     splits = import_labels(flag, write_flat(tmp_path, flag, [image, TWO[0]], NAMES))
     assert objects_of(splits)["phone.jpg"] == [("no", pytest.approx([60, 5, 18, 15]))]
+
+
+@pytest.mark.parametrize("flag", READERS)
+def test_names_that_are_not_utf_8_are_to_be_changed(
+    flag: str, tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    """As an old archive, unpacked on Linux, may have them."""
+    folder, odd = write_flat(tmp_path / "in", flag, TWO, NAMES), os.fsdecode(b"caf\xe9")
+    shutil.copytree(folder, tmp_path / "photos", ignore=lambda *_: ["a.png"])
+    (tmp_path / "photos/b.png").rename(tmp_path / f"photos/{odd}.png")
+    arguments = ("prep", f"--{flag}", folder, "--weights", "none")
+    assert run(*arguments, "--background", tmp_path / "photos") == 2
+    assert r"1 of 3 images cannot be used: 'caf\udce9.png': the name is not UTF-8; rename" in capsys.readouterr().err
+    for path in sorted(folder.glob("a.*")):
+        path.rename(path.with_stem(odd))
+    assert run(*arguments) == 2 and not Path("data").exists()
+    assert r"1 of 2 images cannot be used: 'caf\udce9.png': the name is not UTF-8; rename" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("flag", "as_text"), [("voc", voc_text), ("labelme", labelme_text)])

@@ -100,7 +100,12 @@ def test_other_json_is_not_used_and_an_image_in_the_file_alone_is_missing(tmp_pa
         ([shape("polygon", [[1, 2], [3]])], "shape 0 has the points [[1, 2], [3]]; a list of [x, y]"),
         ([shape("polygon", [])], "shape 0 is a polygon without points"),
         ([shape("polygon", [[1, 2], [3, "x"], [5, 6]])], "shape 0 has a coordinate that is not a finite number"),
-        ([shape("circle", [[1, 2]])], "shape 0 is a 'circle' of 1 points; accepted: polygon"),
+        ([shape("circle", [[1, 2]])], "shape 0 is a 'circle' of 1 point; accepted: polygon"),
+        (
+            [shape("rectangle", [[1, 2]])],
+            "shape 0 is a 'rectangle' of 1 point; accepted: polygon, line, linestrip, "
+            "rotation, quadrilateral, point, points; rectangle, mask of 2 or 4 points; circle of 2",
+        ),
         ([shape("rectangle", [[1, 2], [3, 4], [5, 6]])], "shape 0 is a 'rectangle' of 3 points"),
         ([shape("cuboid", [[1, 2], [3, 4]])], "shape 0 is a 'cuboid' of 2 points; accepted: polygon"),
         ([shape(["x"], [[1, 2], [3, 4]])], "shape 0 is a ['x'] of 2 points"),

@@ -102,6 +102,7 @@ def test_objects_without_a_name_are_asked_about(tmp_path: Path) -> None:
         (("<annotation>", '<!DOCTYPE a [<!ENTITY b "c">]><annotation>'), "defines entities"),
         (("<annotation>", '<?xml version="1.0" encoding="klingon"?><annotation>'), "not whole XML ("),
         (("<xmin>1</xmin>", ""), ", object 0: <bndbox> has <xmin> None; a number up to"),
+        (("bndbox", "box"), ", object 0: has no <bndbox>"),
         (("<xmax>60</xmax>", "<xmax>wide</xmax>"), ", object 0: <bndbox> has <xmax> 'wide'; a number up to"),
         (("<ymax>50</ymax>", "<ymax>nan</ymax>"), ", object 0: <bndbox> has <ymax> 'nan'"),
         (("<xmax>20</xmax>", "<xmax>2</xmax>"), ", object 1: <bndbox> ends before it begins (3, 4, 2, 30)"),

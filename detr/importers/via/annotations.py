@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from detr.importers.notes import OF_FILES
 from detr.importers.via.fields import as_dict, file_name, file_size, make_region, name_options
 from detr.importers.via.record import AnnotatedImage
-from utils import UserError, printable, quote
+from utils import UserError, join_names, printable, quote
 
 _IMAGES = "_via_img_metadata"  # of a project
 
@@ -55,7 +56,10 @@ def _read_image(entry: dict, where: str) -> AnnotatedImage:
         if not isinstance(region, dict):
             raise UserError(f"{place} is {quote(region)}; an object with shape_attributes is needed")
         made.append(make_region(key, region.get("shape_attributes"), region.get("region_attributes"), place))
-    return AnnotatedImage(name, made, listed_bytes=file_size(entry.get("size")))
+    of_file = [f"{key} = {quote(value)}" for key, value in as_dict(entry.get("file_attributes")).items() if value]
+    is_named = not made or any(region.attributes for region in made)
+    remarks = () if is_named or not of_file else ((OF_FILES, f"{name}: {join_names(of_file, 3)}"),)
+    return AnnotatedImage(name, made, listed_bytes=file_size(entry.get("size")), remarks=remarks)
 
 
 def _numbered_options(project: dict) -> dict[str, dict[str, str]]:

@@ -26,13 +26,10 @@ class ImageFolder:
 
         Of an address, or a path that is not below the folder, the last part counts. The case of the extension does not
         matter, and subfolders are searched; of namesakes there, that of `listed_bytes` is meant. Raises UserError that
-        goes on where a message has named the image: there is none, there are several, or the name or a link leads out
-        of the folder.
+        goes on where a message has named the image: there is none, there are several, the name or a link leads out of
+        the folder, or it is not UTF-8.
         """
-        spellings = [
-            [part for part in re.split(r"[/\\]", re.sub(r"^/*[A-Za-z]:", "", text)) if part not in ("", ".")]
-            for text in _spellings(name)
-        ]
+        spellings = [parts for text in _spellings(name) for parts in _parts(text)]
         if any(".." in parts for parts in spellings):
             raise UserError(": the name leads out of the folder; accepted: a plain name, or one with folders")
         spellings = list(filter(None, spellings))
@@ -40,6 +37,9 @@ class ImageFolder:
         if path is None:
             near = sorted({near for parts in spellings for near in self._loosely_named.get(_loose(parts[-1]), ())})
             raise UserError(f": no such image{f' (did you mean {join_names(near, 3)}?)' if near else ''}")
+        below = str(path.relative_to(self._root))
+        if below.encode(errors="replace").decode() != below:
+            raise UserError(": the name is not UTF-8; rename the file")
         real = path.resolve() if path.is_symlink() else self._real_folder(path.parent) / path.name
         if not real.is_relative_to(self._real_folder(self._root)):
             raise UserError(": a link that leads out of the folder; accepted: a file in it")
@@ -50,7 +50,7 @@ class ImageFolder:
         is_there = is_file(direct)
         if is_there and (len(parts) > 1 or not listed_bytes or direct.stat().st_size == listed_bytes):
             return direct
-        paths = self._by_name.get(_key(parts[-1]), [])
+        paths = self._by_name.get(name_key(parts[-1]), [])
         if len(paths) > 1:  # of cam1/a.jpg and cam2/a.jpg the name photos/cam2/a.jpg means the second
             alike = [_common_tail(path.parts[:-1], parts[:-1]) for path in paths]
             paths = [path for path, count in zip(paths, alike, strict=True) if count == max(alike)]
@@ -65,7 +65,7 @@ class ImageFolder:
     def _by_name(self) -> dict[str, list[Path]]:
         paths = defaultdict(list)
         for path in filter(is_file, files_below(self._root, self._left_out)):
-            paths[_key(path.name)].append(path)
+            paths[name_key(path.name)].append(path)
         return paths
 
     @cached_property
@@ -94,6 +94,13 @@ def _spellings(name: str) -> list[str]:
     return list(dict.fromkeys((bare, unquote(bare), address, unquote(address))))
 
 
+def _parts(text: str) -> list[list[str]]:
+    """Return the folders and the name in a path: as they are here, and as Windows has them, whose drive is left out."""
+    own = [] if os.name == "nt" else text.split("/")
+    bare = re.split(r"[/\\]", re.sub(r"^/*[A-Za-z]:", "", text))
+    return [[part for part in parts if part not in ("", ".")] for parts in (own, bare)]
+
+
 def is_file(path: Path) -> bool:
     """Return whether a file is there, also for a name that no file can have."""
     try:
@@ -102,7 +109,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
     """Return what two spellings of a file's name share: letters with accents may be one character or two."""
     stem, dot, extension = unicodedata.normalize("NFC", name).rpartition(".")
     return f"{stem}{dot}{extension.lower()}"

@@ -52,6 +52,8 @@ def read_annotations(path: Path) -> list[AnnotatedImage]:
     text, encoding = _decode(path)
     content = _parse_text(text, path)
     known = format_of(content)
+    if not text.strip() or not content:
+        raise UserError(f"{path}: is empty; accepted: {ACCEPTED}")
     if known is None:
         raise UserError(f"{path}: not a VIA annotation file that is supported; accepted: {ACCEPTED}")
     if encoding != "utf-8-sig":

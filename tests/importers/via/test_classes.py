@@ -90,6 +90,14 @@ def test_regions_without_a_value_are_an_error_or_left_out() -> None:
     assert "nothing is left" in refused({"name": ""}, attribute="name", skip_unlabelled=True)
 
 
+def test_yes_and_no_are_classes_or_as_told() -> None:
+    regions = ({"species": "0"}, {"species": "1"})
+    assert refused(*regions).startswith("the attribute species has the values 0, 1: --attribute species makes each")
+    assert classes(*regions, attribute="species") == [["0", "1"], ["0"], ["1"]]
+    assert classes(*regions, skip_unlabelled=True) == [["species"], [], ["species"]]
+    assert classes(*regions, unlabelled="other") == [["other", "species"], ["other"], ["species"]]
+
+
 def test_several_checked_boxes_need_a_meaning() -> None:
     regions = ({"what": {"sit": True, "talk": True}}, {"what": {"sit": True}})
     assert "1 region with several values for what (such as a.png, region 0); --checked first" in refused(*regions)

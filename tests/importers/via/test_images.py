@@ -92,6 +92,13 @@ def test_a_file_of_nearly_the_name_is_named(listed: str, saved: str, tmp_path: P
         import_via(folder)
 
 
+@pytest.mark.parametrize("name", ["x:a.png", r"back\slash.png"])
+def test_a_name_as_it_is_comes_first(name: str, tmp_path: Path) -> None:
+    folder = renamed(write_set(tmp_path, TWO), {"b.png": name})
+    (folder / "b.png").rename(folder / name)
+    assert set(boxes(import_via(folder))) == {"a.png", name}
+
+
 def test_a_name_is_decoded_where_no_file_has_it_as_it_is(tmp_path: Path) -> None:
     folder = renamed(write_set(tmp_path, TWO), {"a.png": "50%25.png"})
     (folder / "a.png").rename(folder / "50%.png")

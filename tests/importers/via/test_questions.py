@@ -1,5 +1,6 @@
 """Everything that is in doubt or wrong is asked in one message, with the one command that goes through."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -71,6 +72,9 @@ def test_one_doubt_is_one_sentence_and_what_no_flag_mends_has_no_command(
         ([{"note": "dark", "sort": "cat"}, {"sort": "dog"}, {"sort": "cat"}], ["--attribute", "sort"]),
         ([{"name": ""}, {"name": ""}], ["--one_class", "set"]),
         ([{"name": "cat"}, {"name": "cat"}, {}], ["--skip_unlabelled"]),
+        ([{"species": "0"}, {"species": "1"}, {"species": 1}], ["--attribute", "species"]),
+        ([{"ripe": "no"}, {"ripe": "no"}], ["--attribute", "ripe"]),
+        ([{"ripe": True}, {"ripe": False}, {}], ["--attribute", "ripe", "--skip_unlabelled"]),
         (
             [{"kind": "cat", "n": "7"}, {"kind": "dog", "n": "9"}, {"n": "8"}],
             ["--attribute", "kind", "--skip_unlabelled"],
@@ -109,7 +113,25 @@ def test_the_class_named_after_the_folder_is_said_with_the_flag_that_changes_it(
     assert "objects of class discs, named after the folder" in output and "--one_class" in output
     for flags in (("--one_class", "disc"), ("--categories", "disc")):
         assert run("prep", "--via", "discs", "--weights", "none", *flags) == 0
-        assert "named after" not in capsys.readouterr().out
+        output = capsys.readouterr().out
+        assert "named after" not in output and "file_attributes" not in output
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_a_class_all_the_same(tmp_path: Path, run: RunScript) -> None:
+    folder = write_set(tmp_path / os.fsdecode(b"caf\xe9"), [Drawn(f"{n}.png", (60, 50), [(LEFT, {})]) for n in (1, 2)])
+    assert run("prep", "--via", folder, "--weights", "none") == 0
+    assert '"name": "caf?"' in Path("data/custom/annotations/custom_val.json").read_text()
+
+
+def test_classes_of_whole_images_are_not_read_and_that_is_said(
+    tmp_path: Path, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    folder = write_set(tmp_path / "discs", [Drawn(f"{n}.png", (60, 50), [(LEFT, {})]) for n in range(6)])
+    path = folder / "annotations.json"
+    path.write_text(path.read_text().replace('"file_attributes": {}', '"file_attributes": {"species": "cat"}'))
+    assert run("prep", "--via", folder, "--weights", "none") == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "values in file_attributes, which are not read" in output and "(0.png: species = 'cat'; 1.png" in output
 
 
 @needs_shared

@@ -55,9 +55,7 @@ def polygon(**changes: object) -> dict:
     ("content", "message"),
     [
         ("{", "not JSON"),
-        ("", "not a VIA annotation file"),
-        ([], "not a VIA annotation file"),
-        ({}, "not a VIA annotation file"),
+        *((empty, "is empty; accepted: VIA 1.x") for empty in ("", " \n", "{ }", [])),
         ({"a": {"filename": "a.png"}}, "not a VIA annotation file"),
         ({"a": {"filename": "", "regions": {}}}, "file name ''"),
         ({"a": {"filename": "a\n.png", "regions": {}}}, r"file name 'a\\n.png'"),
@@ -126,7 +124,10 @@ def test_a_set_that_is_divided_keeps_every_image_once(tmp_path: Path) -> None:
     [
         (("--val_fraction", "1"), "--val_fraction 1.0: accepted: from 0 to less than 1"),
         (("--images", "nowhere"), "--images nowhere: no such folder"),
-        (("--categories", "a,a"), "'a,a' has an empty or a repeated name"),
+        (("--categories", "a,a"), "'a,a' has a repeated name"),
+        *((("--categories", f"a,{odd}"), f"{odd!r} is not a short line of text") for odd in ("", "b\nc")),
+        *((("--one_class", odd), f"{odd!r} is not a short line of text") for odd in ("", " ", "b\nc")),
+        (("--unlabelled", ""), "'' is not a short line of text"),
         (("--via", "nowhere"), "nowhere: no such file or folder"),
     ],
 )
