@@ -52,6 +52,6 @@ def test_thousands_of_names_take_no_minutes() -> None:
     syllables = ["ba", "ko", "li", "mu", "ne", "ro", "si", "ta", "vu", "we"]
     names = ["".join(part) for part in itertools.product(syllables, repeat=4)]
     counts = {name: 500 if number % 10 == 0 else 5 for number, name in enumerate(names)}
-    began = time.monotonic()
+    began = time.process_time()
     assert len(similar_classes(counts)) <= 1000
-    assert time.monotonic() - began < 30  # a second or two; without a limit a hundred
+    assert time.process_time() - began < 30  # a second or two; without a limit a hundred

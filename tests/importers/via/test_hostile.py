@@ -126,9 +126,9 @@ def check_mutations(count: int, tmp_path: Path, run: RunScript, capsys: pytest.C
         output = Path(f"out{number}")
         all_left_out = ["--skip_bad_images", "--skip_unlabelled", "--keep_partial"]
         flags = rng.choice(([], ["--checked", "each", "--skip_unlabelled"], all_left_out))
-        begin = time.monotonic()
+        begin = time.process_time()
         code = run("prep", "--via", bad, "--images", images, "--coco_path", output, "--weights", "none", *flags)
-        assert time.monotonic() - begin < SECONDS, f"mutation {number} of {file.name}"
+        assert time.process_time() - begin < SECONDS, f"mutation {number} of {file.name}"
         said = capsys.readouterr()
         ended[code] += 1
         if code == 2:
@@ -182,9 +182,9 @@ def test_a_polygon_of_a_hundred_thousand_points_that_crosses_the_edge_each_time(
     }
     images = [Drawn("a.png", (60, 50), [(zigzag, {})]), Drawn("b.png", (60, 50), [])]
     for as_text in (as_v2, as_csv, as_v3):
-        begin = time.monotonic()
+        begin = time.process_time()
         splits = import_via(write_set(tmp_path, images, as_text))
-        assert time.monotonic() - begin < SECONDS
+        assert time.process_time() - begin < SECONDS
         (annotation,) = [found for split in splits.values() for found in split.coco["annotations"]]
         left, top, width, height = annotation["bbox"]
         assert top == 0 and height == 50 and left >= 0 and left + width <= 60
@@ -205,10 +205,10 @@ def test_a_polygon_of_a_hundred_thousand_points_that_crosses_the_edge_each_time(
 def test_files_that_would_exhaust_a_parser(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "via.json"
     path.write_text(text)
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(UserError, match=message) as caught:
         import_via(path)
-    assert time.monotonic() - begin < SECONDS and len(str(caught.value)) < 500
+    assert time.process_time() - begin < SECONDS and len(str(caught.value)) < 500
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
