@@ -14,7 +14,7 @@ import gc
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -181,7 +181,7 @@ def main() -> None:
     check_weights_name(weights)
     splits = read_annotated(args)
     choose_white(splits, args.white)
-    annotations = [*(args.via or ()), *(getattr(args, name) for name in FOLDERS if getattr(args, name))]
+    annotations = args.via or (args.coco.glob("annotations/*.json") if args.coco else ())
     check_overwrites(splits, annotations, args.coco_path)
     command = next_command(args.coco_path, weights, splits["train"].coco)
     shipped = SHIPPED_WEIGHTS.get(weights)  # main.py trains with these sizes and queries, unless told otherwise
@@ -303,23 +303,19 @@ def draw_sample(folder: Path) -> Path:
 # --------------------------------------------------------------------------------------------------------- annotations
 
 
-def check_overwrites(splits: dict[str, Split], annotations: Sequence[Path], coco_path: Path) -> None:
-    """Raise UserError where writing the COCO folder would change what was read: an image, a file or folder given."""
-    given = (path.resolve() for path in annotations)
-    read = {path for path in given if path.is_relative_to(coco_path.resolve())}
+def check_overwrites(splits: dict[str, Split], annotations: Iterable[Path], coco_path: Path) -> None:
+    """Raise UserError where writing the COCO folder would change an image or an annotation file that was read."""
+    read = {path.resolve() for path in annotations}
     read.update(origin.resolve() for split in splits.values() for origin in split.origins)
-    outputs = [(coco_path / name, None) for name in ("report.json", "report.png")]
-    for name, split in splits.items() if coco_path.exists() else ():
-        outputs.append((coco_path / "annotations" / f"custom_{name}.json", partial(utils.json_bytes, split.coco)))
-        outputs += image_copies(split, coco_path / f"{name}2017")
-    for path, content in outputs:
-        real = path.resolve()
-        is_read = real in read or (content and not read.isdisjoint(real.parents))
-        if is_read and not (content and path.exists() and path.read_bytes() == content()):
-            raise UserError(
-                f"--coco_path {coco_path}: writing {utils.printable(str(path))} there would change the images and "
-                "annotations that are imported; name another folder"
-            )
+    for name, split in splits.items():
+        file = coco_path / "annotations" / f"custom_{name}.json"
+        outputs = [(file, partial(utils.json_bytes, split.coco)), *image_copies(split, coco_path / f"{name}2017")]
+        for path, content in outputs:
+            if path.resolve() in read and path.read_bytes() != content():
+                raise UserError(
+                    f"--coco_path {coco_path}: {utils.printable(str(path))} is imported, and would be overwritten; "
+                    "name another folder"
+                )
 
 
 def write_folder(splits: dict[str, Split], report: dict, coco_path: Path) -> None:

@@ -312,7 +312,9 @@ class Progress(contextlib.AbstractContextManager):
         self._is_terminal, self._shown = sys.stderr.isatty(), shown
         options = {"unit": unit, "unit_scale": unit == "B", "leave": False}
         # A terminal that does not say how large it is, as that of a notebook's `!`: tqdm would draw nothing.
-        has_size = not self._is_terminal or all(os.get_terminal_size(sys.stderr.fileno()))
+        has_size = True
+        with contextlib.suppress(OSError, ValueError):  # what stands in for a terminal may have no number
+            has_size = not self._is_terminal or all(os.get_terminal_size(sys.stderr.fileno()))
         options |= {"dynamic_ncols": True} if has_size else {"ncols": 80, "nrows": 20}
         disable = not (self._is_terminal and shown)
         self._bar = tqdm(total=total, initial=done, desc=description, disable=disable, **options)

@@ -1,4 +1,4 @@
-"""Overlaps of boxes, and what the network predicts them relative to; formats are torchvision's (`ops.box_convert`).
+"""Relative boxes and generalized IoU; formats are torchvision's (`ops.box_convert`).
 
 Formats, always carried in a variable's name:
     boxes_xyxy    left, top, right, bottom

@@ -446,7 +446,7 @@ def test_num_classes_is_checked_against_the_data(tmp_path: Path, run: RunScript,
     ("flags", "message"),
     [
         (["--device", "cuda:7"], "--device cuda:7: not available here"),
-        (["--device", "gpu"], "--device gpu: accepted are auto, cuda"),
+        (["--device", "gpu"], "--device gpu: not available here (no such device; accepted: auto, cuda"),
         (["--resume", "gone.pth"], "gone.pth: no such file"),
         (["--coco_path", "elsewhere"], "custom_train.json: no such file; python prep.py writes it"),
         (["--eval"], "--eval needs a checkpoint: outputs/checkpoint_best.pth is not there"),

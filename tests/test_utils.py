@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import io
 import os
 import pty
 import struct
@@ -153,6 +154,15 @@ def test_progress_on_a_terminal_that_may_not_say_how_large_it_is(
             pass
         shown = (screen.read(1000) or b"").decode()
     assert "epoch 1" in shown and "0/3" in shown
+
+
+def test_progress_on_what_stands_in_for_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()  # has no file number
+    screen.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", screen)
+    with utils.Progress(3, "epoch 1"):
+        pass
+    assert "epoch 1" in screen.getvalue()
 
 
 def test_boxes_are_drawn_where_they_are() -> None:

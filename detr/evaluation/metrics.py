@@ -26,7 +26,7 @@ def measure(coco: dict, results: list[dict], threshold: float | None = None, mat
         coco: the annotations, a COCO dict.
         results: detections in COCO's results format, checked by `coco_matching.check_results`; may be empty.
         threshold: the lowest score that confusion and errors are counted from; None takes that of the best F1.
-        matches: `match_results` of both, where it is known already: masks take a while.
+        matches: the first of `match_results` of both, where it is known already: masks take a while.
     """
     matches = matches or match_results(coco, results)[0]
     boxes = match_all(coco, results) if matches.iou_type == "segm" else None

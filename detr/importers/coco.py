@@ -184,22 +184,26 @@ def check_images(
 
 def find_images(coco: dict, source: Source, folder: Path) -> tuple[dict[int, Path], list[str]]:
     """Where each image lies, by its id, and sentences about those that are not to be found; sets their safe names."""
-    inside, paths, names, problems, keyed = folder.resolve(), {}, set(), [], cache(_keyed)
+    inside, paths, problems, keyed = folder.resolve(), {}, [], cache(_keyed)
+    taken: dict[str, dict] = {}  # name -> id and listed name of the first image that has it
     for image in coco["images"]:
         listed, candidates = image["file_name"], safe_names(image["file_name"])
         path, name = _find_image(candidates, [folder / place for place in source.places], keyed) or (None, listed)
         image["file_name"] = name
         if not candidates:
-            problems.append(f"{source.file}: the file name {quote(listed)} is none on one line")
+            problems.append(f"{source.file}: {quote(listed)} names no file, or is not one line")
         elif path is None:
             problems.append(f"{printable(listed)}: no such image in {folder} (looked into {', '.join(source.places)})")
-        elif name in names:
+        elif name in taken:
             problems.append(f"{source.file}: {printable(name)} is listed twice")
+            if (first := taken[name])["listed"] != listed:  # in folders that are not here: which of them is it?
+                problems[-1] += f", as {printable(first['listed'])} and as {printable(listed)}"
+                paths.pop(first["id"], None)
         elif not path.resolve().is_relative_to(inside):
             problems.append(f"{path}: a link that leads out of {folder}; put the image itself there")
         else:
             paths[image["id"]] = path
-        names.add(name)
+        taken.setdefault(name, {"id": image["id"], "listed": listed})
     return paths, problems
 
 
@@ -208,8 +212,9 @@ def _find_image(
 ) -> tuple[Path, str] | None:
     """Return the first file of these names, and its name below its place; one as it is written comes first."""
     candidates = [(place, name) for name in names for place in places]
-    if exact := next((found for found in candidates if is_file(found[0] / found[1])), None):
-        return exact[0] / exact[1], exact[1]
+    for place, name in candidates:
+        if is_file(place / name):
+            return place / name, name
     for place, name in candidates:
         alike = keyed((place / name).parent).get(name_key(PurePath(name).name), [])
         if len(alike) == 1 and is_file(alike[0]):

@@ -43,9 +43,10 @@ def drop_roots(cocos: list[dict]) -> list[str]:
     """Take out the supercategories that Roboflow lists among the categories, where nothing has them; their names."""
     used = {annotation["category_id"] for coco in cocos for annotation in coco["annotations"]}
     categories = [category for coco in cocos for category in coco["categories"]]
-    above = {str(c.get("supercategory")) for c in categories if c.get("supercategory") != c["name"]}
+    above = {(c["supercategory"], c["id"]) for c in categories if isinstance(c.get("supercategory"), str)}
     unused = [category for category in categories if category["id"] not in used]
-    roots = {c["id"]: str(c["name"]) for c in unused if str(c["name"]) in above}
+    # A project may be named as its class is; a class may be its own supercategory.
+    roots = {c["id"]: c["name"] for c in unused if any(name == c["name"] and below != c["id"] for name, below in above)}
     if any(all(category["id"] in roots for category in coco["categories"]) for coco in cocos):
         return []
     for coco in cocos:

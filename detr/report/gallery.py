@@ -56,7 +56,7 @@ class EvaluatedImages(NamedTuple):
 def evaluate_images(coco: dict, results: list[dict], folder: Path, matches: Matches | None = None) -> EvaluatedImages:
     """Evaluate checked detections in COCO's results format against the annotations; the images are in `folder`.
 
-    `matches` is `match_results` of both, where it is known already.
+    `matches` is the first of `match_results` of both, where it is known already.
     """
     images = sorted(coco["images"], key=lambda image: image["id"])
     matches = matches or match_results(coco, results)[0]

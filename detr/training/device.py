@@ -30,15 +30,15 @@ def pick_device(name: str, world: World = SINGLE_PROCESS) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name.partition(":")[0] not in ("cuda", "mps", "cpu"):
-        raise UserError(f"--device {name}: accepted are auto, cuda, cuda:1 and so on, mps, cpu")
     try:
         if name == "cuda":
             name = f"cuda:{world.local_rank if world.size > 1 else torch.cuda.current_device()}"
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from error
+        why = str(error).splitlines()[0]
+        why = "no such device; accepted: auto, cuda, cuda:1, mps, cpu" if why.startswith("Expected one of") else why
+        raise UserError(f"--device {name}: not available here ({why})") from error
     return device
 
 
@@ -82,8 +82,9 @@ def explain_oom(where: str, batches: list[Batch]) -> Iterator[None]:
         count, _, height, width = largest.images.shape
         raise UserError(
             f"{where}: out of memory; its largest batch is {count} x {width}x{height} pixels, images "
-            f"{largest.targets.image_ids}. Less memory: a smaller --batch_size (--accumulate makes up for it), "
-            "smaller --scales and --max_size, --freeze backbone, 16 bits (--amp), no --masks"
+            f"{largest.targets.image_ids} ({str(error).splitlines()[0]}). Less memory: a smaller --batch_size "
+            "(--accumulate makes up for it), smaller --scales and --max_size, --freeze backbone, 16 bits (--amp), no "
+            "--masks"
         ) from error
 
 

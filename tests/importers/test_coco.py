@@ -363,6 +363,8 @@ def test_without_an_object_there_is_nothing_to_learn(tmp_path: Path) -> None:
 def test_a_category_is_above_others_only_where_one_says_so(tmp_path: Path) -> None:
     def add_unused(coco: dict) -> None:
         coco["categories"] += [{"id": 0, "name": "fox"}, {"id": 40, "name": "person", "supercategory": "person"}]
+        coco["categories"] += [{"id": 41, "name": "cat", "supercategory": "none"}]  # a project named as its class
+        coco["categories"][0]["supercategory"] = "cat"
 
     split = read_coco_folder(write_layout(tmp_path / "in", **both(add_unused)))["train"]
     assert {category["name"] for category in split.coco["categories"]} == {"cat", "dog", "fox", "person"}
@@ -415,6 +417,20 @@ def test_images_are_found_by_other_spellings(listed: str, there: str, place: str
     (tmp_path / "in/result.json").write_text(json.dumps(coco | {"images": [*coco["images"], twin]}))
     with pytest.raises(UserError, match=r" is listed twice"):
         read_coco_folder(tmp_path / "in", val_fraction=0)
+
+
+def test_of_two_folders_that_are_not_here_neither_image_is_taken(tmp_path: Path) -> None:
+    coco, folder = small_coco("train"), tmp_path / "in"
+    for seed, image in enumerate(coco["images"]):
+        write_image(folder / image["file_name"], (60 + seed, 40), seed)
+    name = coco["images"][0]["file_name"]
+    coco["images"][0]["file_name"] = f"/d/a/{name}"
+    coco["images"].append(coco["images"][0] | {"id": 99, "file_name": f"/d/b/{name}"})
+    (folder / "result.json").write_text(json.dumps(coco))
+    with pytest.raises(UserError, match=rf"{name} is listed twice, as /d/a/{name} and as /d/b/{name}"):
+        read_coco_folder(folder, val_fraction=0)
+    split = read_coco_folder(folder, val_fraction=0, skip_bad_images=True)["train"]
+    assert name not in {image["file_name"] for image in split.coco["images"]}
 
 
 def test_images_in_subfolders_keep_them(tmp_path: Path, run: RunScript) -> None:

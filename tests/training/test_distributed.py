@@ -159,9 +159,7 @@ def images_of(count: int) -> CocoDetection:
 def test_the_processes_share_out_the_same_updates(count: int, batch_size: int, accumulate: int, processes: int) -> None:
     images = images_of(count)
     alone = AspectRatioBatchSampler(images, batch_size * accumulate * processes, seed=1)
-    shares = [
-        AspectRatioBatchSampler(images, batch_size, 1, True, accumulate, rank, processes) for rank in range(processes)
-    ]
+    shares = [AspectRatioBatchSampler(images, batch_size, 1, accumulate, rank, processes) for rank in range(processes)]
     for epoch in range(3):
         alone.set_epoch(epoch)
         for share in shares:

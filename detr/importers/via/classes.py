@@ -124,12 +124,15 @@ def _choose(
     is_flag = all({text.lower() for text in examples[name]} <= _YES | _NO | {name.lower()} for name in used)
     if is_flag and not any(map(_says_which, used)):
         (name, *others), values = used, examples[used[0]]
+        if not values.keys().isdisjoint(flags.categories):
+            return name, False, []
         is_answered = flags.skip_unlabelled or flags.unlabelled or name in flags.categories
         if others or is_answered or _NO.isdisjoint(map(str.lower, values)):
             return None, True, []
         text = (
             f"the attribute {printable(name)} has the values {join_names(values)}: --attribute {printable(name)} makes "
-            f"each a class; if they mean yes and no, --skip_unlabelled takes yes as the class, and leaves out no"
+            f"each a class; if they mean yes and no, --skip_unlabelled makes each yes a {printable(name)}, and leaves "
+            "out each no"
         )
         return name, False, [Question(text, ("--attribute", name))]
     if len(used) == 1:
