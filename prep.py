@@ -344,8 +344,9 @@ def copy_images(split: Split, destination: Path) -> None:
 
 def image_copies(split: Split, destination: Path) -> Iterator[tuple[Path, Callable[[], bytes]]]:
     """Yield where each image of a split is copied to, and what returns the file's content."""
+    white = white_in(split.coco)
     for origin, image in zip(split.origins, split.coco["images"], strict=True):
-        yield destination / image["file_name"], partial(_copy, origin, white_in(split.coco))
+        yield destination / image["file_name"], partial(_copy, origin, white)
 
 
 def _copy(origin: Path, white: White) -> bytes:

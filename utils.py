@@ -310,14 +310,12 @@ class Progress(contextlib.AbstractContextManager):
         self, total: int | None, description: str, unit: str = "it", done: int = 0, shown: bool = True
     ) -> None:
         self._is_terminal, self._shown = sys.stderr.isatty(), shown
-        options = {"unit": unit, "unit_scale": unit == "B", "leave": False}
-        # A terminal that does not say how large it is, as that of a notebook's `!`: tqdm would draw nothing.
-        has_size = True
-        with contextlib.suppress(OSError, ValueError):  # what stands in for a terminal may have no number
-            has_size = not self._is_terminal or all(os.get_terminal_size(sys.stderr.fileno()))
+        options = {"desc": description, "unit": unit, "unit_scale": unit == "B", "leave": False}
+        has_size = False  # a notebook's `!` and what stands in for a terminal do not say: tqdm would draw nothing
+        with contextlib.suppress(OSError, ValueError):
+            has_size = all(os.get_terminal_size(sys.stderr.fileno()))
         options |= {"dynamic_ncols": True} if has_size else {"ncols": 80, "nrows": 20}
-        disable = not (self._is_terminal and shown)
-        self._bar = tqdm(total=total, initial=done, desc=description, disable=disable, **options)
+        self._bar = tqdm(total=total, initial=done, disable=not (self._is_terminal and shown), **options)
         self._total, self._description, self._done = total, description, done
         self._last_text = time.monotonic()
 
@@ -330,9 +328,8 @@ class Progress(contextlib.AbstractContextManager):
             if self._is_terminal:
                 self._bar.set_postfix_str(text(), refresh=False)
             elif self._shown:
-                print(
-                    f"{self._description}: {self._done} of {self._total or '?'} {text()}", file=sys.stderr, flush=True
-                )
+                line = f"{self._description}: {self._done} of {self._total or '?'} {text()}"
+                print(line, file=sys.stderr, flush=True)
         self._bar.update(steps)
 
     def __exit__(self, *exc_info: object) -> None:

@@ -64,6 +64,7 @@ def hung(canvas: Canvas, rng: Rng, count: int, anchor: np.ndarray | None) -> lis
     low = canvas.height if canvas.ground is None else 0.7 * canvas.ground + 0.3 * canvas.height
 
     def random_pose() -> Pose:
+        """Return a place for one more."""
         radius = size * rng.uniform(0.78, 1.25)
         x, y = rng.uniform(0, 1, 2) * (canvas.width, 0.95 * low)
         if anchor is not None:

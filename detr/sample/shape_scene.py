@@ -67,6 +67,7 @@ def _add_things(canvas: Canvas, rng: Rng, photos: PhotoObjects | None) -> list[i
     typical = canvas.short * np.exp(rng.uniform(np.log(0.03), np.log(0.3)))
 
     def random_pose() -> Pose:
+        """Return a place for one more."""
         size = typical * rng.uniform(0.7, 1.35)
         x, y = rng.uniform(0.35 * size, (canvas.width - 0.35 * size, canvas.height - 0.35 * size)).tolist()
         return Pose(x, y, size, rng.uniform(-np.pi, np.pi))

@@ -72,3 +72,22 @@ def test_what_it_does_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     figures = {row["what"]: row["figure"] for row in check.rows}
     waits = [figure for what, figure in figures.items() if "waits of the host" in what]
     assert waits == ["1"] * 2 and figures["compute capability"] == "8.0"
+
+
+def test_without_a_fitting_transformers_ours_is_timed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(ours: object) -> None:
+        raise RuntimeError("Missing key(s) in state_dict")
+
+    monkeypatch.setattr(gpu_check, "Peer", refuse)
+    monkeypatch.setattr(gpu_check, "shares_of", lambda step, on_gpu: {"convolutions": 1.0})
+    check = make_check(tmp_path)
+    gpu_check.steps(check)
+    whats = [row["what"] for row in check.rows]
+    assert "Missing key(s)" in check.rows[0]["figure"] and not any("beside the peer" in what for what in whats)
+    assert sum(what.startswith("train step") for what in whats) == 2
+
+
+@pytest.mark.parametrize(("capability", "has_bfloat16"), [((7, 5), False), ((8, 0), True)])
+def test_emulated_formats_are_left_out(capability: tuple[int, int], has_bfloat16: bool, tmp_path: Path) -> None:
+    with FakeGpu(capability):
+        assert ("bfloat16" in make_check(tmp_path, "cuda:0").formats) == has_bfloat16
