@@ -12,12 +12,12 @@ demo: .venv/installed  ## the whole pipeline on the built-in sample, with no net
 	$(BIN)/python results.py --splash
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-test: .venv/installed  ## lint and quick tests
+test: .venv/tests  ## lint and quick tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(PYTEST) -n auto --maxprocesses 4
 
-test-long: .venv/installed  ## tests that run whole scripts; CI runs them after the quick ones
+test-long: .venv/tests  ## tests that run whole scripts; CI runs them after the quick ones
 	$(PYTEST) -m "long and not slow" -n auto --maxprocesses 4
 
 chromium: .venv/installed  ## Debian's browser and npm's onnxruntime-web, with which the tests open pages; without they skip that
@@ -25,15 +25,19 @@ chromium: .venv/installed  ## Debian's browser and npm's onnxruntime-web, with w
 	$(BIN)/python -c "from detr.export.web_page import fetch_runtime; fetch_runtime()"
 
 GPU_PYTHON ?= $(BIN)/python
-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed)  ## checks on the GPU of this machine, sized for 6 minutes; GPU_PYTHON=python3 installs nothing
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/tests)  ## checks on the GPU of this machine, sized for 6 minutes; GPU_PYTHON=python3 installs nothing
 	$(GPU_PYTHON) -m tests.gpu_check
 
-proof: .venv/installed  ## the slow proofs, minutes each; what they measured is printed at the end
+proof: .venv/tests  ## the slow proofs, minutes each; what they measured is printed at the end
 	$(BIN)/python -m pytest -m slow -rP
 
-.venv/installed: requirements.txt tests/requirements.txt tests/constraints.txt
+.venv/installed: requirements.txt tests/constraints.txt
 	$(PYTHON) -m venv .venv || { $(PYTHON) -m pip install --quiet virtualenv && $(PYTHON) -m virtualenv --clear .venv; }
-	$(BIN)/pip install --quiet -r requirements.txt -r tests/requirements.txt -c tests/constraints.txt
+	$(BIN)/pip install --quiet -r requirements.txt -c tests/constraints.txt
+	touch $@
+
+.venv/tests: .venv/installed tests/requirements.txt
+	$(BIN)/pip install --quiet -r tests/requirements.txt -c tests/constraints.txt
 	touch $@
 
 clean:
