@@ -7,8 +7,8 @@ SUDO := $(shell [ $$(id -u) = 0 ] || echo sudo)
 
 demo: .venv/installed  ## the whole pipeline on the built-in sample, with no network and no GPU: minutes
 	$(BIN)/python prep.py --sample
-	$(BIN)/python main.py --weights detr/sample/detr-small.pth --resume auto --batch_size 8 --lr 3e-4 --lr_backbone 1e-4 --clip_max_norm 1 --eos_coef 0.5 \
-		--query_groups 3 --color_jitter 0.2 --copy_paste 0.5 --masks --scales 224 256 288 --max_size 432 --epochs 21 --eval_every 3
+	$(BIN)/python main.py --weights detr/sample/detr-small.pth --resume auto --batch_size 4 --lr 3e-4 --lr_backbone 1e-4 --clip_max_norm 1 --eos_coef 0.5 \
+		--query_groups 3 --color_jitter 0.2 --copy_paste 0.5 --masks --scales 224 256 288 --max_size 432 --epochs 9 --eval_every 3
 	$(BIN)/python results.py --splash
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest

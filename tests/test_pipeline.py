@@ -15,8 +15,8 @@ from tests.conftest import RunScript
 
 pytestmark = pytest.mark.long
 
-FLAGS = ("--epochs", 6, "--eval_every", 6, "--scales", 224, 256, 288, "--max_size", 432, "--device", "cpu")
-AP50 = 0.5  # after 5 epochs three seeds had 0.61 to 0.86
+FLAGS = ("--epochs", 3, "--eval_every", 3, "--scales", 224, 256, 288, "--max_size", 432, "--device", "cpu")
+AP50 = 0.6  # three seeds have 0.77 to 0.84
 
 
 @pytest.mark.parametrize("name", SHIPPED_WEIGHTS)

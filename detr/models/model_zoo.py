@@ -49,7 +49,7 @@ class ShippedWeights(NamedTuple):
 
 _SAMPLE = Path(__file__).parents[1] / "sample"  # its README.md says how they were pre-trained
 _SMALL = (
-    "--batch_size 8 --lr 3e-4 --lr_backbone 1e-4 --clip_max_norm 1 --eos_coef 0.5 --query_groups 3 "
+    "--batch_size 4 --lr 3e-4 --lr_backbone 1e-4 --clip_max_norm 1 --eos_coef 0.5 --query_groups 3 "
     "--color_jitter 0.2 --scales 288 336 384 --max_size 576 --epochs 30"
 )
 SHIPPED_WEIGHTS = {

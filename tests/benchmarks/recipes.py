@@ -42,7 +42,7 @@ RECIPES = {  # what is different from the preset, as prep.py prints it; of flags
     "no flips and crops": "--no_augment",
     "no EMA": "--ema_decay 0",
     "cosine": "--lr_schedule cosine --warmup_steps 20",
-    "batches of 4": "--batch_size 4",
+    "batches of 8": "--batch_size 8",
     "no object a tenth": "--eos_coef 0.1",
     "frozen backbone": "--freeze backbone",
     "reference": "--lr 1e-4 --lr_backbone 1e-5 --clip_max_norm 0.1 --batch_size 2 --dropout 0.1 --ema_decay 0 "
