@@ -63,7 +63,7 @@ SAMPLE_WEIGHTS = "detr-small"
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add(
         "--via",

@@ -42,7 +42,7 @@ LoadDetector = Callable[[list[dict] | None], "Detector"]  # of the categories th
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.ArgumentParser(description=__doc__)
     add, size = parser.add_argument, {"type": positive_int, "metavar": "PIXELS"}
     text = "run folders; pictures are saved in the first one's figures/ (outputs)"
     add("--log", type=Path, nargs="+", default=[Path("outputs")], metavar="DIR", help=text)

@@ -3,7 +3,9 @@
 Imports nothing of ours, and neither torch nor matplotlib.
 """
 
+import argparse
 import contextlib
+import difflib
 import hashlib
 import http.client
 import importlib.util
@@ -23,7 +25,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -64,6 +66,21 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         sys.exit(130)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """One whose mistakes end in a sentence, as all others do, instead of a list of all flags."""
+
+    def __init__(self, prog: str | None = None, description: str | None = None) -> None:
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=description, formatter_class=formatter, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Name the flag that a misspelt one was meant to be; exit code 2."""
+        flags = self._option_string_actions
+        misspelt = [word for word in message.split() if word.startswith("--") and word.rstrip(":") not in flags]
+        close = [flag for word in misspelt for flag in difflib.get_close_matches(word.partition("=")[0], flags, 1)]
+        self.exit(2, f"error: {message}" + (f"; did you mean {join_names(close)}?" if close else "") + "\n")
 
 
 def command_line(words: Sequence[str]) -> str:

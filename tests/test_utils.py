@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import utils
 from detr import drawing
-from tests.conftest import CONTENT
+from tests.conftest import CONTENT, RunScript
 from utils import UserError
 
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -232,3 +232,20 @@ def test_an_error_of_an_item_comes_in_its_turn() -> None:
     assert next(results) == 1 and made == [1, 0, 2]  # two more than it gave
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "said"),
+    [
+        ("prep", ("--vai", "x"), "unrecognized arguments: --vai x; did you mean --via?"),
+        ("main", ("--num-classes=1",), "unrecognized arguments: --num-classes=1; did you mean --num_classes?"),
+        ("main", ("--epochs", 0), "argument --epochs: 0 is not 1 or more"),
+        ("results", ("--qqq",), "unrecognized arguments: --qqq"),
+        ("results", ("--image", "x"), "unrecognized arguments: --image x; did you mean --images?"),
+    ],
+)
+def test_a_misspelt_flag_is_one_sentence(
+    script: str, words: tuple, said: str, run: RunScript, capsys: pytest.CaptureFixture
+) -> None:
+    assert run(script, *words) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"

@@ -23,9 +23,7 @@ PACKAGES = {"onnx": _ONNX, "web": _ONNX, "huggingface": ("transformers", "timm",
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        "python -m detr.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = utils.ArgumentParser("python -m detr.export", description=__doc__)
     add = parser.add_argument
     add("checkpoint", type=Path, help="a detector: checkpoint_best.pth of a run")
     add("output", type=Path, nargs="?", help="what to write (default: beside the checkpoint, under its name)")

@@ -3,7 +3,6 @@
 python -m detr.sample.shape_set coco data/scenes
 """
 
-import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as coco_mask
 
+import utils
 from detr.sample.canvas import to_jpeg
 from detr.sample.photo_objects import PhotoObjects
 from detr.sample.shape_scene import draw_shape_scene
@@ -67,7 +67,7 @@ def load_photos(coco_folder: Path) -> tuple[PhotoObjects, list[str]]:
 
 def main() -> None:
     """Draw both splits."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path, help="COCO folder (official layout) of photographs")
     parser.add_argument("folder", type=Path, help="the COCO folder to write")
     parser.add_argument("--train", type=int, default=20_000, help="scenes to train on (%(default)s)")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import utils
 from detr.training.schedule import LR_SCHEDULES
 
 # The paper's, and what prep.py holds a dataset against.
@@ -37,9 +38,7 @@ def flags_as_json(args: argparse.Namespace) -> dict:
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """The reference's flags and ours. Architecture flags default to None, unset, so that a file's own are adopted."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = utils.ArgumentParser(description=description)
     _add_training_flags(parser.add_argument_group("training"))
     _add_architecture_flags(parser.add_argument_group("architecture (default: that of the weights started from)"))
     _add_loss_flags(parser.add_argument_group("matching and loss"))
