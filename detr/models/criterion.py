@@ -159,7 +159,8 @@ class SetCriterion(nn.Module):
     def _mask_losses(self, masks: MaskLogits, targets: Targets, pairs: Match, num_boxes: float) -> dict[str, Tensor]:
         """Focal (Lin et al. 2017) and dice loss (Milletari et al. 2016) of the matched pairs, per object: (1,) each.
 
-        They are computed at the resolution of the images, to which the logits are resized.
+        They are computed at the resolution of the images, to which the logits are resized. With G groups of queries
+        only the first has masks, but the objects of all are divided by: the masks' weight is then a G-th.
         """
         starts = to_device(torch.tensor([0, *targets.counts]).cumsum(0), pairs.image.device)
         target_masks = targets.masks[starts[pairs.image] + pairs.target].float()  # (M, H, W)

@@ -154,8 +154,8 @@ def _add_mask_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--masks", action="store_true", default=None, help=text)
     text = "a box is the mean of the predicted one and the one around the mask, which has this weight (0)"
     add("--mask_box_weight", _share, None, text, metavar="W")
-    add("--mask_loss_coef", _nonneg, 1.0, "weight of the masks' focal loss")
-    add("--dice_loss_coef", _nonneg, 1.0, "weight of the masks' dice loss")
+    add("--mask_loss_coef", _nonneg, 1.0, "weight of the masks' focal loss (with --query_groups K a K-th of it)")
+    add("--dice_loss_coef", _nonneg, 1.0, "weight of the masks' dice loss (with --query_groups K a K-th of it)")
 
 
 def _add_data_flags(group: argparse._ArgumentGroup) -> None:
