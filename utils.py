@@ -80,7 +80,7 @@ class ArgumentParser(argparse.ArgumentParser):
         flags = self._option_string_actions
         misspelt = [word for word in message.split() if word.startswith("--") and word.rstrip(":") not in flags]
         close = [flag for word in misspelt for flag in difflib.get_close_matches(word.partition("=")[0], flags, 1)]
-        self.exit(2, f"error: {message}" + (f"; did you mean {join_names(close)}?" if close else "") + "\n")
+        sys.exit(_fail(message + (f"; did you mean {join_names(close)}?" if close else "")))
 
 
 def command_line(words: Sequence[str]) -> str:
